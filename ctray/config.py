@@ -1,0 +1,284 @@
+"""Configuration of a run: one model per stage, read from YAML, every default declared here."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ctray.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CatalogConfig(_Section):
+    """Which volumes of the archive take part."""
+
+    include: tuple[str, ...] = ()
+    """Glob patterns on the relative path; empty takes every volume."""
+    exclude: tuple[str, ...] | None = None
+    """Glob patterns to leave out; null leaves out what looks like masks and labels."""
+    dataset: str | None = None
+    """Path of the dataset inside HDF5 files; null takes the only 3D one."""
+    voxel_size_um: tuple[float, float, float] | None = None
+    """Voxel size (z, y, x) of volumes that carry none, in micrometres."""
+
+
+class PreprocessConfig(_Section):
+    """What is done to a volume's working level before any slice is taken."""
+
+    working_size: int = Field(default=128, ge=16)
+    """Longest side of the pyramid level that is learned from and localized in (paper: 504)."""
+    window_percentiles: tuple[float, float] = (0.5, 99.5)
+    """Grey values that become 0 and 1 before standardisation."""
+    circle: Literal["auto", "off"] = "auto"
+    """Find the reconstruction circle and fill beyond it with matched noise."""
+    container: Literal["auto", "off"] = "auto"
+    """Find the container's inner wall, tilt included, and fill beyond it."""
+    rings: Literal["auto", "off"] = "auto"
+    """Subtract what depends on the distance from the rotation axis alone: rings, cupping."""
+
+
+class EncoderConfig(_Section):
+    """The network that embeds one slice."""
+
+    name: str = "narrow"
+    """`narrow` (ours, for slices up to about 256 on a CPU) or a name that
+    segmentation-models-pytorch knows, such as `resnet18` or `resnet50` (paper)."""
+    widths: tuple[int, ...] = (24, 48, 96)
+    """Channels of the narrow encoder's stages; each halves the resolution."""
+    output_stride: Literal[8, 16, 32] = 8
+    """Input pixels per superpixel (paper: 32)."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Spatial dropout after each stage."""
+    pool_grid: int = Field(default=4, ge=1)
+    """Cells per side of the pooled feature map that becomes the embedding; 1 is global average
+    pooling, the paper's plain form, which does not learn orientation from small slices."""
+    embedding_dim: int = Field(default=128, ge=8)
+    """Length of a slice's embedding."""
+
+
+class RotationConfig(_Section):
+    """The rotation pretext task (paper 2.1)."""
+
+    twin_range: float = Field(default=100 / 2016, gt=0, le=0.5)
+    """Largest distance between a slice and its twin, as part of the axis (paper: 100 of 2016)."""
+    max_angle: float = Field(default=90.0, gt=0, le=180)
+    """Largest relative angle, degrees."""
+    angle_step: float = Field(default=30.0, gt=0)
+    """Distance of neighbouring classes, degrees; 90 by 30 gives the paper's seven classes."""
+    axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
+    """Slicing axes that examples are taken along."""
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> RotationConfig:
+        steps = self.max_angle / self.angle_step
+        if abs(steps - round(steps)) > 1e-9:
+            raise ValueError(
+                f"max_angle {self.max_angle} is no multiple of angle_step {self.angle_step}"
+            )
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of relative angles; the middle class is 0 degrees."""
+        return 2 * round(self.max_angle / self.angle_step) + 1
+
+
+class TrainConfig(_Section):
+    """Training, the same with and without Ray."""
+
+    steps: int = Field(default=1500, ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(default=32, ge=1)
+    """Examples (pairs of slices) a step, over all workers."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=1e-2, ge=0)
+    """AdamW weight decay."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Part of the steps in which the learning rate rises; it falls along a cosine after that."""
+    run_length: int = Field(default=32, ge=1)
+    """Consecutive examples that share one volume, so that a reader loads it once."""
+    interleave: int = Field(default=8, ge=1)
+    """Runs that a batch mixes; a multiple of the number of workers."""
+    checkpoint_every: int = Field(default=250, ge=1)
+    """Steps between checkpoints."""
+    log_every: int = Field(default=25, ge=1)
+    """Steps between rows of metrics."""
+    seed: int = 0
+    """Seed of examples, initial weights and dropout."""
+    num_workers: int = Field(default=1, ge=1)
+    """Ray Train workers."""
+    num_readers: int = Field(default=2, ge=1)
+    """Ray Data readers a worker; they do not change what is learned."""
+    num_gpus_per_worker: float | None = Field(default=None, ge=0)
+    """GPUs a worker; null takes one where the cluster has some."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> TrainConfig:
+        if (self.run_length * self.interleave) % self.batch_size:
+            raise ValueError(
+                f"run_length {self.run_length} x interleave {self.interleave} must be a multiple "
+                f"of batch_size {self.batch_size}"
+            )
+        if self.batch_size % self.interleave:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of interleave {self.interleave}"
+            )
+        if self.interleave % self.num_workers:
+            raise ValueError(
+                f"interleave {self.interleave} must be a multiple of num_workers "
+                f"{self.num_workers}, so that workers share a batch evenly"
+            )
+        return self
+
+
+class LocalizeConfig(_Section):
+    """From certainty profiles to a box (paper 2.2)."""
+
+    twin_offsets: tuple[int, ...] = (1, 2)
+    """Distances of the test-time twins in slices; 0 would leak the shared noise."""
+    orientations: int = Field(default=4, ge=1)
+    """Common orientations that certainty is averaged over."""
+    threshold: Literal["background", "otsu"] | float = "background"
+    """`background`: the profile's own background level plus its spread; `otsu`; or a fixed
+    certainty in [0, 1]."""
+    spreads: float = Field(default=4.0, gt=0)
+    """Background spreads above the background level."""
+    min_rise: float = Field(default=0.02, ge=0)
+    """Smallest distance of the threshold from the background level."""
+    max_gap: float = Field(default=0.05, ge=0, lt=1)
+    """Uncertain stretches up to this part of the axis do not split a sample."""
+    min_run: float = Field(default=0.03, ge=0, lt=1)
+    """Certain stretches shorter than this part of the axis are noise."""
+
+
+class CropConfig(_Section):
+    """The cropped volumes."""
+
+    margin: float = Field(default=0.02, ge=0, lt=0.5)
+    """Kept around the box on each face, as part of the axis: better too big than a cut tail."""
+    max_stride: int = Field(default=32, ge=1)
+    """Pyramid levels with a larger stride are dropped, since boxes snap outward to it."""
+    ome_version: Literal["0.4", "0.5"] = "0.5"
+    """OME-Zarr version of crops and imports."""
+
+
+class PoolConfig(_Section):
+    """The actor pool that imports, localizes and crops."""
+
+    min_size: int = Field(default=1, ge=1)
+    """Actors at the start."""
+    max_size: int = Field(default=2, ge=1)
+    """Actors at most."""
+    num_cpus: float = Field(default=1.0, gt=0)
+    """Logical CPUs an actor."""
+    num_gpus: float | None = Field(default=None, ge=0)
+    """GPUs an actor, fractions allowed; null takes a quarter where the cluster has some."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PoolConfig:
+        if self.max_size < self.min_size:
+            raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        return self
+
+
+class RayConfig(_Section):
+    """The Ray session that a command starts when it is not given a cluster."""
+
+    address: str | None = None
+    """Address of a running cluster; null starts a session on this machine."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Logical CPUs of the own session; null takes the machine's."""
+    object_store_mb: int = Field(default=512, ge=80)
+    """Object store of the own session, MB."""
+
+
+class RunConfig(_Section):
+    """Everything that a run of ctray can be told."""
+
+    task: Literal["rotation"] = "rotation"
+    """Pretext task."""
+    catalog: CatalogConfig = CatalogConfig()
+    preprocess: PreprocessConfig = PreprocessConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    rotation: RotationConfig = RotationConfig()
+    train: TrainConfig = TrainConfig()
+    localize: LocalizeConfig = LocalizeConfig()
+    crop: CropConfig = CropConfig()
+    pool: PoolConfig = PoolConfig()
+    ray: RayConfig = RayConfig()
+
+
+def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a run's configuration.
+
+    Parameters
+    ----------
+    path
+        YAML file; None gives the defaults.
+    overrides
+        `section.key=value` strings that win over the file; values are YAML.
+
+    Raises
+    ------
+    ConfigError
+        For an unreadable file, an unknown key (with the nearest known one) or a bad value.
+    """
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            first = str(error).replace("\n", " ")
+            raise ConfigError(f"config {path} is no YAML: {first}") from error
+        if loaded is not None and not isinstance(loaded, dict):
+            raise ConfigError(f"config {path} must be a mapping of sections, not {loaded!r}")
+        data = loaded or {}
+    for item in overrides:
+        _apply_override(data, item)
+    return parse_config(data, source=str(path) if path else "options")
+
+
+def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
+    """Validate a configuration mapping; `ConfigError` names the key and the nearest known one."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_explain(e) for e in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _apply_override(data: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r} must read section.key=value")
+    node = data
+    *sections, last = key.split(".")
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {item!r}: {section} is a value, not a section")
+        node = child
+    node[last] = yaml.safe_load(text)
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(p) for p in error["loc"]) or "config"
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg']} (got {error['input']!r})"
+    model: Any = RunConfig
+    for part in error["loc"][:-1]:
+        model = model.model_fields[part].annotation
+    near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
+    known = ", ".join(model.model_fields)
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {known}"
+    return f"unknown key {where}; {hint}"

@@ -1,0 +1,1 @@
+"""The Ray shell around the core: streams, training, actor pool, whole runs."""

@@ -1,0 +1,59 @@
+"""Errors that a user can act on.
+
+Every message gives what was wrong, the values, and the remedy. The command line prints the
+message as one line and exits with ``exit_code``; the traceback shows with ``--debug`` only.
+"""
+
+
+class CtrayError(Exception):
+    """Base of every error that a user can cause or mend."""
+
+    exit_code = 1
+
+
+class ConfigError(CtrayError):
+    """A configuration that cannot be used: unknown key, value out of range, unreadable file."""
+
+    exit_code = 2
+
+
+class GeometryError(CtrayError):
+    """A box, shape or voxel size that contradicts itself or its volume."""
+
+
+class StorageError(CtrayError):
+    """A store that failed: connection, time-out, server error."""
+
+
+class NotFoundError(StorageError):
+    """A URL at which nothing is."""
+
+
+class AccessError(StorageError):
+    """Keys that are missing, wrong or not allowed to do this."""
+
+
+class DiskFullError(StorageError):
+    """No space left where something was to be written."""
+
+
+class OutputExistsError(StorageError):
+    """An output that exists already; ctray never overwrites."""
+
+
+class InvalidVolumeError(CtrayError):
+    """Data that is no usable volume: unreadable, wrong dimensions, empty, constant."""
+
+
+class CheckpointError(CtrayError):
+    """A checkpoint that is missing, damaged or does not fit what it is used for."""
+
+
+class TrainingError(CtrayError):
+    """Training that cannot go on: loss not finite, nothing to train on."""
+
+
+class PartialFailureError(CtrayError):
+    """A run that finished, but in which some volumes failed."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""From what the network is certain of to boxes, and how good those boxes are."""

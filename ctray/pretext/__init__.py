@@ -1,0 +1,1 @@
+"""Self-supervised learning: encoder, pretext tasks, examples, training loop, checkpoints."""

@@ -1,0 +1,116 @@
+"""Which slices an example is made of: a pure function of (seed, n).
+
+Examples are numbered without epochs. `run_length` consecutive examples form a run, which shares
+one volume, so that a reader loads that volume once. `interleave` runs form a round; training
+batches are cut across the runs of a round, so that every batch mixes volumes:
+
+    round of 8 runs x 32 examples = 256 examples = 8 batches of 32, 4 from each run
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctray.config import RotationConfig, TrainConfig
+from ctray.errors import TrainingError
+from ctray.geometry import AXES, Triple
+
+# Purposes keep the streams of one seed apart.
+_PERMUTATION, _EXAMPLE = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RotationExample:
+    """A pair of nearby slices and the angle between their views.
+
+    Parameters
+    ----------
+    axis
+        Slicing axis: 0, 1, 2 for z, y, x.
+    index, twin
+        The two slices along it.
+    orientation_deg
+        Common orientation of both views, degrees.
+    label
+        Class of the relative angle, 0 to `RotationConfig.num_classes` - 1.
+    """
+
+    axis: int
+    index: int
+    twin: int
+    orientation_deg: float
+    label: int
+
+
+def generator(seed: int, *index: int) -> np.random.Generator:
+    """Random generator that belongs to (seed, index) alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *index])))
+
+
+def volume_of_run(seed: int, run: int, num_volumes: int) -> int:
+    """Position of the volume that run number `run` reads; every volume once before any twice."""
+    if num_volumes < 1:
+        raise TrainingError("there is no volume to train on; check the catalog for failed volumes")
+    cycle, place = divmod(run, num_volumes)
+    order = generator(seed, _PERMUTATION, cycle).permutation(num_volumes)
+    return int(order[place])
+
+
+def rotation_example(seed: int, n: int, shape: Triple, config: RotationConfig) -> RotationExample:
+    """Example `n` of a run over a volume whose working level has `shape` voxels (z, y, x)."""
+    rng = generator(seed, _EXAMPLE, n)
+    usable = [AXES.index(a) for a in config.axes if shape[AXES.index(a)] >= 2]
+    if not usable:
+        raise TrainingError(
+            f"working shape {shape} has fewer than two slices along {', '.join(config.axes)}"
+        )
+    axis = int(rng.choice(usable))
+    extent = shape[axis]
+    reach = max(1, round(config.twin_range * extent))
+    index = int(rng.integers(extent))
+    low, high = max(0, index - reach), min(extent - 1, index + reach)
+    # The twin is never the slice itself: two copies share their noise, which gives 0 away.
+    twin = int(rng.integers(low, high))
+    twin += twin >= index
+    return RotationExample(
+        axis=axis,
+        index=index,
+        twin=twin,
+        orientation_deg=float(rng.uniform(0.0, 360.0)),
+        label=int(rng.integers(config.num_classes)),
+    )
+
+
+def run_examples(
+    seed: int, run: int, shape: Triple, rotation: RotationConfig, train: TrainConfig
+) -> list[RotationExample]:
+    """All `run_length` examples of run number `run`."""
+    first = run * train.run_length
+    return [
+        rotation_example(seed, n, shape, rotation)
+        for n in range(first, first + train.run_length)
+    ]
+
+
+def steps_per_round(train: TrainConfig) -> int:
+    """Optimizer steps that one round of runs feeds."""
+    return train.run_length * train.interleave // train.batch_size
+
+
+def runs_of_round(train: TrainConfig, round_index: int, rank: int = 0) -> list[int]:
+    """Runs that worker `rank` of `train.num_workers` reads for round `round_index`.
+
+    The workers share every batch evenly, so that their number does not change which examples
+    make up a step.
+    """
+    first = round_index * train.interleave
+    return list(range(first + rank, first + train.interleave, train.num_workers))
+
+
+def batch_rows(train: TrainConfig, step_in_round: int, num_runs: int) -> Sequence[int]:
+    """Rows of a round (runs one after the other, `num_runs` of them) that form one batch."""
+    stride = steps_per_round(train)
+    return range(step_in_round, num_runs * train.run_length, stride)

@@ -1,0 +1,65 @@
+"""The rotation task: views of slices, made on the worker's device, and the loss (paper 2.1).
+
+Legend of tensor names: B slices, H = W pixels of the square canvas.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctray.config import RotationConfig
+
+
+def class_angles(config: RotationConfig, device: torch.device | None = None) -> Tensor:
+    """Relative angle of each class, degrees, ascending; the middle one is 0."""
+    half = round(config.max_angle / config.angle_step)
+    return torch.arange(-half, half + 1, device=device) * config.angle_step
+
+
+def zero_class(config: RotationConfig) -> int:
+    """Class of 0 degrees."""
+    return config.num_classes // 2
+
+
+def circular_mask(side: int, device: torch.device | None = None) -> Tensor:
+    """Mask (side, side), float32: 1 inside the circle of maximal diameter, 0 outside.
+
+    Rotation by anything but a multiple of 90 degrees leaves artefacts in the corners, which would
+    give the angle away (paper 2.1).
+    """
+    axis = torch.arange(side, device=device) - (side - 1) / 2
+    distance = torch.hypot(axis[:, None], axis[None, :])
+    return (distance <= side / 2).float()
+
+
+def rotate(x_BHW: Tensor, angle_deg_B: Tensor) -> Tensor:
+    """Slices rotated counter-clockwise about their centre, bilinear, same shape and dtype."""
+    angle = angle_deg_B.to(x_BHW.dtype) * (math.pi / 180)
+    cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
+    matrix = torch.stack(
+        [torch.stack([cos, sin, zero], -1), torch.stack([-sin, cos, zero], -1)], dim=1
+    )
+    x_BCHW = x_BHW[:, None]
+    grid = functional.affine_grid(matrix, list(x_BCHW.shape), align_corners=False)
+    return functional.grid_sample(
+        x_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )[:, 0]
+
+
+def standardise(x_BHW: Tensor, mean_B: Tensor, std_B: Tensor) -> Tensor:
+    """Float32 slices with their volume's mean 0 and standard deviation 1."""
+    return (x_BHW.float() - mean_B[:, None, None]) / std_B[:, None, None]
+
+
+def make_views(x_BHW: Tensor, angle_deg_B: Tensor, mask_HW: Tensor) -> Tensor:
+    """Views (B, 1, H, W) of standardised slices: rotated, then masked to the circle."""
+    return (rotate(x_BHW, angle_deg_B) * mask_HW)[:, None]
+
+
+def rotation_loss(logits_BK: Tensor, label_B: Tensor) -> Tensor:
+    """Negative log-likelihood of the relative angle's class, a scalar (paper 2.1)."""
+    return functional.nll_loss(functional.log_softmax(logits_BK.float(), dim=1), label_B)
