@@ -149,14 +149,14 @@ class LocalizeConfig(_Section):
     threshold: Literal["background", "otsu"] | float = "background"
     """`background`: the profile's own background level plus its spread; `otsu`; or a fixed
     certainty in [0, 1]."""
-    spreads: float = Field(default=4.0, gt=0)
-    """Background spreads above the background level."""
+    spreads: float = Field(default=2.0, gt=0)
+    """Background spreads above the background level that the threshold lies at least."""
     min_rise: float = Field(default=0.02, ge=0)
     """Smallest distance of the threshold from the background level."""
-    max_gap: float = Field(default=0.05, ge=0, lt=1)
-    """Uncertain stretches up to this part of the axis do not split a sample."""
-    min_run: float = Field(default=0.03, ge=0, lt=1)
-    """Certain stretches shorter than this part of the axis are noise."""
+    rise_part: float = Field(default=0.15, ge=0, lt=1)
+    """Smallest distance as a part of the way from background to the certain slices' level."""
+    min_peak: float = Field(default=0.12, ge=0, lt=1)
+    """A profile whose peak rises less than this above its background holds no sample."""
 
 
 class CropConfig(_Section):

@@ -167,9 +167,7 @@ class Box:
         Chunks and pyramid cells that a crop keeps whole need such faces.
         """
         start = [a // s * s for a, s in zip(self.start, stride, strict=True)]
-        stop = [
-            min(n, -(-b // s) * s) for b, s, n in zip(self.stop, stride, shape, strict=True)
-        ]
+        stop = [min(n, -(-b // s) * s) for b, s, n in zip(self.stop, stride, shape, strict=True)]
         return Box(start=as_triple(start, "start"), stop=as_triple(stop, "stop"), level=self.level)
 
     def to_level(self, level: int, factors: Sequence[int], shape: Sequence[int]) -> Box:
@@ -244,8 +242,16 @@ class VoxelSize:
 
 def micrometres_per(unit: str) -> float:
     """Micrometres in one `unit`; `GeometryError` for a unit that is no length we know."""
-    aliases = {"µm": "micrometer", "um": "micrometer", "micron": "micrometer", "nm": "nanometer",
-               "mm": "millimeter", "cm": "centimeter", "m": "meter", "å": "angstrom"}
+    aliases = {
+        "µm": "micrometer",
+        "um": "micrometer",
+        "micron": "micrometer",
+        "nm": "nanometer",
+        "mm": "millimeter",
+        "cm": "centimeter",
+        "m": "meter",
+        "å": "angstrom",
+    }
     name = unit.strip().lower().replace("metre", "meter").replace("\u03bc", "µ")
     name = aliases.get(name, name)
     if name not in _MICROMETRES:

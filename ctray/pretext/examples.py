@@ -90,8 +90,7 @@ def run_examples(
     """All `run_length` examples of run number `run`."""
     first = run * train.run_length
     return [
-        rotation_example(seed, n, shape, rotation)
-        for n in range(first, first + train.run_length)
+        rotation_example(seed, n, shape, rotation) for n in range(first, first + train.run_length)
     ]
 
 

@@ -1,0 +1,139 @@
+"""Noise that matches a volume's background, to fill what must not be seen.
+
+Filling with a constant, or with white noise where the reconstruction's noise is correlated, would
+leave the edge of the field of view visible in slices along y and x, and the network would read
+the orientation off that edge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+_TILE = 64
+_BLOCK = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Background:
+    """What the surroundings of the sample look like.
+
+    Parameters
+    ----------
+    level
+        Grey value of each slice, float32, (z,).
+    noise
+        Periodic tile of noise with the background's spectrum and spread, zero mean, float32,
+        (64, 64, 64).
+    """
+
+    level: FloatArray
+    noise: FloatArray
+
+    def fill(self, shape: tuple[int, int, int]) -> FloatArray:
+        """Volume of `shape` (z, y, x) that looks like background everywhere."""
+        index = [np.arange(n) % _TILE for n in shape]
+        level = np.resize(self.level, shape[0]) if len(self.level) != shape[0] else self.level
+        filled: FloatArray = self.noise[np.ix_(*index)] + level[:, None, None]
+        return filled
+
+
+def estimate_background(
+    volume: FloatArray, inside: npt.NDArray[np.bool_], rng: np.random.Generator
+) -> Background:
+    """Background of a volume (z, y, x), from quiet blocks near the rim of the field of view.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, finite inside.
+    inside
+        Field of view, bool, same shape.
+    rng
+        Draws the noise.
+    """
+    rim = _rim(inside)
+    level = _level_per_slice(volume, rim)
+    blocks = _quiet_blocks(volume - level[:, None, None], inside, rim)
+    spectrum = _spectrum(blocks)
+    white = rng.standard_normal((_TILE,) * 3).astype(np.float32)
+    noise = np.fft.irfftn(np.fft.rfftn(white) * np.sqrt(spectrum), s=(_TILE,) * 3)
+    return Background(level=level, noise=noise.astype(np.float32))
+
+
+def _rim(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The outer fifth of the field of view, by distance from its centre, per slice."""
+    area = np.maximum(inside.sum(axis=(1, 2)), 1)
+    y, x = np.arange(inside.shape[1])[:, None], np.arange(inside.shape[2])[None, :]
+    cy = (inside * y).sum(axis=(1, 2)) / area
+    cx = (inside * x).sum(axis=(1, 2)) / area
+    radius = np.sqrt(area / np.pi)
+    distance = np.sqrt((y - cy[:, None, None]) ** 2 + (x - cx[:, None, None]) ** 2)
+    rim: npt.NDArray[np.bool_] = inside & (distance > 0.8 * radius[:, None, None])
+    return rim
+
+
+def _level_per_slice(volume: FloatArray, rim: npt.NDArray[np.bool_]) -> FloatArray:
+    whole = float(np.median(volume[rim])) if rim.any() else float(np.median(volume))
+    medians = [
+        float(np.median(plane[ring])) if ring.sum() >= 16 else whole
+        for plane, ring in zip(volume, rim, strict=True)
+    ]
+    # Running mean over neighbours: a slice's median is noisy, and a noisy fill level would make
+    # stripes in the side views.
+    width = max(1, len(medians) // 16)
+    padded = np.pad(np.array(medians), width, mode="edge")
+    kernel = np.ones(2 * width + 1) / (2 * width + 1)
+    return np.convolve(padded, kernel, mode="valid").astype(np.float32)
+
+
+def _quiet_blocks(
+    residual: FloatArray, inside: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """Blocks (N, 8, 8, 8) of the rim, less the louder half, which may hold sample."""
+    counts = [n // _BLOCK for n in residual.shape]
+    if min(counts) == 0:
+        spread = float(residual[inside].std()) if inside.any() else 0.0
+        return np.full((1, _BLOCK, _BLOCK, _BLOCK), spread, dtype=np.float32)
+
+    def tiles(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        cut = array[tuple(slice(0, c * _BLOCK) for c in counts)]
+        z, y, x = counts
+        split = cut.reshape(z, _BLOCK, y, _BLOCK, x, _BLOCK).transpose(0, 2, 4, 1, 3, 5)
+        return split.reshape(-1, _BLOCK, _BLOCK, _BLOCK)
+
+    full = tiles(inside).all(axis=(1, 2, 3))
+    near_rim = tiles(rim).mean(axis=(1, 2, 3)) > 0.3
+    candidates = full & near_rim if (full & near_rim).sum() >= 8 else full
+    if not candidates.any():
+        candidates = np.ones(len(full), dtype=bool)
+    blocks = tiles(residual)[candidates]
+    spread = blocks.std(axis=(1, 2, 3))
+    quiet: FloatArray = blocks[spread <= np.median(spread)].astype(np.float32)
+    return quiet
+
+
+def _spectrum(blocks: FloatArray) -> FloatArray:
+    """Power spectrum on the tile's grid from the blocks' autocorrelation up to half a block."""
+    centred = blocks - blocks.mean(axis=(1, 2, 3), keepdims=True)
+    size = 2 * _BLOCK
+    power = np.abs(np.fft.rfftn(centred, s=(size,) * 3, axes=(1, 2, 3))) ** 2
+    correlation = np.fft.irfftn(power.mean(axis=0), s=(size,) * 3)
+    lag = np.minimum(np.arange(size), size - np.arange(size))
+    overlap = np.maximum(_BLOCK - lag, 1) / _BLOCK
+    correlation /= _BLOCK**3 * overlap[:, None, None] * overlap[None, :, None] * overlap
+    # Lags beyond half a block are too noisy to use; the taper keeps the spectrum positive.
+    taper = np.clip(1 - lag / (_BLOCK / 2 + 1), 0, None)
+    correlation *= taper[:, None, None] * taper[None, :, None] * taper
+    tile = np.zeros((_TILE,) * 3)
+    index = np.where(np.arange(size) < _BLOCK, np.arange(size), np.arange(size) - size)
+    tile[np.ix_(index, index, index)] = correlation
+    spectrum: FloatArray = np.clip(np.fft.rfftn(tile).real, 0, None).astype(np.float32)
+    total = float(correlation[0, 0, 0])
+    scale = spectrum.mean() if spectrum.any() else 1.0
+    # Clipping negative lobes changes the variance a little: set it back.
+    return spectrum * (total / scale) if total > 0 else spectrum * 0

@@ -1,0 +1,158 @@
+"""The field of view: where in a volume a sample can be at all.
+
+Two things bound it: the reconstruction circle, beyond which reconstructions are constant, and the
+inner wall of a container. Neither is rotation-invariant in slices along y and x, where both show
+as straight edges, so whatever lies beyond them is replaced before the learning sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ctray.config import PreprocessConfig
+from ctray.preprocess.container import Cylinder, find_container, radial_profile
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+# Inscribed circles leave 21% of the slice; less than this is no circle but some dead corner.
+_MIN_OUTSIDE = 0.03
+_MIN_AGREEMENT = 0.97
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FieldOfView:
+    """Field of view of one volume at its working level.
+
+    Parameters
+    ----------
+    circle
+        Reconstruction circle, None where the reconstruction fills its slices.
+    container
+        Inside of the container wall, None where there is no container.
+    """
+
+    circle: Cylinder | None = None
+    container: Cylinder | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything lies beyond."""
+        return self.circle is not None or self.container is not None
+
+    def mask(self, shape: tuple[int, int, int]) -> BoolArray:
+        """Voxels inside, bool, `shape` (z, y, x)."""
+        inside = np.ones(shape, dtype=bool)
+        for bound in (self.circle, self.container):
+            if bound is not None:
+                inside &= bound.mask(shape)
+        return inside
+
+    def to_json(self) -> dict[str, Any]:
+        """Receipt form: two entries, each null or the numbers of a cylinder."""
+        return {
+            name: None
+            if bound is None
+            else {key: round(getattr(bound, key), 3) for key in Cylinder.__dataclass_fields__}
+            for name, bound in (("circle", self.circle), ("container", self.container))
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FieldOfView:
+        """Inverse of `to_json`."""
+        bounds = {key: Cylinder(**value) if value else None for key, value in data.items()}
+        return cls(**bounds)
+
+
+def find_circle(volume: FloatArray) -> Cylinder | None:
+    """Reconstruction circle: what is the same in every slice and touches the corners lies outside.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x); voxels that are not finite count as outside.
+    """
+    finite = np.isfinite(volume)
+    with np.errstate(invalid="ignore"):
+        spread = np.where(finite, volume, -np.inf).max(axis=0) - np.where(
+            finite, volume, np.inf
+        ).min(axis=0)
+    constant = (spread == 0) | ~finite.any(axis=0)
+    labels, _ = ndimage.label(constant)
+    corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
+    outside = np.isin(labels, sorted(corners)) if corners else np.zeros_like(constant)
+    if outside.mean() < _MIN_OUTSIDE:
+        return None
+    inside = ndimage.binary_fill_holes(~outside)
+    if not inside.any():
+        return None
+    y, x = np.nonzero(inside)
+    # A circle that reaches past the slice is cut at its sides: the diagonals tell its radius.
+    cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
+    rim = inside & ~ndimage.binary_erosion(inside, border_value=1)
+    ry, rx = np.nonzero(rim)
+    if len(ry) < 8:
+        return None
+    radius = float(np.median(np.hypot(ry - cy, rx - cx)))
+    circle = Cylinder(center_y=float(cy), center_x=float(cx), radius=radius)
+    # Reconstructions are centred on their axis and fill the slice; anything else that is constant
+    # up to the corners (air clipped to zero around a tube) is no reconstruction circle.
+    side = min(inside.shape)
+    off = np.hypot(cy - (inside.shape[0] - 1) / 2, cx - (inside.shape[1] - 1) / 2)
+    if off > 0.03 * side or radius < 0.45 * side:
+        return None
+    agreement = (circle.mask((1, *inside.shape))[0] == inside).mean()
+    if agreement < _MIN_AGREEMENT:
+        return None
+    # The outermost voxels are partly outside after pooling.
+    return Cylinder(center_y=float(cy), center_x=float(cx), radius=radius - 1.0)
+
+
+def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfView:
+    """Reconstruction circle and container of a volume.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x).
+    config
+        Tells which of both is searched.
+    """
+    circle = find_circle(volume) if config.circle == "auto" else None
+    container = None
+    if config.container == "auto" and min(volume.shape) >= 8:
+        clean = np.where(np.isfinite(volume), volume, _finite_median(volume))
+        container = find_container(clean.astype(np.float32), circle)
+    return FieldOfView(circle=circle, container=container)
+
+
+def remove_rings(volume: FloatArray, circle: Cylinder) -> FloatArray:
+    """Volume without what depends on the distance from the rotation axis alone and is sharp.
+
+    Rings are invisible to the rotation task along z but are stripes along y and x, in every
+    slice, sample or not. The median over angles and slices keeps the sample out of the estimate;
+    only its fine part is subtracted, so that a round sample on the axis stays.
+    """
+    num_radii = int(circle.radius) + 1
+    profile = radial_profile(volume, circle, num_radii)
+    known = np.isfinite(profile)
+    profile = np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])
+    fine = profile - ndimage.gaussian_filter1d(profile, 2.0, mode="nearest")
+    # Near the axis a circle has too few voxels for its median to mean anything.
+    fine[: max(2, num_radii // 16)] = 0
+    y = np.arange(volume.shape[1])[:, None] - circle.center_y
+    x = np.arange(volume.shape[2])[None, :] - circle.center_x
+    distance = np.hypot(y, x)
+    correction = np.interp(distance, np.arange(num_radii), fine, right=0.0)
+    cleaned: FloatArray = (volume - correction[None]).astype(np.float32)
+    return cleaned
+
+
+def _finite_median(volume: FloatArray) -> float:
+    finite = volume[np.isfinite(volume)]
+    return float(np.median(finite)) if finite.size else 0.0

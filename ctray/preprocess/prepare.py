@@ -1,0 +1,142 @@
+"""From a volume's working level to what the network sees: windowed, bounded, filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctray.config import PreprocessConfig
+from ctray.errors import InvalidVolumeError
+from ctray.geometry import Triple
+from ctray.preprocess.background import estimate_background
+from ctray.preprocess.field_of_view import FieldOfView, find_field_of_view, remove_rings
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A working level ready for slicing.
+
+    Parameters
+    ----------
+    voxels
+        Grey values quantised to uint8 inside the window, (z, y, x). 256 steps over a window of
+        a few standard deviations are finer than any reconstruction's noise.
+    noise
+        Periodic tile of background, uint8, (64, 64, 64), to pad slices to the square canvas.
+    mean, std
+        Of `voxels` inside the field of view; the network sees (voxel - mean) / std.
+    window
+        Grey values that became 0 and 255.
+    field_of_view
+        What bounds the volume, at this level.
+    factors
+        Level-0 voxels per voxel, (z, y, x).
+    """
+
+    voxels: npt.NDArray[np.uint8]
+    noise: npt.NDArray[np.uint8]
+    mean: float
+    std: float
+    window: tuple[float, float]
+    field_of_view: FieldOfView
+    factors: Triple
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels, (z, y, x)."""
+        z, y, x = self.voxels.shape
+        return (z, y, x)
+
+    def slice(self, axis: int, index: int, side: int, shift: int = 0) -> npt.NDArray[np.uint8]:
+        """Slice perpendicular to `axis`, centred on a canvas of background, (side, side) uint8.
+
+        `shift` moves the background, so that two slices do not share their padding.
+        """
+        plane = np.take(self.voxels, index, axis=axis)
+        if plane.shape == (side, side):
+            return plane
+        rows = (np.arange(side) + 17 * shift) % self.noise.shape[1]
+        cols = (np.arange(side) + 29 * shift) % self.noise.shape[2]
+        canvas = self.noise[shift % self.noise.shape[0]][np.ix_(rows, cols)].copy()
+        height, width = plane.shape
+        top, left = (side - height) // 2, (side - width) // 2
+        canvas[top : top + height, left : left + width] = plane
+        return canvas
+
+    def to_json(self) -> dict[str, Any]:
+        """Receipt form: everything but the voxels."""
+        return {
+            "factors": list(self.factors),
+            "window": [round(v, 6) for v in self.window],
+            "mean": round(self.mean, 4),
+            "std": round(self.std, 4),
+            "field_of_view": self.field_of_view.to_json(),
+        }
+
+
+def is_constant(volume: npt.NDArray[Any]) -> bool:
+    """Whether all finite voxels of `volume` are equal: nothing can be found in it."""
+    finite = volume[np.isfinite(volume)] if volume.dtype.kind == "f" else volume
+    return bool(finite.size == 0 or finite.min() == finite.max())
+
+
+def prepare(
+    volume: npt.NDArray[Any], factors: Triple, config: PreprocessConfig, seed: int = 0
+) -> Prepared:
+    """Make a working level ready.
+
+    Parameters
+    ----------
+    volume
+        Working level, any real dtype, (z, y, x). Voxels that are not finite count as outside the
+        field of view.
+    factors
+        Level-0 voxels per voxel, (z, y, x).
+    config
+        Window and field of view.
+    seed
+        Draws the noise.
+
+    Raises
+    ------
+    InvalidVolumeError
+        If no voxel is finite or all are equal.
+    """
+    grey = volume.astype(np.float32)
+    if is_constant(grey):
+        raise InvalidVolumeError("all voxels have the same grey value; there is nothing to find")
+    view = find_field_of_view(grey, config)
+    inside = view.mask(grey.shape) & np.isfinite(grey)
+    if not inside.any():
+        raise InvalidVolumeError("no finite voxel lies inside the field of view")
+    grey = np.where(np.isfinite(grey), grey, np.median(grey[inside])).astype(np.float32)
+    if config.rings == "auto" and view.circle is not None:
+        grey = remove_rings(grey, view.circle)
+    background = estimate_background(grey, inside, np.random.default_rng(seed))
+    if not inside.all():
+        grey = np.where(inside, grey, background.fill(grey.shape))
+    low, high = (float(v) for v in np.percentile(grey[inside], config.window_percentiles))
+    if high <= low:  # nearly all voxels equal: take what there is
+        low, high = float(grey.min()), float(grey.max())
+    voxels = _quantise(grey, low, high)
+    typical = float(np.median(background.level))
+    values = voxels[inside]
+    return Prepared(
+        voxels=voxels,
+        noise=_quantise(background.noise + typical, low, high),
+        mean=float(values.mean()),
+        std=max(1.0, float(values.std())),
+        window=(low, high),
+        field_of_view=view,
+        factors=factors,
+    )
+
+
+def _quantise(grey: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
+    scaled = (grey - low) * (255.0 / (high - low))
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)

@@ -1,0 +1,227 @@
+"""Checkpoints: weights and optimizer as safetensors, everything else as JSON, never pickle.
+
+`checkpoint.json` names the files that belong together and is written last, so that a checkpoint
+that was cut off does not exist and the one before it still does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ctray import __version__
+from ctray.config import RunConfig, parse_config
+from ctray.errors import CheckpointError, NotFoundError
+from ctray.pretext.encoder import RotationModel
+from ctray.pretext.training import Trainer, build_model
+from ctray.storage import store
+
+MANIFEST = "checkpoint.json"
+
+# What may differ between a checkpoint and the run that resumes it: it changes nothing of what is
+# learned.
+_FREE_TRAIN_FIELDS = ("num_workers", "num_readers", "checkpoint_every", "log_every")
+_BOUND_SECTIONS = ("task", "preprocess", "encoder", "rotation", "train")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """A model from a checkpoint, ready for use.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on the CPU.
+    config
+        Configuration that it was trained with.
+    side
+        Side of the square canvas, pixels.
+    step
+        Optimizer steps done.
+    digest
+        SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
+    """
+
+    model: RotationModel
+    config: RunConfig
+    side: int
+    step: int
+    digest: str
+
+
+def weights_digest(weights: dict[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(url: str, trainer: Trainer) -> str:
+    """Write the trainer's state to the folder `url` and return the weights' digest."""
+    weights = _portable(trainer.model.state_dict())
+    step = trainer.step
+    names = {
+        "weights": f"weights-{step:07d}.safetensors",
+        "optimizer": f"optimizer-{step:07d}.safetensors",
+        "metrics": f"metrics-{step:07d}.parquet",
+    }
+    before = _read_manifest(url)
+    store.write_bytes(store.join(url, names["weights"]), safetensors.torch.save(weights))
+    store.write_bytes(
+        store.join(url, names["optimizer"]), safetensors.torch.save(_optimizer_tensors(trainer))
+    )
+    _write_metrics(store.join(url, names["metrics"]), trainer.metrics.rows)
+    digest = weights_digest(weights)
+    manifest = {
+        "step": step,
+        "side": trainer.side,
+        "digest": digest,
+        "files": names,
+        "config": trainer.config.model_dump(mode="json"),
+        "ctray_version": __version__,
+        "torch_version": torch.__version__,
+    }
+    store.write_json(store.join(url, MANIFEST), manifest)
+    for name in (before or {"files": {}})["files"].values():
+        if name not in names.values():
+            store.delete_file(store.join(url, name))
+    return digest
+
+
+def restore(trainer: Trainer, url: str) -> bool:
+    """Continue from the checkpoint at `url`; False where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is damaged or belongs to another configuration.
+    """
+    manifest = _read_manifest(url)
+    if manifest is None:
+        return False
+    theirs = _bound(parse_config(manifest["config"], source=f"{url}/{MANIFEST}"))
+    ours = _bound(trainer.config)
+    if theirs != ours or manifest["side"] != trainer.side:
+        changed = [s for s in _BOUND_SECTIONS if theirs[s] != ours[s]] or ["working shape"]
+        raise CheckpointError(
+            f"{url} was trained with another {', '.join(changed)}; give another output, "
+            "or the configuration that it was started with"
+        )
+    _load_weights(trainer.model, url, manifest)
+    tensors = _read_tensors(store.join(url, manifest["files"]["optimizer"]))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    full = trainer.optimizer.state_dict()
+    full["state"] = state
+    trainer.optimizer.load_state_dict(full)
+    trainer.step = int(manifest["step"])
+    trainer.metrics.rows = read_metrics(url)
+    return True
+
+
+def load_model(url: str) -> TrainedModel:
+    """Model of the checkpoint at `url`.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, or it is damaged.
+    """
+    manifest = _read_manifest(url)
+    if manifest is None:
+        raise CheckpointError(f"{url} holds no checkpoint; run ctray pretrain first")
+    config = parse_config(manifest["config"], source=f"{url}/{MANIFEST}")
+    model = build_model(config)
+    _load_weights(model, url, manifest)
+    model.eval()
+    return TrainedModel(
+        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        config=config,
+        side=int(manifest["side"]),
+        step=int(manifest["step"]),
+        digest=str(manifest["digest"]),
+    )
+
+
+def checkpoint_step(url: str) -> int | None:
+    """Step of the checkpoint at `url`, None where there is none."""
+    manifest = _read_manifest(url)
+    return None if manifest is None else int(manifest["step"])
+
+
+def read_metrics(url: str) -> list[dict[str, float]]:
+    """Rows of training metrics up to the checkpoint at `url`; empty where there is none."""
+    manifest = _read_manifest(url)
+    if manifest is None:
+        return []
+    data = store.read_bytes(store.join(url, manifest["files"]["metrics"]))
+    rows: list[dict[str, float]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    return rows
+
+
+def _read_manifest(url: str) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = store.read_json(store.join(url, MANIFEST))
+    except NotFoundError:
+        return None
+    if not isinstance(manifest, dict) or not {"step", "files", "config"} <= manifest.keys():
+        raise CheckpointError(f"{url}/{MANIFEST} is damaged; move it away to train anew")
+    return manifest
+
+
+def _load_weights(model: torch.nn.Module, url: str, manifest: dict[str, Any]) -> None:
+    weights = _read_tensors(store.join(url, manifest["files"]["weights"]))
+    if weights_digest(weights) != manifest["digest"]:
+        raise CheckpointError(f"{url}: the weights do not match their digest; the file is damaged")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{url}: the weights do not fit the model: {error}") from error
+
+
+def _read_tensors(url: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load(store.read_bytes(url))
+    except (SafetensorError, NotFoundError) as error:
+        raise CheckpointError(f"{url} is missing or damaged: {error}") from error
+    return tensors
+
+
+def _portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+
+def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
+    state = trainer.optimizer.state_dict()["state"]
+    return _portable(
+        {f"{index}.{name}": value for index, part in state.items() for name, value in part.items()}
+    )
+
+
+def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
+    buffer = io.BytesIO()
+    names = ("step", "loss", "accuracy", "learning_rate", "slices_per_second")
+    schema = pa.schema([(name, pa.float64()) for name in names])
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    store.write_bytes(url, buffer.getvalue())
+
+
+def _bound(config: RunConfig) -> dict[str, Any]:
+    bound = config.model_dump(mode="json", include=set(_BOUND_SECTIONS))
+    for name in _FREE_TRAIN_FIELDS:
+        bound["train"].pop(name)
+    return bound

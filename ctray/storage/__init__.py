@@ -1,0 +1,1 @@
+"""Volumes on disk and object storage: open, read, write, crop, import, catalog."""

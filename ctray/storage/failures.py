@@ -1,0 +1,116 @@
+"""What the libraries below raise, turned into errors that a user can act on."""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ctray.errors import (
+    AccessError,
+    CtrayError,
+    DiskFullError,
+    InvalidVolumeError,
+    NotFoundError,
+    StorageError,
+)
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Codes of the S3 protocol, as the clients spell them in their messages.
+_ACCESS_CODES = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
+_FULL_CODES = ("QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull")
+_BUSY_WORDS = (
+    "timed out",
+    "timeout",
+    "connect",
+    "error sending request",
+    "connection",
+    "unreachable",
+)
+
+
+@contextmanager
+def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
+    """Raise whatever a store or codec raises inside as a `CtrayError` that names `url`.
+
+    Parameters
+    ----------
+    url
+        What was worked on; it leads the message.
+    doing
+        Verb for the message: read, write, list, open.
+
+    Raises
+    ------
+    NotFoundError, AccessError, DiskFullError, StorageError
+        By cause. Messages are one line.
+    InvalidVolumeError
+        If the bytes arrived but do not decode.
+    """
+    try:
+        yield
+    except CtrayError:
+        raise
+    except Exception as error:
+        mapped = _translate(error, url, doing)
+        if mapped is None:
+            raise
+        raise mapped from error
+
+
+def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
+    """Error of ours for one of theirs, or None for what is no storage failure but a defect."""
+    text = _one_line(error)
+    if _is_full(error, text):
+        return DiskFullError(f"{url}: no space left to {doing} it; free some and run again")
+    if _is_access(error, text):
+        # obstore's text carries a page of XML; the protocol's code says it all.
+        why = next((code for code in _ACCESS_CODES if code in text), text)
+        return AccessError(f"{url}: not allowed to {doing} it; check keys and permissions ({why})")
+    if "NoSuchBucket" in text or "bucket does not exist" in text:
+        return NotFoundError(f"{url}: the bucket does not exist; create it or mend the URL")
+    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        return NotFoundError(f"{url}: nothing to {doing} there; check the URL")
+    if _is_from(error, "botocore", "obstore", "aiohttp") or isinstance(error, OSError):
+        if any(word in text.lower() for word in _BUSY_WORDS) or isinstance(error, TimeoutError):
+            return StorageError(
+                f"{url}: the store does not answer; check network and endpoint ({text})"
+            )
+        return StorageError(f"{url}: failed to {doing} it ({text})")
+    if isinstance(error, ImportError):
+        return StorageError(f"{url}: needs a package that is not installed ({text})")
+    if isinstance(error, ValueError) and "Protocol not known" in text:
+        return StorageError(f"{url}: no kind of URL that is known; use a path, s3:// or another")
+    if isinstance(error, ValueError | RuntimeError | KeyError | zlib.error) and doing == "read":
+        return InvalidVolumeError(f"{url}: damaged or no format that ctray reads ({text})")
+    return None
+
+
+def _is_full(error: Exception, text: str) -> bool:
+    full = isinstance(error, OSError) and error.errno in _FULL
+    return full or any(code in text for code in _FULL_CODES)
+
+
+def _is_access(error: Exception, text: str) -> bool:
+    if isinstance(error, PermissionError):
+        return True
+    name = type(error).__name__
+    if name in ("PermissionDeniedError", "UnauthenticatedError", "NoCredentialsError"):
+        return True
+    return any(code in text for code in _ACCESS_CODES) and not isinstance(error, ValueError)
+
+
+def _is_from(error: Exception, *packages: str) -> bool:
+    return any(cls.__module__.split(".")[0] in packages for cls in type(error).__mro__)
+
+
+def _one_line(error: BaseException, limit: int = 300) -> str:
+    """First words of an error's message: clients append debug dumps over many lines."""
+    said = str(error).split("Debug source:")[0]
+    # s3fs raises an empty FileNotFoundError from the error that knows the bucket is missing.
+    while said in ("", "None") and error.__cause__ is not None:
+        error = error.__cause__
+        said = str(error)
+    text = " ".join(said.split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

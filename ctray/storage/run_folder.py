@@ -1,0 +1,254 @@
+"""The folder of a run: where everything lies, receipts, and the table of boxes.
+
+    run.json  catalog.parquet  imported/  working/  checkpoint/  receipts/  previews/
+    localizations.parquet  crops/  report/index.html
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
+from ctray.geometry import AXES, Box
+from ctray.storage import store
+
+Status = Literal["located", "empty", "uncertain", "failed"]
+FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of one volume; its presence means that a rerun skips the volume.
+
+    Parameters
+    ----------
+    volume_id, source_url
+        Which volume.
+    status, reason
+        `located`, `empty`, `uncertain`, or `failed` with one line that says why.
+    volume_url
+        The Zarr volume that was worked on: the source, or what was imported from it.
+    method, model_digest
+        What localized it.
+    box, crop_box
+        Box of the sample and box of the crop (with margin, snapped), [start, stop) pairs (z, y, x)
+        at level 0.
+    confidence, face_confidence
+        Certainty in [0, 1] of the least certain face, and of z0, z1, y0, y1, x0, x1.
+    shape, dtype, voxel_size_um
+        Of level 0; voxel size (z, y, x) in micrometres.
+    bytes_total, bytes_read, bytes_written
+        Bytes of level 0 without compression; fetched while localizing and cropping; stored in
+        the crop.
+    seconds
+        Wall time of localizing and cropping.
+    crop_url, checksum
+        Crop and its checksum.
+    profiles, stretches
+        Certainty per slice of the working level, and range, threshold and background found in
+        it, by axis.
+    working
+        Shape, factors, window and field of view of the working level.
+    """
+
+    volume_id: str
+    source_url: str
+    status: Status
+    reason: str | None = None
+    volume_url: str | None = None
+    method: str | None = None
+    model_digest: str | None = None
+    box: list[list[int]] | None = None
+    crop_box: list[list[int]] | None = None
+    confidence: float | None = None
+    face_confidence: list[float] | None = None
+    shape: list[int] | None = None
+    dtype: str | None = None
+    voxel_size_um: list[float] | None = None
+    bytes_total: int | None = None
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: float = 0.0
+    crop_url: str | None = None
+    checksum: str | None = None
+    profiles: dict[str, list[float]] = field(default_factory=dict)
+    stretches: dict[str, Any] = field(default_factory=dict)
+    working: dict[str, Any] = field(default_factory=dict)
+    ctray_version: str | None = None
+
+    @property
+    def sample_box(self) -> Box | None:
+        """`box` as a `Box`."""
+        return None if self.box is None else Box.from_ranges(self.box)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """Places in the folder of a run.
+
+    Parameters
+    ----------
+    url
+        The folder: a path or a URL.
+    """
+
+    url: str
+
+    def at(self, *parts: str) -> str:
+        """URL of something in the folder."""
+        return store.join(self.url, *parts)
+
+    @property
+    def manifest(self) -> str:
+        """URL of `run.json`."""
+        return self.at("run.json")
+
+    @property
+    def catalog(self) -> str:
+        """URL of `catalog.parquet`."""
+        return self.at("catalog.parquet")
+
+    @property
+    def checkpoint(self) -> str:
+        """URL of the checkpoint's folder."""
+        return self.at("checkpoint")
+
+    @property
+    def localizations(self) -> str:
+        """URL of `localizations.parquet`."""
+        return self.at("localizations.parquet")
+
+    @property
+    def report(self) -> str:
+        """URL of the report page."""
+        return self.at("report", "index.html")
+
+    def imported(self, volume_id: str) -> str:
+        """URL of an imported volume."""
+        return self.at("imported", f"{volume_id}.zarr")
+
+    def working(self, volume_id: str) -> str:
+        """URL of a volume's prepared working level."""
+        return self.at("working", f"{volume_id}.npz")
+
+    def crop(self, volume_id: str) -> str:
+        """URL of a crop."""
+        return self.at("crops", f"{volume_id}.zarr")
+
+    def receipt(self, volume_id: str) -> str:
+        """URL of a receipt."""
+        return self.at("receipts", f"{volume_id}.json")
+
+    def preview(self, volume_id: str) -> str:
+        """URL of a volume's preview pictures."""
+        return self.at("previews", f"{volume_id}.npz")
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        """Write a receipt; it is the last thing that is written for a volume."""
+        store.write_json(self.receipt(receipt.volume_id), asdict(receipt))
+
+    def read_receipt(self, volume_id: str) -> Receipt | None:
+        """Receipt of a volume, None where there is none."""
+        try:
+            data = store.read_json(self.receipt(volume_id))
+        except NotFoundError:
+            return None
+        known = {f.name for f in fields(Receipt)}
+        return Receipt(**{k: v for k, v in data.items() if k in known})
+
+    def receipts(self) -> list[Receipt]:
+        """All receipts, by volume id."""
+        try:
+            entries = store.list_dir(self.at("receipts"))
+        except NotFoundError:
+            return []
+        ids = sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
+        found = [self.read_receipt(volume_id) for volume_id in ids]
+        return [receipt for receipt in found if receipt is not None]
+
+    def write_preview(self, volume_id: str, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
+        """Write preview pictures, 2D uint8 arrays by name."""
+        buffer = io.BytesIO()
+        # The stub takes every keyword for numpy's own.
+        np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
+        store.write_bytes(self.preview(volume_id), buffer.getvalue())
+
+    def read_preview(self, volume_id: str) -> dict[str, npt.NDArray[np.uint8]]:
+        """Preview pictures by name (`slice-z`, `projection-z`, ...), empty where there are none."""
+        try:
+            data = store.read_bytes(self.preview(volume_id))
+        except NotFoundError:
+            return {}
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+                return {name: loaded[name] for name in loaded.files}
+        except (ValueError, OSError) as error:
+            raise InvalidVolumeError(f"{self.preview(volume_id)} is damaged: {error}") from error
+
+
+_SCHEMA = pa.schema(
+    [
+        ("volume_id", pa.string()),
+        ("source_url", pa.string()),
+        ("instance", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("method", pa.string()),
+        ("model_digest", pa.string()),
+        *[(face, pa.int64()) for face in FACES],
+        ("confidence", pa.float64()),
+        *[(f"confidence_{face}", pa.float64()) for face in FACES],
+        *[(f"shape_{axis}", pa.int64()) for axis in AXES],
+        *[(f"voxel_size_um_{axis}", pa.float64()) for axis in AXES],
+        ("bytes_total", pa.int64()),
+        ("bytes_read", pa.int64()),
+        ("bytes_written", pa.int64()),
+        ("seconds", pa.float64()),
+        ("crop_url", pa.string()),
+    ]
+)
+
+
+def write_localizations(url: str, receipts: list[Receipt]) -> None:
+    """Write `localizations.parquet`: one row a box, see the schema in the documentation."""
+    buffer = io.BytesIO()
+    table = pa.Table.from_pylist([_row(receipt) for receipt in receipts], schema=_SCHEMA)
+    pq.write_table(table, buffer)
+    store.write_bytes(url, buffer.getvalue())
+
+
+def read_localizations(url: str) -> list[dict[str, Any]]:
+    """Rows of `localizations.parquet`.
+
+    Raises
+    ------
+    CtrayError
+        If there is no such file, or it is no Parquet.
+    """
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(store.read_bytes(url))).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise CtrayError(f"{url} is no table of boxes: {error}") from error
+    return rows
+
+
+def _row(receipt: Receipt) -> dict[str, Any]:
+    def spread(names: list[str], values: list[Any] | None) -> dict[str, Any]:
+        return dict(zip(names, values or [None] * len(names), strict=True))
+
+    box = receipt.sample_box
+    return {
+        **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
+        "instance": 0,
+        **spread(list(FACES), list(box.faces) if box else None),
+        **spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
+        **spread([f"shape_{axis}" for axis in AXES], receipt.shape),
+        **spread([f"voxel_size_um_{axis}" for axis in AXES], receipt.voxel_size_um),
+    }

@@ -1,0 +1,353 @@
+"""One 3D array with its metadata, whatever Zarr layout it is stored in."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from ctray.errors import GeometryError, InvalidVolumeError
+from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
+from ctray.storage import store
+from ctray.storage.metadata import Layout, read_layout
+from ctray.storage.multiscale import downsample_mean
+from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
+from ctray.storage.transfer import CountingStore, Transfer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """One level of a pyramid.
+
+    Parameters
+    ----------
+    shape
+        Voxels, (z, y, x).
+    factors
+        Level-0 voxels per voxel of this level, (z, y, x).
+    offset
+        Centre of the first voxel less that of level 0's, in level-0 voxels, (z, y, x).
+    chunk, shard
+        Units of compression and of storage, voxels; equal where the array has no shards.
+    path
+        Name below the volume's URL; empty for a bare array.
+    """
+
+    shape: Triple
+    factors: Triple
+    offset: tuple[float, float, float]
+    chunk: Triple
+    shard: Triple
+    path: str
+
+
+def open_volume(url: str) -> Volume:
+    """Open an OME-Zarr 0.4 or 0.5 image or a bare Zarr array (v2 or v3) as a volume.
+
+    The array is 3D, or has t and c axes of length 1 besides. Levels of a multiscale whose voxels
+    are no whole multiple of level 0's are left out.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the group or array.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing is at `url`, or a volume that its writer has not finished.
+    InvalidVolumeError
+        If what is there is no 3D grey-value volume: 2D, more than one time or channel, an axis
+        of length 0, unreadable metadata.
+    AccessError, StorageError
+        If the store refuses or fails.
+    """
+    url = store.normalize(url)
+    layout = read_layout(url)
+    transfer = Transfer(layout.metadata_bytes)
+    arrays: list[tuple[zarr.Array[Any], Triple]] = []
+    levels: list[Level] = []
+    for dataset in layout.datasets:
+        where = store.join(url, dataset.path)
+        array = _open_array(where, layout.zarr_format, transfer)
+        axes = _spatial_axes(where, array, layout)
+        shape = as_triple([array.shape[a] for a in axes], "shape")
+        factors = _factors(shape, levels[0].shape if levels else shape, dataset.relative_scale)
+        if factors is None:
+            continue
+        # Where the metadata say nothing, levels are taken for means, as most pyramids are.
+        offset = dataset.offset or _as_floats([(f - 1) / 2 for f in factors])
+        chunk = as_triple([array.chunks[a] for a in axes], "chunk")
+        shards = array.shards or array.chunks
+        shard = as_triple([shards[a] for a in axes], "shard")
+        levels.append(
+            Level(
+                shape=shape,
+                factors=factors,
+                offset=offset,
+                chunk=chunk,
+                shard=shard,
+                path=dataset.path,
+            )
+        )
+        arrays.append((array, axes))
+    return Volume(url, tuple(levels), arrays, layout, transfer)
+
+
+class Volume:
+    """A volume opened for reading; made by `open_volume`.
+
+    Attributes
+    ----------
+    url : str
+    shape : tuple of int
+        Voxels of level 0, (z, y, x).
+    dtype : numpy.dtype
+        Type of the voxels in native byte order.
+    voxel_size : VoxelSize or None
+        None where the metadata names no unit of length.
+    origin_um : tuple of float
+        Centre of the first voxel in micrometres; in voxels where `voxel_size` is None.
+    ome_version : str or None
+        "0.4", "0.5", or None for a bare array.
+    attributes : dict
+        The ``ctray`` attributes; empty for volumes that ctray did not write.
+    levels : tuple of Level
+    """
+
+    def __init__(
+        self,
+        url: str,
+        levels: tuple[Level, ...],
+        arrays: Sequence[tuple[zarr.Array[Any], Triple]],
+        layout: Layout,
+        transfer: Transfer,
+    ) -> None:
+        self.url = url
+        self.levels = levels
+        self.shape = levels[0].shape
+        self.dtype = np.dtype(arrays[0][0].dtype).newbyteorder("=")
+        self.voxel_size: VoxelSize | None = layout.voxel_size
+        self.origin_um: tuple[float, float, float] = layout.origin
+        self.ome_version: str | None = layout.ome_version
+        self.attributes: dict[str, Any] = layout.attributes
+        self._arrays = arrays
+        self._transfer = transfer
+
+    def __repr__(self) -> str:
+        return f"Volume({self.url!r}, shape={self.shape}, dtype={self.dtype})"
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes fetched from the store so far, metadata included."""
+        return self._transfer.bytes_read
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of level 0 without compression."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def bytes_stored(self, level: int | None = None) -> int | None:
+        """Bytes that the volume, or one level of it, takes in its store; None if it cannot list."""
+        path = "" if level is None else self._level(level).path
+        try:
+            return store.tree_bytes(store.join(self.url, path))
+        except NotImplementedError:
+            return None
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Voxels of `box` at its own level.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``box.shape``, dtype ``self.dtype``.
+
+        Raises
+        ------
+        GeometryError
+            If the box leaves its level or the volume has no such level.
+        InvalidVolumeError
+            If a chunk does not decode.
+        """
+        box.check_inside(self._level(box.level).shape)
+        array, axes = self._arrays[box.level]
+        index: list[Any] = [0] * array.ndim
+        for axis, part in zip(axes, box.slices, strict=True):
+            index[axis] = part
+        with store.mapped_errors(store.join(self.url, self.levels[box.level].path), "read"):
+            voxels = np.asarray(array[tuple(index)])
+        return np.ascontiguousarray(voxels, dtype=self.dtype).reshape(box.shape)
+
+    def read_level(self, level: int) -> npt.NDArray[Any]:
+        """All voxels of a level, in memory."""
+        return self.read(Box.whole(self._level(level).shape, level=level))
+
+    def iter_slabs(
+        self, level: int = 0, max_bytes: int = BYTES_IN_FLIGHT
+    ) -> Iterator[tuple[Box, npt.NDArray[Any]]]:
+        """Slabs along z that cover a level, in order, each with its box.
+
+        A slab is as many shards (else chunks) deep as fit in `max_bytes`. Where not even one
+        layer of chunks fits, slabs are thinner and their chunks are fetched several times.
+        """
+        info = self._level(level)
+        layer_bytes = math.prod(info.shape[1:]) * self.dtype.itemsize
+        fit = max(1, max_bytes // layer_bytes)
+        depth = fit
+        for unit in (info.chunk[0], info.shard[0]):
+            if fit >= unit:
+                depth = fit // unit * unit
+        for box in tiles(info.shape, (depth, *info.shape[1:])):
+            slab = Box(start=box.start, stop=box.stop, level=level)
+            yield slab, self.read(slab)
+
+    def working_level(self, working_size: int) -> int:
+        """Level whose longest side is nearest to `working_size` voxels; the coarser on a tie."""
+        sides = [max(level.shape) for level in self.levels]
+        return min(range(len(sides)), key=lambda n: (abs(sides[n] - working_size), -n))
+
+    def read_working(
+        self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
+    ) -> tuple[npt.NDArray[Any], Triple]:
+        """Return the volume at the size nearest to `working_size` that halving can reach.
+
+        A stored level is taken as it is. Where a further 2x would be nearer, a level is read in
+        tiles of at most about `max_bytes` and each is averaged at once.
+
+        Returns
+        -------
+        array : numpy.ndarray
+            (z, y, x), ``self.dtype``.
+        factors : tuple of int
+            Level-0 voxels per voxel of `array`, (z, y, x).
+        """
+        level, halvings = self._nearest(working_size)
+        info = self.levels[level]
+        f = 2**halvings
+        factors = as_triple([n * f for n in info.factors], "factors")
+        if halvings == 0:
+            return self.read_level(level), factors
+        shape = as_triple([-(-n // f) for n in info.shape], "shape")
+        out = np.empty(shape, self.dtype)
+        tile = _tile_of(info, f, max_bytes // self.dtype.itemsize)
+
+        def pool(region: Box) -> None:
+            box = Box(start=region.start, stop=region.stop, level=level)
+            voxels = self.read(box)
+            for _ in range(halvings):
+                voxels = downsample_mean(voxels)
+            stop = [a // f + n for a, n in zip(box.start, voxels.shape, strict=True)]
+            where = tuple(slice(a // f, b) for a, b in zip(box.start, stop, strict=True))
+            out[where] = voxels
+
+        tile_bytes = 3 * math.prod(tile) * self.dtype.itemsize
+        done = bounded_map(
+            pool, tiles(info.shape, tile), bytes_per_item=tile_bytes, bytes_in_flight=max_bytes
+        )
+        for _ in done:
+            pass
+        return out, factors
+
+    def _nearest(self, working_size: int) -> tuple[int, int]:
+        """Level and further halvings that come nearest to `working_size`; least work on a tie."""
+        if working_size < 1:
+            raise GeometryError(f"working size {working_size} must be at least 1 voxel")
+        found = []
+        for n, level in enumerate(self.levels):
+            side = max(level.shape)
+            for halvings in range(side.bit_length() + 1):
+                away = abs(-(-side // 2**halvings) - working_size)
+                found.append((away, halvings, -n))
+        _, halvings, n = min(found)
+        return -n, halvings
+
+    def _level(self, level: int) -> Level:
+        if not 0 <= level < len(self.levels):
+            raise GeometryError(
+                f"{self.url} has levels 0 to {len(self.levels) - 1}, not level {level}"
+            )
+        return self.levels[level]
+
+
+def _as_floats(values: Sequence[float]) -> tuple[float, float, float]:
+    z, y, x = (float(v) for v in values)
+    return (z, y, x)
+
+
+def _open_array(url: str, zarr_format: Literal[2, 3], transfer: Transfer) -> zarr.Array[Any]:
+    target = CountingStore(store.zarr_store(url, read_only=True), transfer)
+    with store.mapped_errors(url, "read"):
+        array = zarr.open_array(target, mode="r", zarr_format=zarr_format)
+    if np.dtype(array.dtype).kind not in "biuf":
+        raise InvalidVolumeError(
+            f"{url}: dtype {array.dtype} is no grey value; ctray reads integers and floats"
+        )
+    return array
+
+
+def _spatial_axes(url: str, array: zarr.Array[Any], layout: Layout) -> Triple:
+    """Positions of z, y, x among the array's axes."""
+    names = layout.axes
+    if names is None:
+        dimension_names = getattr(array.metadata, "dimension_names", None)
+        known = {"t", "c", "z", "y", "x"}
+        if dimension_names and {str(n).lower() for n in dimension_names} <= known:
+            names = tuple(str(n).lower() for n in dimension_names)
+        else:
+            names = ("t", "c", "z", "y", "x")[-array.ndim :] if array.ndim <= 5 else ()
+    if len(names) != array.ndim or array.ndim < 3:
+        raise InvalidVolumeError(
+            f"{url}: array of shape {array.shape} is no volume; ctray reads z, y, x"
+        )
+    spatial = [i for i, name in enumerate(names) if name in ("z", "y", "x")]
+    order = tuple(names[i] for i in spatial)
+    if order != ("z", "y", "x"):
+        raise InvalidVolumeError(f"{url}: axes are {', '.join(names)}; ctray reads z, y, x")
+    for i, name in enumerate(names):
+        if i not in spatial and array.shape[i] != 1:
+            raise InvalidVolumeError(
+                f"{url}: axis {name} of shape {array.shape} has length {array.shape[i]}; "
+                "ctray reads one time and one channel; split the array"
+            )
+        if array.shape[i] == 0:
+            raise InvalidVolumeError(f"{url}: axis {name} of shape {array.shape} has no voxels")
+    return as_triple(spatial, "axes")
+
+
+def _factors(
+    shape: Triple, shape0: Triple, relative_scale: tuple[float, float, float] | None
+) -> Triple | None:
+    """Whole level-0 voxels per voxel: from the metadata's scales, else from the shapes' ratio."""
+    by_shape = [n0 / n for n0, n in zip(shape0, shape, strict=True)]
+    for ratios in (relative_scale, by_shape):
+        if ratios is None:
+            continue
+        whole = [max(1, round(r)) for r in ratios]
+        # Floor, ceil or round: pyramid builders differ in what they do with odd extents.
+        if all(
+            n0 // f <= n <= -(-n0 // f) or n == max(1, n0 // f)
+            for n0, n, f in zip(shape0, shape, whole, strict=True)
+        ):
+            return as_triple(whole, "factors")
+    return None
+
+
+def _tile_of(level: Level, multiple: int, max_voxels: int) -> Triple:
+    """Tile of whole shards (else chunks) and whole cells of `multiple`, within `max_voxels`."""
+    limit = [-(-n // multiple) * multiple for n in level.shape]
+    for unit in (level.shard, level.chunk):
+        tile = [min(math.lcm(u, multiple), n) for u, n in zip(unit, limit, strict=True)]
+        if math.prod(tile) <= max_voxels:
+            return as_triple(tile, "tile")
+    for axis in itertools.cycle(range(3)):
+        if math.prod(tile) <= max_voxels or max(tile) == multiple:
+            break
+        tile[axis] = max(multiple, tile[axis] // 2 // multiple * multiple)
+    return as_triple(tile, "tile")

@@ -1,0 +1,330 @@
+"""Writing a volume: arrays first, voxels shard by shard, the group's metadata last.
+
+The group's metadata with the ``ctray`` attributes is the commit marker. Until it is there, no
+reader of ctray sees a volume, and the next `create_volume` at the same URL starts anew. A note
+beside the arrays tells such a leftover from the files of somebody else, which are never touched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from numcodecs import Zstd  # type: ignore[import-untyped]
+from zarr.codecs import ZstdCodec
+
+from ctray.errors import (
+    ConfigError,
+    GeometryError,
+    InvalidVolumeError,
+    NotFoundError,
+    OutputExistsError,
+)
+from ctray.geometry import AXES, Box, Triple, VoxelSize, as_triple
+from ctray.grid import ShardGrid
+from ctray.storage import store
+from ctray.storage.metadata import UNFINISHED
+from ctray.storage.multiscale import LevelPlan, downsample_mean, plan_levels
+from ctray.storage.parallel import bounded_map
+
+ZSTD_LEVEL = 3
+_ROOT_METADATA = {"0.5": ("zarr.json",), "0.4": (".zgroup", ".zattrs")}
+
+
+def create_volume(
+    url: str,
+    *,
+    shape: Sequence[int],
+    dtype: npt.DTypeLike,
+    voxel_size: VoxelSize | None,
+    origin_um: Sequence[float] = (0.0, 0.0, 0.0),
+    num_levels: int | None = None,
+    grid: ShardGrid | None = None,
+    ome_version: str = "0.5",
+    fill_value: float = 0,
+    levels: Sequence[LevelPlan] | None = None,
+) -> VolumeWriter:
+    """Lay out an OME-Zarr volume at `url` and return its writer; nothing is committed yet.
+
+    Parameters
+    ----------
+    url
+        Where the group goes; its parent need not exist.
+    shape, dtype
+        Voxels (z, y, x) and type of level 0: bool, integer or float.
+    voxel_size
+        None if unknown: then scale and origin count voxels and carry no unit.
+    origin_um
+        Centre of the first voxel in micrometres, (z, y, x); in voxels if `voxel_size` is None.
+    num_levels
+        Depth of the pyramid; by default halves until the longest side is at most 64, at most 8.
+    grid
+        Chunks and shards of level 0; by default 64 and 256 voxels. OME-Zarr 0.4 has no shards,
+        there each chunk is its own.
+    ome_version
+        "0.5" (Zarr v3) or "0.4" (Zarr v2).
+    fill_value
+        Value of voxels that are never written.
+    levels
+        Levels other than halves, level 0 first; for crops that copy the source's.
+
+    Raises
+    ------
+    OutputExistsError
+        If a committed volume, or anything that ctray did not begin, is at `url`.
+    """
+    if ome_version not in _ROOT_METADATA:
+        raise ConfigError(f"ome_version {ome_version!r} is not written; use 0.5 or 0.4")
+    native = np.dtype(dtype).newbyteorder("=")
+    if native.kind not in "biuf":
+        raise InvalidVolumeError(f"{url}: dtype {native} is no grey value; use integers or floats")
+    shape_zyx = as_triple(shape, "shape")
+    level0 = grid or ShardGrid.choose(shape_zyx)
+    if level0.shape != shape_zyx:
+        raise GeometryError(f"grid of shape {level0.shape} does not fit volume shape {shape_zyx}")
+    plans = tuple(levels) if levels is not None else plan_levels(shape_zyx, num_levels)
+    url = store.normalize(url)
+    _clear_leftover(url)
+    store.write_json(store.join(url, UNFINISHED), {"started": datetime.now(UTC).isoformat()})
+    grids = [_grid_of(plan.shape, level0, ome_version) for plan in plans]
+    arrays = [
+        _create_array(store.join(url, str(i)), g, native, ome_version, fill_value)
+        for i, g in enumerate(grids)
+    ]
+    origin = tuple(float(o) for o in origin_um)
+    return VolumeWriter(url, arrays, grids, plans, voxel_size, origin, ome_version)
+
+
+class VolumeWriter:
+    """Writes the voxels of one volume and commits it.
+
+    Threads and processes may share the work if each writes whole shards (`grid`); `write` from
+    several threads on parts of one shard loses data.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        arrays: Sequence[zarr.Array[Any]],
+        grids: Sequence[ShardGrid],
+        plans: Sequence[LevelPlan],
+        voxel_size: VoxelSize | None,
+        origin: tuple[float, ...],
+        ome_version: str,
+    ) -> None:
+        self.url = url
+        self.grids = tuple(grids)
+        self.plans = tuple(plans)
+        self.ome_version = ome_version
+        self._arrays = tuple(arrays)
+        self._voxel_size = voxel_size
+        self._origin = origin
+        self._bytes_written = 0
+        self._lock = threading.Lock()
+
+    @property
+    def grid(self) -> ShardGrid:
+        """Chunks and shards of level 0."""
+        return self.grids[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the voxels."""
+        return np.dtype(self._arrays[0].dtype)
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of voxels handed to the store so far, before compression, all levels."""
+        return self._bytes_written
+
+    def write(self, box: Box, array: npt.NDArray[Any]) -> None:
+        """Write `array` to the region `box` of level 0; shard-aligned regions are fastest."""
+        self.write_level(0, box, array)
+
+    def write_level(self, level: int, box: Box, array: npt.NDArray[Any]) -> None:
+        """Write `array` to the region `box` (in voxels of `level`).
+
+        Raises
+        ------
+        GeometryError
+            If the box leaves the level or the array has another shape.
+        InvalidVolumeError
+            If the array's dtype does not fit the volume's without loss.
+        """
+        box.check_inside(self.plans[level].shape)
+        if array.shape != box.shape:
+            raise GeometryError(f"array of shape {array.shape} does not fill box {box.ranges}")
+        if not np.can_cast(array.dtype, self.dtype, casting="safe"):
+            raise InvalidVolumeError(
+                f"{self.url}: {array.dtype} voxels do not fit dtype {self.dtype}; convert them"
+            )
+        with store.mapped_errors(self.url, "write"):
+            self._arrays[level][box.slices] = array
+        with self._lock:
+            self._bytes_written += box.num_voxels * self.dtype.itemsize
+
+    def build_pyramid(self) -> None:
+        """Fill levels 1 and up by means of the level below, shard by shard.
+
+        Memory is bounded by a few shards, whatever the volume's size.
+        """
+        for level in range(1, len(self.plans)):
+            fine, coarse = self.plans[level - 1].factors, self.plans[level].factors
+            step = as_triple([c // f for c, f in zip(coarse, fine, strict=True)], "factors")
+            shard_bytes = int(np.prod(self.grids[level].shard)) * self.dtype.itemsize
+
+            def build(shard: Box, level: int = level, step: Triple = step) -> None:
+                self.write_level(level, shard, self._pooled(level, shard, step))
+
+            # A shard, one of its source shards and the sums in float64 are held at a time.
+            for _ in bounded_map(build, self.grids[level].shards(), bytes_per_item=4 * shard_bytes):
+                pass
+
+    def commit(self, provenance: dict[str, Any]) -> None:
+        """Write the group's metadata with `provenance` in its ``ctray`` attributes; the last act.
+
+        Parameters
+        ----------
+        provenance
+            JSON values; what the volume was made from and how.
+        """
+        ctray = {
+            **provenance,
+            "ctray_version": version("ctray"),
+            "committed": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        ome = self._multiscales()
+        if self.ome_version == "0.5":
+            attributes = {"ome": {"version": "0.5", "multiscales": [ome]}, "ctray": ctray}
+            group: dict[str, Any] = {
+                "zarr_format": 3,
+                "node_type": "group",
+                "attributes": attributes,
+            }
+            store.write_json(store.join(self.url, "zarr.json"), group)
+        else:
+            store.write_json(store.join(self.url, ".zgroup"), {"zarr_format": 2})
+            image = {"multiscales": [{"version": "0.4", **ome}], "ctray": ctray}
+            store.write_json(store.join(self.url, ".zattrs"), image)
+        store.delete_file(store.join(self.url, UNFINISHED))
+
+    def _pooled(self, level: int, shard: Box, step: Triple) -> npt.NDArray[Any]:
+        """Mean of the source region of `shard`, read one source shard at a time."""
+        out = np.empty(shard.shape, self.dtype)
+        source = self._arrays[level - 1]
+        shape = self.plans[level - 1].shape
+        part = [max(1, s // f) for s, f in zip(self.grids[level - 1].shard, step, strict=True)]
+        starts = [range(a, b, p) for a, b, p in zip(shard.start, shard.stop, part, strict=True)]
+        for z in starts[0]:
+            for y in starts[1]:
+                for x in starts[2]:
+                    stop = [
+                        min(a + p, b) for a, p, b in zip((z, y, x), part, shard.stop, strict=True)
+                    ]
+                    cell = Box(start=(z, y, x), stop=as_triple(stop, "stop"), level=level)
+                    region = cell.to_level(level - 1, step, shape)
+                    with store.mapped_errors(self.url, "read"):
+                        fine = np.asarray(source[region.slices])
+                    inside = cell.shift([-a for a in shard.start]) if any(shard.start) else cell
+                    out[inside.slices] = downsample_mean(fine, step)
+        return out
+
+    def _multiscales(self) -> dict[str, Any]:
+        """OME-NGFF multiscales entry, sections "axes" and "multiscales" of 0.4 and 0.5."""
+        unit = {} if self._voxel_size is None else {"unit": "micrometer"}
+        edge = (1.0, 1.0, 1.0) if self._voxel_size is None else self._voxel_size.um
+        datasets = []
+        for i, plan in enumerate(self.plans):
+            scale = [e * f for e, f in zip(edge, plan.factors, strict=True)]
+            shift = [o + d * e for o, d, e in zip(self._origin, plan.offset, edge, strict=True)]
+            transforms = [
+                {"type": "scale", "scale": scale},
+                {"type": "translation", "translation": shift},
+            ]
+            datasets.append({"path": str(i), "coordinateTransformations": transforms})
+        return {
+            "name": self.url.rsplit("/", 1)[-1],
+            "axes": [{"name": axis, "type": "space", **unit} for axis in AXES],
+            "datasets": datasets,
+            **({"type": "mean"} if self._sits_as_means() else {}),
+        }
+
+    def _sits_as_means(self) -> bool:
+        """Whether every level is where a mean of level 0 sits; copied levels need not be."""
+        return all(
+            d == (f - 1) / 2
+            for plan in self.plans
+            for d, f in zip(plan.offset, plan.factors, strict=True)
+        )
+
+
+def is_committed(url: str) -> bool:
+    """Whether a volume that ctray finished is at `url`."""
+    for name in ("zarr.json", ".zattrs"):
+        try:
+            found = store.read_json(store.join(url, name))
+        except NotFoundError:
+            continue
+        attributes = found.get("attributes") if name == "zarr.json" else found
+        if isinstance(attributes, dict) and "ctray" in attributes:
+            return True
+    return False
+
+
+def _clear_leftover(url: str) -> None:
+    """Remove what an interrupted writer left at `url`; refuse what anybody finished or owns."""
+    if is_committed(url):
+        raise OutputExistsError(f"{url} holds a finished volume; give another output or remove it")
+    if not store.exists(url):
+        return
+    names = [entry.name for entry in store.list_dir(url)]
+    if not names:
+        return
+    if not any(name.startswith(UNFINISHED) for name in names):
+        raise OutputExistsError(
+            f"{url} holds {names[0]} and more that ctray did not write; give another output"
+        )
+    store.delete_tree(url)
+
+
+def _grid_of(shape: Triple, level0: ShardGrid, ome_version: str) -> ShardGrid:
+    """Grid of a level like that of level 0, no larger than the level needs."""
+    shard = level0.chunk if ome_version == "0.4" else level0.shard
+    return ShardGrid.choose(shape, chunk=level0.chunk, shard=shard)
+
+
+def _create_array(
+    url: str, grid: ShardGrid, dtype: np.dtype[Any], ome_version: str, fill_value: float
+) -> zarr.Array[Any]:
+    # A store rooted at the array itself: below a group's root, zarr would write the group's
+    # metadata at once, and that is the commit marker.
+    target = store.zarr_store(url, read_only=False)
+    with store.mapped_errors(url, "write"):
+        if ome_version == "0.4":
+            return zarr.create_array(
+                target,
+                shape=grid.shape,
+                chunks=grid.chunk,
+                dtype=dtype,
+                zarr_format=2,
+                compressors=Zstd(level=ZSTD_LEVEL),
+                fill_value=fill_value,
+                # OME-NGFF 0.4, section "multiscales": level/z/y/x as nested folders.
+                chunk_key_encoding={"name": "v2", "separator": "/"},
+            )
+        return zarr.create_array(
+            target,
+            shape=grid.shape,
+            chunks=grid.chunk,
+            shards=grid.shard,
+            dtype=dtype,
+            compressors=ZstdCodec(level=ZSTD_LEVEL),
+            fill_value=fill_value,
+            dimension_names=AXES,
+        )
