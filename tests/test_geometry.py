@@ -91,9 +91,7 @@ def test_shifting_there_and_back(box: Box, offset: tuple[int, int, int]) -> None
 
 
 @given(boxes(), st.tuples(*[st.integers(1, 4)] * 3))
-def test_levels_coarsen_outward_and_refine_exactly(
-    box: Box, factors: tuple[int, int, int]
-) -> None:
+def test_levels_coarsen_outward_and_refine_exactly(box: Box, factors: tuple[int, int, int]) -> None:
     coarse_shape = [-(-EXTENT // f) for f in factors]
     coarse = box.to_level(1, factors, coarse_shape)
     assert coarse.level == 1
@@ -149,9 +147,7 @@ def test_errors_name_axis_values_and_remedy() -> None:
         box.intersection(Box.whole((1, 1, 1)))
 
 
-@given(
-    st.tuples(*[st.floats(1e-3, 1e3)] * 3), st.sampled_from(["nm", "µm", "millimeter", "metre"])
-)
+@given(st.tuples(*[st.floats(1e-3, 1e3)] * 3), st.sampled_from(["nm", "µm", "millimeter", "metre"]))
 def test_voxel_sizes_are_micrometres(edges: tuple[float, float, float], unit: str) -> None:
     size = VoxelSize.of(edges, unit)
     assert size.um == pytest.approx([e * micrometres_per(unit) for e in edges])

@@ -44,9 +44,7 @@ def test_a_box_is_aligned_when_it_splits_no_shard(
         for n in shape
     ]
     box = Box.from_ranges(pairs)
-    splits = any(
-        box.intersection(shard) not in (None, shard) for shard in grid.shards()
-    )
+    splits = any(box.intersection(shard) not in (None, shard) for shard in grid.shards())
     assert grid.is_aligned(box) == (not splits)
 
 

@@ -258,11 +258,8 @@ def _unusable(url: str, error: Exception) -> ConfigError:
 
 def _read_tiff(url: str, shape: Triple) -> npt.NDArray[np.bool_]:
     source = url if is_local(url) else io.BytesIO(read_bytes(url))
-    try:
-        with mapped_errors(url, "read"):
-            mask: npt.NDArray[Any] = np.asarray(tifffile.imread(source))
-    except (tifffile.TiffFileError, ValueError) as error:
-        raise InvalidVolumeError(f"mask {url} cannot be read as TIFF: {error}") from error
+    with mapped_errors(url, "read"):
+        mask: npt.NDArray[Any] = np.asarray(tifffile.imread(source))
     _check_mask_shape(url, mask.shape, shape)
     sample: npt.NDArray[np.bool_] = mask != 0
     return sample

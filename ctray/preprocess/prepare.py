@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +79,32 @@ class Prepared:
             "std": round(self.std, 4),
             "field_of_view": self.field_of_view.to_json(),
         }
+
+
+    def to_bytes(self) -> bytes:
+        """Everything as one NumPy archive, uncompressed, for readers of other processes."""
+        buffer = io.BytesIO()
+        about = np.frombuffer(json.dumps(self.to_json()).encode(), dtype=np.uint8)
+        np.savez(buffer, voxels=self.voxels, noise=self.noise, about=about)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Prepared:
+        """Inverse of `to_bytes`; `InvalidVolumeError` for bytes that are no such archive."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
+                about = json.loads(loaded["about"].tobytes())
+                return cls(
+                    voxels=loaded["voxels"],
+                    noise=loaded["noise"],
+                    mean=about["mean"],
+                    std=about["std"],
+                    window=tuple(about["window"]),
+                    field_of_view=FieldOfView.from_json(about["field_of_view"]),
+                    factors=tuple(about["factors"]),
+                )
+        except (ValueError, OSError, KeyError) as error:
+            raise InvalidVolumeError(f"prepared volume is damaged: {error}") from error
 
 
 def is_constant(volume: npt.NDArray[Any]) -> bool:

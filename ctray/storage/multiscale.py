@@ -87,7 +87,7 @@ def downsample_mean(
     array
         3D, (z, y, x), bool, integer or float.
     factors
-        Cell edges, (z, y, x).
+        Cell edges, (z, y, x); all 1 gives a copy, infinite values included.
 
     Returns
     -------

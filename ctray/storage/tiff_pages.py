@@ -22,6 +22,7 @@ from ctray.storage.source_types import (
 )
 from ctray.storage.voxel_metadata import FoundVoxelSize
 
+_DENSE_BYTES = 256 << 10
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 
 
@@ -46,6 +47,18 @@ def tiff_file(file: IO[bytes], url: str) -> tifffile.TiffFile:
     """Open TIFF that reads from `file` alone."""
     # Not _multifile: a remote OME file must not go looking for its neighbours on this disk.
     return tifffile.TiffFile(file, name=url.rpartition("/")[2], _multifile=False)
+
+
+def has_dense_pages(url: str) -> bool:
+    """Whether the directory entries of a TIFF lie within a few kilobytes of each other."""
+    with open_binary(url) as file, tiff_damage(url):
+        file_size(url, file)
+        with tiff_file(file, url) as tif:
+            try:
+                # Not the first two: voxels in one piece would lie between them.
+                return abs(int(tif.pages[2].offset) - int(tif.pages[1].offset)) < _DENSE_BYTES
+            except IndexError:
+                return False
 
 
 @contextlib.contextmanager

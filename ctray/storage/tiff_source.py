@@ -11,6 +11,7 @@ import tifffile
 
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Triple
+from ctray.storage import store
 from ctray.storage.source_types import (
     Kind,
     VolumeSource,
@@ -22,6 +23,7 @@ from ctray.storage.source_types import (
 )
 from ctray.storage.tiff_pages import (
     colour_error,
+    has_dense_pages,
     own_voxel_size,
     page_end,
     refuse_colour,
@@ -38,7 +40,8 @@ class TiffSource(VolumeSource):
     """A multi-page TIFF or BigTIFF, with ImageJ, OME or no metadata at all.
 
     Of several series the largest 3D one is the volume. Opening walks the page directory once
-    (0.1 s for 6,000 pages on a local disk; on object storage one small request a block).
+    (0.15 s for 6,000 pages on a local disk; on object storage two small requests a page where the
+    pages are large, unless the voxels lie in one piece).
 
     Raises
     ------
@@ -53,7 +56,8 @@ class TiffSource(VolumeSource):
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         try:
-            file = self._stack.enter_context(open_binary(url))
+            dense = not store.is_local(url) and has_dense_pages(url)
+            file = self._stack.enter_context(open_binary(url, dense=dense))
             with tiff_damage(url):
                 self._size = file_size(url, file)
                 self._tif = self._stack.enter_context(tiff_file(file, url))

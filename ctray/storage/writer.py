@@ -283,14 +283,20 @@ def _clear_leftover(url: str) -> None:
         raise OutputExistsError(f"{url} holds a finished volume; give another output or remove it")
     if not store.exists(url):
         return
-    names = [entry.name for entry in store.list_dir(url)]
+    entries = store.list_dir(url)
+    names = [entry.name for entry in entries]
     if not names:
         return
     if not any(name.startswith(UNFINISHED) for name in names):
         raise OutputExistsError(
             f"{url} holds {names[0]} and more that ctray did not write; give another output"
         )
-    store.delete_tree(url)
+    for entry in entries:
+        # The note stays: killed in the middle of this, the next run must still know the rest.
+        if entry.is_dir:
+            store.delete_tree(entry.url)
+        elif entry.name != UNFINISHED:
+            store.delete_file(entry.url)
 
 
 def _grid_of(shape: Triple, level0: ShardGrid, ome_version: str) -> ShardGrid:

@@ -152,7 +152,9 @@ def test_a_bare_array_gives_a_crop_with_a_pyramid(tmp_path: Path) -> None:
     # No unit is known: the place is counted in voxels.
     assert crop.voxel_size is None
     assert crop.origin_um == (3.0, 5.0, 1.0)
-    twice = write_crop(crop, Box(start=(2, 2, 2), stop=(9, 9, 9)), str(tmp_path / "2"), provenance={})
+    twice = write_crop(
+        crop, Box(start=(2, 2, 2), stop=(9, 9, 9)), str(tmp_path / "2"), provenance={}
+    )
     assert open_volume(twice.url).origin_um == (5.0, 7.0, 3.0)
 
 
@@ -179,16 +181,18 @@ def test_a_pyramid_that_rounds_down_is_copied_as_it_is(tmp_path: Path) -> None:
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
     source = open_volume(url)
     assert [level.offset for level in source.levels] == [(0.0, 0.0, 0.0)] * 2
-    result = write_crop(source, Box(start=(13, 0, 0), stop=(21, 5, 20)), str(tmp_path / "c"), provenance={})
+    result = write_crop(
+        source, Box(start=(13, 0, 0), stop=(21, 5, 20)), str(tmp_path / "c"), provenance={}
+    )
     crop = open_volume(result.url)
     assert result.box == Box(start=(12, 0, 0), stop=(21, 6, 20))
     np.testing.assert_array_equal(crop.read_level(1), arrays[1][6:10, 0:3, 0:10])
     assert place(crop, 1)[0].tolist() == [12_000.0, 0.0, 0.0]
     # At the very end the coarse level has no voxel left: the crop makes its own levels.
-    end = write_crop(source, Box(start=(20, 0, 0), stop=(21, 5, 5)), str(tmp_path / "e"), provenance={})
-    np.testing.assert_array_equal(
-        open_volume(end.url).read_level(0), arrays[0][end.box.slices]
+    end = write_crop(
+        source, Box(start=(20, 0, 0), stop=(21, 5, 5)), str(tmp_path / "e"), provenance={}
     )
+    np.testing.assert_array_equal(open_volume(end.url).read_level(0), arrays[0][end.box.slices])
 
 
 def test_memory_bound_changes_nothing(tmp_path: Path) -> None:
@@ -238,5 +242,10 @@ def test_boxes_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="z=41 exceeds extent 40"):
         write_crop(source, outside, str(tmp_path / "c"), provenance={})
     with pytest.raises(GeometryError, match="not level 1"):
-        write_crop(source, Box(start=(0, 0, 0), stop=(1, 1, 1), level=1), str(tmp_path / "c"), provenance={})
+        write_crop(
+            source,
+            Box(start=(0, 0, 0), stop=(1, 1, 1), level=1),
+            str(tmp_path / "c"),
+            provenance={},
+        )
     assert not (tmp_path / "c").exists()

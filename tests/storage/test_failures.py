@@ -157,7 +157,7 @@ def test_full_disk(small_disk: Path) -> None:
     writer.commit({})
     np.testing.assert_array_equal(open_volume(url).read(whole()), voxels)
     failure_of(lambda: store.write_bytes(str(small_disk / "big"), b"x" * 2**20), DiskFullError)
-    assert not [p for p in small_disk.rglob("*.partial*")]
+    assert not list(small_disk.rglob("*.partial*"))
     assert not is_committed(url + "2")
 
 

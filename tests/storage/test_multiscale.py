@@ -14,7 +14,7 @@ from ctray.errors import GeometryError
 from ctray.storage.multiscale import downsample_mean, level_shapes, plan_levels
 
 SHAPES = st.tuples(*[st.integers(1, 7)] * 3)
-FACTORS = st.tuples(*[st.integers(1, 3)] * 3)
+FACTORS = st.tuples(*[st.integers(1, 3)] * 3).filter(lambda f: f != (1, 1, 1))
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 
 
@@ -62,6 +62,13 @@ def test_half_to_even_by_hand() -> None:
     array = np.array([[[0, 1], [2, 3]]], np.uint8)
     assert downsample_mean(array, (1, 1, 2)).tolist() == [[[0], [2]]]  # 0.5 and 2.5
     assert downsample_mean(array, (1, 2, 2)).tolist() == [[[2]]]  # 1.5
+
+
+def test_factors_of_one_are_a_copy() -> None:
+    array = np.array([[[np.inf, 1.0]]])
+    pooled = downsample_mean(array, (1, 1, 1))
+    np.testing.assert_array_equal(pooled, array)
+    assert not np.shares_memory(pooled, array)
 
 
 def test_booleans_follow_the_majority() -> None:

@@ -1,0 +1,90 @@
+"""The Ray session that a command runs in: its own on this machine, or a cluster's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from ctray.config import RayConfig
+from ctray.errors import CtrayError
+
+# Set before ray starts anything: warnings that a user can do nothing about stay away.
+_QUIET = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextmanager
+def ray_session(config: RayConfig) -> Iterator[None]:
+    """Run the block inside a Ray session.
+
+    A session that runs already is used and left alone; an address is connected to; else a
+    session is started on this machine and ended afterwards.
+
+    Raises
+    ------
+    CtrayError
+        If no cluster answers at the address, or no session can be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    folder: str | None = None
+    if config.address is None:
+        # Sockets live below this folder, and their paths must stay under 107 bytes.
+        folder = tempfile.mkdtemp(prefix="ctray-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+        # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
+        # the environment it does not.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        _start(config, folder)
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(config: RayConfig, folder: str | None) -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        if config.address is not None:
+            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=config.num_cpus,
+                object_store_memory=config.object_store_mb * 2**20,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the cluster at {config.address}" if config.address else "a session of its own"
+        first = str(error).splitlines()[0]
+        raise CtrayError(f"Ray cannot start {where}: {first}") from error
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def cluster_cpus() -> float:
+    """Logical CPUs of the session."""
+    return float(ray.cluster_resources().get("CPU", 0.0))
+
+
+def cluster_gpus() -> float:
+    """Logical GPUs of the session."""
+    return float(ray.cluster_resources().get("GPU", 0.0))

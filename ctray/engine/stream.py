@@ -1,0 +1,108 @@
+"""Examples as a Ray Data stream: one run of examples per row group, one volume per run."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray.data
+from ray.data import ActorPoolStrategy, DataIterator, Dataset
+
+from ctray.config import RunConfig
+from ctray.preprocess.prepare import Prepared
+from ctray.pretext import examples
+from ctray.pretext.training import Rows, example_rows, num_rounds
+from ctray.storage import store
+
+# What a reader keeps of prepared volumes, so that a small archive is fetched only once.
+_CACHE_BYTES = 256 * 2**20
+
+
+class RunReader:
+    """Cuts the examples of a run from its volume; a Ray Data actor.
+
+    Parameters
+    ----------
+    config
+        Configuration of the run.
+    working_urls
+        Prepared working levels of the training volumes.
+    side
+        Side of the square canvas, pixels.
+    runs
+        Runs in the order in which they are read: row i of the dataset is runs[i].
+    """
+
+    def __init__(
+        self, config: RunConfig, working_urls: list[str], side: int, runs: list[int]
+    ) -> None:
+        self._config = config
+        self._urls = working_urls
+        self._side = side
+        self._runs = runs
+        self._cache: OrderedDict[int, Prepared] = OrderedDict()
+
+    def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Rows:
+        """All examples of the runs in `batch["id"]`."""
+        parts = []
+        for place in batch["id"]:
+            run = self._runs[int(place)]
+            seed = self._config.train.seed
+            prepared = self._volume(examples.volume_of_run(seed, run, len(self._urls)))
+            parts.append(example_rows(prepared, self._config, run, self._side))
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def _volume(self, index: int) -> Prepared:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+            return self._cache[index]
+        prepared = Prepared.from_bytes(store.read_bytes(self._urls[index]))
+        self._cache[index] = prepared
+        while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return prepared
+
+    def _cached_bytes(self) -> int:
+        return sum(p.voxels.nbytes for p in self._cache.values())
+
+
+def example_stream(
+    config: RunConfig, working_urls: list[str], side: int, *, first_round: int, rank: int = 0
+) -> Dataset:
+    """Examples of worker `rank`, from round `first_round` to the last, in their order."""
+    runs = [
+        run
+        for round_index in range(first_round, num_rounds(config))
+        for run in examples.runs_of_round(config.train, round_index, rank)
+    ]
+    # One block per round: enough work for a task, small enough to stay within the object store.
+    per_round = config.train.interleave // config.train.num_workers
+    stream = ray.data.range(len(runs), override_num_blocks=max(1, len(runs) // per_round))
+    # Without this, blocks come in the order in which readers finish, and no run is repeatable.
+    stream.context.execution_options.preserve_order = True
+    stream.context.enable_progress_bars = False
+    return stream.map_batches(
+        RunReader,
+        fn_constructor_args=(config, working_urls, side, runs),
+        batch_size=1,
+        # A quarter of a CPU each: readers mostly copy, and training must find a CPU beside them.
+        num_cpus=0.25,
+        compute=ActorPoolStrategy(size=config.train.num_readers),
+    )
+
+
+def rounds(stream: DataIterator | Dataset, config: RunConfig) -> Iterator[Rows]:
+    """Rounds of examples as `ctray.pretext.training.train` takes them."""
+    per_round = config.train.run_length * config.train.interleave // config.train.num_workers
+    iterator = stream.iterator() if isinstance(stream, Dataset) else stream
+    for batch in iterator.iter_batches(
+        batch_size=per_round, batch_format="numpy", prefetch_batches=1
+    ):
+        with warnings.catch_warnings():
+            # Arrow hands out read-only memory; torch warns although nobody writes to it.
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            yield batch

@@ -1,0 +1,217 @@
+"""Training on Ray Train: any number of workers, exact resumption, one checkpoint folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import DataConfig, FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+
+from ctray.config import RunConfig, parse_config
+from ctray.engine.session import cluster_cpus, cluster_gpus
+from ctray.engine.stream import example_stream, rounds
+from ctray.errors import CtrayError, TrainingError
+from ctray.pretext.checkpoint import checkpoint_step, restore, save_checkpoint
+from ctray.pretext.examples import steps_per_round
+from ctray.pretext.training import Trainer, train
+
+Row = dict[str, float]
+
+
+class _Progress:
+    """Carries rows of metrics from the workers to the driver."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def take(self) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+
+def pretrain(
+    config: RunConfig,
+    working_urls: list[str],
+    side: int,
+    checkpoint_url: str,
+    on_log: Callable[[Row], None] = lambda row: None,
+) -> None:
+    """Train to the configured last step, from the checkpoint where there is one.
+
+    Parameters
+    ----------
+    config
+        Configuration of the run.
+    working_urls
+        Prepared working levels of the training volumes, readable from every node.
+    side
+        Side of the square canvas, pixels.
+    checkpoint_url
+        Folder of the checkpoint, writable from every node.
+    on_log
+        Called on the driver with every row of metrics.
+
+    Raises
+    ------
+    TrainingError
+        If training fails for good, or the cluster cannot hold the workers.
+    CheckpointError
+        If the checkpoint belongs to another configuration.
+    """
+    if (checkpoint_step(checkpoint_url) or 0) >= config.train.steps:
+        return
+    if not working_urls:
+        raise TrainingError("there is no volume to train on; all volumes failed or are empty")
+    gpus = _gpus_per_worker(config)
+    _check_resources(config, gpus)
+    progress = ray.remote(num_cpus=0)(_Progress).remote()
+    with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "config": config.model_dump(mode="json"),
+                "side": side,
+                "checkpoint_url": checkpoint_url,
+                "progress": progress,
+                "threads": _threads_per_worker(config),
+            },
+            scaling_config=ScalingConfig(
+                num_workers=config.train.num_workers,
+                use_gpu=gpus > 0,
+                resources_per_worker={"CPU": _CPUS_PER_WORKER, **({"GPU": gpus} if gpus else {})},
+            ),
+            # Ours is the checkpoint; Ray Train only needs a folder for its own notes.
+            run_config=RayRunConfig(
+                name="ctray-pretrain",
+                storage_path=scratch,
+                failure_config=FailureConfig(max_failures=2),
+            ),
+            datasets=_datasets(config, working_urls, side, checkpoint_url),
+            dataset_config=DataConfig(datasets_to_split=[]),
+        )
+        _fit(trainer, progress, on_log)
+
+
+# Less than one, so that readers find room on a machine with a single CPU too.
+_CPUS_PER_WORKER = 0.5
+
+
+def _datasets(
+    config: RunConfig, working_urls: list[str], side: int, checkpoint_url: str
+) -> dict[str, Any]:
+    """Build one stream per worker, when the workers start: a restart begins where they stopped."""
+
+    def stream_of(rank: int) -> Callable[[], Any]:
+        def build() -> Any:
+            step = checkpoint_step(checkpoint_url) or 0
+            return example_stream(
+                config,
+                working_urls,
+                side,
+                first_round=step // steps_per_round(config.train),
+                rank=rank,
+            )
+
+        return build
+
+    return {f"rank-{rank}": stream_of(rank) for rank in range(config.train.num_workers)}
+
+
+def _worker(arguments: dict[str, Any]) -> None:
+    """Body of one Ray Train worker."""
+    torch.set_num_threads(arguments["threads"])
+    config = parse_config(arguments["config"])
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    trainer = Trainer(
+        config,
+        arguments["side"],
+        device=get_device(),
+        rank=rank,
+        wrap=prepare_model if world > 1 else None,
+    )
+    restore(trainer, arguments["checkpoint_url"])
+
+    def log(row: Row) -> None:
+        if rank == 0:
+            arguments["progress"].add.remote(row)
+
+    def checkpoint(trainer: Trainer) -> None:
+        if rank == 0:
+            save_checkpoint(arguments["checkpoint_url"], trainer)
+
+    stream = ray.train.get_dataset_shard(f"rank-{rank}")
+    train(trainer, rounds(stream, config), on_log=log, on_checkpoint=checkpoint)
+
+
+def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) -> None:
+    """Fit while handing rows to the driver as they come."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ctray-fit", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(timeout=0.5)
+        for row in ray.get(progress.take.remote()):
+            on_log(row)
+    if failure:
+        raise _cause(failure[0]) from failure[0]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Find the worker's own `CtrayError` in what Ray Train wraps around it."""
+    workers = getattr(error, "worker_failures", None) or {}
+    for inner in workers.values():
+        cause = getattr(inner, "cause", inner)
+        for candidate in (cause, getattr(cause, "__cause__", None), inner):
+            if isinstance(candidate, CtrayError):
+                return candidate
+    if isinstance(error, CtrayError | KeyboardInterrupt):
+        return error
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return TrainingError(f"training failed: {lines[-1] if lines else type(error).__name__}")
+
+
+def _gpus_per_worker(config: RunConfig) -> float:
+    wanted = config.train.num_gpus_per_worker
+    if wanted is not None:
+        return wanted
+    return 1.0 if cluster_gpus() >= config.train.num_workers else 0.0
+
+
+def _threads_per_worker(config: RunConfig) -> int:
+    return max(1, min(os.cpu_count() or 1, int(cluster_cpus())) // config.train.num_workers)
+
+
+def _check_resources(config: RunConfig, gpus: float) -> None:
+    """Say what is missing instead of waiting for it for ever."""
+    readers = 0.25 * config.train.num_readers * config.train.num_workers
+    cpus = _CPUS_PER_WORKER * config.train.num_workers + readers
+    if cluster_cpus() < cpus:
+        raise TrainingError(
+            f"training needs {cpus:g} CPUs ({config.train.num_workers} workers and their readers) "
+            f"and Ray has {cluster_cpus():g}; lower train.num_workers or train.num_readers, or "
+            "raise ray.num_cpus"
+        )
+    needed = gpus * config.train.num_workers
+    if cluster_gpus() < needed:
+        raise TrainingError(
+            f"training needs {needed:g} GPUs and Ray has {cluster_gpus():g}; "
+            "lower train.num_gpus_per_worker"
+        )

@@ -1,0 +1,366 @@
+"""Pictures of a run: boxes on projections and slices, certainty profiles, training curves.
+
+All pictures have axes in level-0 voxels, where voxel i covers [i, i + 1): a box [a, b) is drawn
+from a to b exactly, whatever level the picture comes from. One point is one CSS pixel.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from ctray.geometry import AXES, Box
+from ctray.preprocess.field_of_view import FieldOfView
+
+UintArray = npt.NDArray[np.uint8]
+
+BOX, TRUTH, VIEW = "#ff8a00", "#12b886", "#22b8e6"
+INK, GREY, RULE = "#1f2933", "#5f6b7a", "#cbd2d9"
+
+# Width of a column, its left and right margins, longest height of a picture, height of a profile.
+_WIDTH, _LEFT, _RIGHT, _MAX_HEIGHT, _PROFILE = 370.0, 40.0, 8.0, 400.0, 96.0
+_TITLE, _TICKS, _GAP = 20.0, 32.0, 6.0
+_MAX_PIXELS = 320
+_STYLE = {
+    "font.size": 10,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": GREY,
+    "axes.linewidth": 0.8,
+    "axes.labelsize": 10,
+    "axes.labelpad": 2,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": GREY,
+    "ytick.labelcolor": GREY,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.major.pad": 2,
+    "ytick.major.pad": 2,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ctray",
+}
+_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeView:
+    """What can be drawn of one volume; boxes at level 0, everything else at the working level.
+
+    Parameters
+    ----------
+    shape
+        Voxels at level 0, (z, y, x).
+    factors
+        Level-0 voxels per voxel of the working level, (z, y, x).
+    spacing
+        Edges of a level-0 voxel, (z, y, x), in any unit: the pictures' proportions.
+    pictures
+        2D uint8 arrays named `projection-z`, `slice-z` and so on.
+    box, crop_box, truth
+        Box of the sample, of the crop, and the true one.
+    field_of_view
+        Circle and container.
+    profiles, stretches
+        As receipts have them.
+    """
+
+    shape: tuple[int, ...]
+    factors: tuple[int, ...]
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    pictures: dict[str, UintArray] = field(default_factory=dict)
+    box: Box | None = None
+    crop_box: Box | None = None
+    truth: Box | None = None
+    field_of_view: FieldOfView = field(default_factory=FieldOfView)
+    profiles: dict[str, list[float]] = field(default_factory=dict)
+    stretches: dict[str, Any] = field(default_factory=dict)
+
+    def middle(self, axis: int) -> int:
+        """Slice of the working level that `slice-z` (or y, x) shows."""
+        stretch = self.stretches.get(AXES[axis])
+        if stretch:
+            start, stop = stretch["range"]
+            return int(start + stop) // 2
+        return -(-self.shape[axis] // self.factors[axis]) // 2
+
+
+def axis_figure(view: VolumeView, axis: int) -> Figure:
+    """One column of a volume's section: projection, slice and certainty profile along an axis.
+
+    Rows have the same place in all three columns, and all pictures of a volume one scale. Panels
+    that the view has nothing for are left out.
+    """
+    name = AXES[axis]
+    panels = [p for p in ("projection", "slice") if any(n.startswith(p) for n in view.pictures)]
+    scale = _scale(view)
+    tallest = scale * max(view.shape[a] * view.spacing[a] for a in (0, 1))
+    profile = [_PROFILE] if view.profiles else []
+    rows = [tallest] * len(panels) + profile
+    height = sum(r + _TITLE + _TICKS for r in rows) + _GAP * max(0, len(rows) - 1)
+    with _style():
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
+        top = height
+        for panel in panels:
+            title = f"Projection along {name}"
+            if panel == "slice":
+                voxel = view.middle(axis) * view.factors[axis] + view.factors[axis] // 2
+                title = f"Slice {name} = {voxel}"
+            _title(figure, title, _LEFT, top)
+            size = _extent(view, axis, scale)
+            rect = (_LEFT, top - _TITLE - size[1], *size)
+            axes = figure.add_axes(_relative(rect, (_WIDTH, height)))
+            draw_picture(axes, view, axis, panel)
+            top -= tallest + _TITLE + _TICKS + _GAP
+        if profile:
+            _title(figure, f"Certainty along {name}", _LEFT, top)
+            rect = (_LEFT, top - _TITLE - _PROFILE, _WIDTH - _LEFT - _RIGHT, _PROFILE)
+            draw_profile(figure.add_axes(_relative(rect, (_WIDTH, height))), view, axis)
+    return figure
+
+
+def overview_figure(view: VolumeView) -> Figure:
+    """Three projections and the three profiles below them, in one picture."""
+    scale = _scale(view)
+    tallest = scale * max(view.shape[a] * view.spacing[a] for a in (0, 1))
+    size = (3 * _WIDTH + _RIGHT, tallest + _PROFILE + 2 * (_TITLE + _TICKS) + _GAP)
+    with _style():
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, facecolor="white")
+        for axis, name in enumerate(AXES):
+            left, top = axis * _WIDTH + _LEFT, size[1]
+            if f"projection-{name}" in view.pictures:
+                _title(figure, f"Projection along {name}", left, top)
+                extent = _extent(view, axis, scale)
+                rect = (left, top - _TITLE - extent[1], *extent)
+                draw_picture(figure.add_axes(_relative(rect, size)), view, axis, "projection")
+            top -= tallest + _TITLE + _TICKS + _GAP
+            if name in view.profiles:
+                _title(figure, f"Certainty along {name}", left, top)
+                rect = (left, top - _TITLE - _PROFILE, _WIDTH - _LEFT - _RIGHT, _PROFILE)
+                draw_profile(figure.add_axes(_relative(rect, size)), view, axis)
+    return figure
+
+
+def training_figure(metrics: Sequence[dict[str, float]], chance: float) -> Figure:
+    """Loss and accuracy over the steps, side by side, with the accuracy of guessing."""
+    steps = [row["step"] for row in metrics]
+    width, height = 740.0, 190.0
+    with _style():
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        for column, name in enumerate(("loss", "accuracy")):
+            left = column * width / 2 + _LEFT
+            _title(figure, name.capitalize(), left, height)
+            rect = (left, _TICKS, width / 2 - _LEFT - 16, height - _TITLE - _TICKS)
+            axes = figure.add_axes(_relative(rect, (width, height)))
+            axes.plot(steps, [row[name] for row in metrics], color=INK, linewidth=1.4)
+            _calm(axes)
+            axes.set_xlabel("step")
+            axes.set_ylim(bottom=0)
+            axes.margins(x=0.01)
+            if name == "accuracy":
+                axes.set_ylim(0, 1)
+                axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+                axes.annotate(
+                    f"chance {chance:.2f}",
+                    (1, chance),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(-2, 3),
+                    textcoords="offset points",
+                    ha="right",
+                    color=GREY,
+                )
+    return figure
+
+
+def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
+    """Draw a projection or slice with the boxes and the field of view, in level-0 voxels."""
+    down, right = (a for a in range(3) if a != axis)
+    picture = view.pictures.get(f"{panel}-{AXES[axis]}")
+    if picture is not None:
+        bottom = picture.shape[0] * view.factors[down]
+        side = picture.shape[1] * view.factors[right]
+        axes.imshow(
+            _reduced(picture),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            extent=(0, side, bottom, 0),
+            aspect="auto",
+            interpolation="none",
+        )
+    _draw_field_of_view(axes, view, axis, panel)
+    for box, label, style in (
+        (view.truth, "truth", {"edgecolor": TRUTH, "linewidth": 1.4, "linestyle": (0, (5, 3))}),
+        (view.crop_box, "crop", {"edgecolor": BOX, "linewidth": 0.9, "linestyle": (0, (2, 2))}),
+        (view.box, "box", {"edgecolor": BOX, "linewidth": 1.8}),
+    ):
+        if box is not None:
+            corner = (box.start[right], box.start[down])
+            patch = Rectangle(corner, box.shape[right], box.shape[down], fill=False, **style)
+            patch.set_label(label)
+            axes.add_patch(patch)
+    axes.set_xlim(0, view.shape[right])
+    axes.set_ylim(view.shape[down], 0)
+    _ticks(axes, axes.get_window_extent().width, axes.get_window_extent().height)
+    axes.set_xlabel(AXES[right])
+    axes.set_ylabel(AXES[down], rotation=0, ha="right", va="center")
+
+
+def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
+    """Draw the certainty of every slice, with background level, threshold and range (figure 5)."""
+    name, factor = AXES[axis], view.factors[axis]
+    stretch = view.stretches.get(name)
+    if stretch:
+        start, stop = (min(view.shape[axis], v * factor) for v in stretch["range"])
+        axes.axvspan(start, stop, color=BOX, alpha=0.14, linewidth=0)
+        for edge in (start, stop):
+            axes.axvline(edge, color=BOX, linewidth=1.2)
+        axes.axhline(stretch["threshold"], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.axhline(stretch["background"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
+    if view.truth is not None:
+        for edge in (view.truth.start[axis], view.truth.stop[axis]):
+            axes.axvline(edge, color=TRUTH, linewidth=1.2, linestyle=(0, (5, 3)))
+    profile = np.asarray(view.profiles.get(name, []), dtype=float)
+    axes.plot((np.arange(len(profile)) + 0.5) * factor, profile, color=INK, linewidth=1.3)
+    axes.set_xlim(0, view.shape[axis])
+    axes.set_ylim(0, 1)
+    _calm(axes)
+    axes.set_yticks([0, 0.5, 1])
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.set_xlabel(name)
+
+
+def svg_data_uri(figure: Figure) -> str:
+    """Picture as a data URI of an SVG: text in the reader's font, voxels as small grey PNGs."""
+    buffer = io.BytesIO()
+    with _style():
+        figure.set_canvas(FigureCanvasSVG(figure))
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue().decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _grey_png, svg)
+    svg = svg.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", _FONTS, svg)
+    svg = re.sub(r"\s*\n\s*", " ", re.sub(r"<!--.*?-->", "", svg))
+    # The few characters that end an attribute, a fragment or an escape; base64 would cost a third.
+    for character, escape in (("%", "%25"), ("#", "%23"), ("<", "%3C"), (">", "%3E"), ('"', "%22")):
+        svg = svg.replace(character, escape)
+    return f"data:image/svg+xml,{svg}"
+
+
+def png_bytes(figure: Figure, scale: float = 1.0) -> bytes:
+    """Picture as PNG with a palette, `scale` pixels per point."""
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(72 * scale)
+    with _style():
+        canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    buffer = io.BytesIO()
+    image.quantize(255, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(_STYLE):
+        yield
+
+
+def _scale(view: VolumeView) -> float:
+    """Points per unit of `spacing`, so that all three views fit their columns at one scale."""
+    z, y, x = (n * s for n, s in zip(view.shape, view.spacing, strict=True))
+    return float(min((_WIDTH - _LEFT - _RIGHT) / max(y, x), _MAX_HEIGHT / max(z, y)))
+
+
+def _extent(view: VolumeView, axis: int, scale: float) -> tuple[float, float]:
+    """Width and height in points of the picture perpendicular to an axis."""
+    down, right = (view.shape[a] * view.spacing[a] * scale for a in range(3) if a != axis)
+    # A plate seen from its side is still to be seen.
+    return max(12.0, right), max(12.0, down)
+
+
+def _relative(
+    rect: tuple[float, float, float, float], size: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    left, bottom, width, height = rect
+    return left / size[0], bottom / size[1], width / size[0], height / size[1]
+
+
+def _title(figure: Figure, text: str, left: float, top: float) -> None:
+    width, height = (72 * side for side in figure.get_size_inches())
+    figure.text(left / width, (top - 13) / height, text, color=INK, fontsize=11)
+
+
+def _calm(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.patch.set_visible(False)
+
+
+def _ticks(axes: Axes, width: float, height: float) -> None:
+    for side, length in ((axes.xaxis, width), (axes.yaxis, height)):
+        count = int(np.clip(length // 55, 1, 5))
+        side.set_major_locator(MaxNLocator(count, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _draw_field_of_view(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
+    """Circle and container: as ellipses seen along z, as their two sides from the other axes."""
+    fz, fy, fx = view.factors
+    num_slices = -(-view.shape[0] // fz)
+    style: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (1, 2))}
+    bounds = {"circle": view.field_of_view.circle, "container": view.field_of_view.container}
+    for label, bound in bounds.items():
+        if bound is None:
+            continue
+        if axis == 0:
+            z = (num_slices - 1) / 2 if panel == "projection" else view.middle(0)
+            cy, cx = bound.centers(z)
+            centre = ((float(cx) + 0.5) * fx, (float(cy) + 0.5) * fy)
+            size = (2 * bound.radius * fx, 2 * bound.radius * fy)
+            patch = Ellipse(centre, *size, fill=False, edgecolor=VIEW, **style)
+            patch.set_label(label)
+            axes.add_patch(patch)
+        elif panel == "projection":
+            ends = np.array([-0.5, num_slices - 0.5])
+            centers = bound.centers(ends)[1 if axis == 1 else 0]
+            for side in (-bound.radius, bound.radius):
+                across = (centers + side + 0.5) * view.factors[3 - axis]
+                axes.plot(across, (ends + 0.5) * fz, color=VIEW, **style)
+
+
+def _reduced(picture: UintArray) -> UintArray:
+    """Picture with at most `_MAX_PIXELS` on its longest side, and 64 grey values.
+
+    More is not to be seen, and the lowest bits are noise that no compression removes.
+    """
+    factor = max(picture.shape) / _MAX_PIXELS
+    if factor > 1:
+        height, width = (max(1, round(n / factor)) for n in picture.shape)
+        image = Image.fromarray(picture).resize((width, height), Image.Resampling.BOX)
+        picture = np.asarray(image)
+    coarse: UintArray = (picture & 0xFC) + (picture >> 6)
+    return coarse
+
+
+def _grey_png(match: re.Match[str]) -> str:
+    image = Image.open(io.BytesIO(base64.b64decode(match.group(1)))).convert("L")
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

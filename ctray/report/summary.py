@@ -1,0 +1,349 @@
+"""The numbers of a run: what became of every volume, sizes, training, scores."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctray.config import RotationConfig, RunConfig, parse_config
+from ctray.errors import CtrayError, NotFoundError
+from ctray.geometry import Box
+from ctray.localization.scoring import OWN_METHOD
+from ctray.storage import store
+from ctray.storage.catalog import CatalogEntry, read_catalog
+from ctray.storage.run_folder import FACES, Receipt, RunFolder
+
+# What needs a human's eye comes first: a volume that no one looks at again is lost.
+STATUSES = ("failed", "uncertain", "empty", "located", "pending")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeRow:
+    """One volume of the run, as the page shows it.
+
+    Parameters
+    ----------
+    receipt
+        What became of it; one made up of the catalog's entry where there is none yet.
+    status
+        Status of the receipt, or `pending` where there is none.
+    bytes_before, bytes_after
+        Bytes of level 0 without compression, of the volume and of its crop; None where unknown,
+        or where there is no crop.
+    bytes_stored
+        Bytes of the crop's files: compressed, with its pyramid.
+    error_voxels, error_of_volume
+        Mean absolute error of our box where the run was scored.
+    truth
+        True box where the run was scored.
+    """
+
+    receipt: Receipt
+    status: str
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    bytes_stored: int | None = None
+    error_voxels: float | None = None
+    error_of_volume: float | None = None
+    truth: Box | None = None
+
+    @property
+    def volume_id(self) -> str:
+        """Name of the volume."""
+        return self.receipt.volume_id
+
+    @property
+    def least_certain_face(self) -> str | None:
+        """Name of the face that the confidence is of, such as `z0`."""
+        faces = self.receipt.face_confidence
+        return FACES[faces.index(min(faces))] if faces else None
+
+    @property
+    def saved(self) -> float | None:
+        """Part of level 0 that the crop leaves out."""
+        if not self.bytes_before or self.bytes_after is None:
+            return None
+        return 1 - self.bytes_after / self.bytes_before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """Sizes of a group of volumes, in bytes; `before` and `after` without compression.
+
+    Parameters
+    ----------
+    num_volumes
+        Volumes of the group.
+    num_unknown
+        Those of unknown size, which the sums leave out.
+    """
+
+    num_volumes: int
+    num_unknown: int
+    before: int
+    after: int
+    stored: int
+
+    @property
+    def saved(self) -> float | None:
+        """Part of level 0 that is left out."""
+        return 1 - self.after / self.before if self.before else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """Everything that the page says but the pictures.
+
+    Parameters
+    ----------
+    title, archive
+        Short name, and URL of the archive if the run tells it.
+    rows
+        Volumes, those that need a look first.
+    metrics, chance
+        Rows of training metrics, and the accuracy of guessing.
+    facts
+        Versions, model and the like, as (name, value).
+    scores
+        A row a method, from `scores.json`.
+    notes
+        What could not be read, one line each.
+    """
+
+    title: str
+    archive: str | None
+    rows: list[VolumeRow]
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    chance: float = 1 / RotationConfig().num_classes
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Volumes by status, in the order of `STATUSES`, those that occur."""
+        counted = Counter(row.status for row in self.rows)
+        return {status: counted[status] for status in STATUSES if counted[status]}
+
+    def sizes(self, cropped: bool | None = None) -> Sizes:
+        """Sizes of the volumes with (or without) a crop, or of all; what has none stays whole."""
+        rows = [r for r in self.rows if cropped in (None, r.bytes_after is not None)]
+        known = [r for r in rows if r.bytes_before is not None]
+        return Sizes(
+            num_volumes=len(rows),
+            num_unknown=len(rows) - len(known),
+            before=sum(r.bytes_before or 0 for r in known),
+            after=sum((r.bytes_before if r.bytes_after is None else r.bytes_after) or 0
+                      for r in known),
+            stored=sum(r.bytes_stored or 0 for r in known),
+        )
+
+
+def summarize_run(run: RunFolder) -> RunSummary:
+    """Gather the numbers of a run; what is damaged becomes a note, not an error.
+
+    Raises
+    ------
+    NotFoundError
+        If the folder holds neither receipts nor a catalog.
+    """
+    notes: list[str] = []
+    manifest = _json(run.manifest, notes)
+    scores = _json(run.at("scores.json"), notes)
+    receipts = run.receipts()
+    catalog = _catalog(run, notes)
+    if not receipts and not catalog:
+        raise NotFoundError(f"{run.url} holds no run: no receipts and no catalog; see ctray run")
+    training, metrics = _training(run, notes)
+    archive = manifest.get("archive") or manifest.get("archive_url")
+    where = str(archive or run.url).rstrip("/")
+    return RunSummary(
+        title=where.rpartition("/")[2] or where,
+        archive=str(archive) if archive else None,
+        rows=sorted(_rows(receipts, catalog, scores), key=_urgency),
+        metrics=metrics,
+        chance=_chance(training.get("config") or manifest.get("config")),
+        facts=_facts(manifest, training, receipts),
+        scores=_score_rows(scores),
+        notes=notes,
+    )
+
+
+def choose_pictured(rows: Sequence[VolumeRow], limit: int = 60, seed: int = 0) -> list[VolumeRow]:
+    """Rows that get pictures, in their order.
+
+    Up to `limit` rows all of them do. Of more: the first `limit` that failed or are uncertain,
+    a third of `limit` least certain ones, and seeded samples of the other located (a third) and
+    of the empty (a sixth).
+    """
+    if len(rows) <= limit:
+        return list(rows)
+    urgent = [r for r in rows if r.status in ("failed", "uncertain")][:limit]
+    located = [r for r in rows if r.status == "located"]
+    least, others = located[: limit // 3], located[limit // 3 :]
+    empty = [r for r in rows if r.status == "empty"]
+    draw = random.Random(seed)  # noqa: S311 - a sample of pictures is no secret
+    sample = draw.sample(others, min(limit // 3, len(others)))
+    sample += draw.sample(empty, min(limit // 6, len(empty)))
+    chosen = {r.volume_id for r in [*urgent, *least, *sample]}
+    return [r for r in rows if r.volume_id in chosen]
+
+
+def _urgency(row: VolumeRow) -> tuple[int, float, str]:
+    confidence = row.receipt.confidence
+    return STATUSES.index(row.status), 1.0 if confidence is None else confidence, row.volume_id
+
+
+def _json(url: str, notes: list[str]) -> dict[str, Any]:
+    """Object at `url`; empty where there is none."""
+    try:
+        data = store.read_json(url)
+    except NotFoundError:
+        return {}
+    except CtrayError as error:
+        notes.append(str(error))
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _catalog(run: RunFolder, notes: list[str]) -> list[CatalogEntry]:
+    try:
+        return read_catalog(run.catalog)
+    except NotFoundError:
+        return []
+    except CtrayError as error:
+        notes.append(str(error))
+        return []
+
+
+def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Manifest of the checkpoint and rows of metrics; empty where nothing was trained."""
+    if not store.exists(run.checkpoint):
+        return {}, []
+    # torch comes with it, and a run without a checkpoint does not need it.
+    from ctray.pretext.checkpoint import MANIFEST, read_metrics
+
+    manifest = _json(store.join(run.checkpoint, MANIFEST), notes)
+    try:
+        return manifest, read_metrics(run.checkpoint) if manifest else []
+    except (CtrayError, OSError, ValueError, KeyError) as error:
+        notes.append(f"{run.checkpoint}: training metrics cannot be read ({error})")
+        return manifest, []
+
+
+def _chance(config: Any) -> float:
+    try:
+        parsed = parse_config(config) if isinstance(config, dict) else RunConfig()
+    except CtrayError:
+        parsed = RunConfig()
+    return 1 / parsed.rotation.num_classes
+
+
+def _facts(
+    manifest: dict[str, Any], training: dict[str, Any], receipts: list[Receipt]
+) -> list[tuple[str, str]]:
+    digests = dict.fromkeys(
+        str(d) for d in [training.get("digest"), *(r.model_digest for r in receipts)] if d
+    )
+    methods = dict.fromkeys(r.method for r in receipts if r.method)
+    versions = manifest.get("versions")
+    found = {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
+    for name in ("ctray", "torch"):
+        value = manifest.get(f"{name}_version") or training.get(f"{name}_version")
+        if value and name not in found:
+            found[name] = str(value)
+    for version in dict.fromkeys(r.ctray_version for r in receipts if r.ctray_version):
+        found.setdefault("ctray", version)
+    facts = [
+        ("Method", ", ".join(methods)),
+        ("Training", f"{training['step']:,} steps" if training.get("step") else ""),
+        ("Model SHA-256", ", ".join(digests)),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _rows(
+    receipts: list[Receipt], catalog: list[CatalogEntry], scores: dict[str, Any]
+) -> list[VolumeRow]:
+    own = {
+        str(row.get("volume_id")): row
+        for row in scores.get("volumes", [])
+        if isinstance(row, dict) and row.get("method") == OWN_METHOD
+    }
+    rows = [_row(receipt, receipt.status, own.get(receipt.volume_id, {})) for receipt in receipts]
+    known = {receipt.volume_id for receipt in receipts}
+    for entry in catalog:
+        if entry.volume_id not in known:
+            status = "failed" if entry.status == "failed" else "pending"
+            rows.append(_row(_as_receipt(entry), status, {}))
+    return rows
+
+
+def _row(receipt: Receipt, status: str, score: dict[str, Any]) -> VolumeRow:
+    before = receipt.bytes_total
+    after = None
+    if receipt.crop_box is not None and before and receipt.shape:
+        voxels = Box.from_ranges(receipt.crop_box).num_voxels
+        after = round(before * voxels / max(1, math.prod(receipt.shape)))
+    true_faces = [score.get(f"true_{face}") for face in FACES]
+    truth = None
+    if not any(face is None for face in true_faces):
+        pairs = [[int(a), int(b)] for a, b in zip(true_faces[::2], true_faces[1::2], strict=True)]
+        truth = Box.from_ranges(pairs)
+    return VolumeRow(
+        receipt=receipt,
+        status=status,
+        bytes_before=before,
+        bytes_after=after,
+        bytes_stored=receipt.bytes_written if after is not None else None,
+        error_voxels=score.get("error_voxels"),
+        error_of_volume=score.get("error_of_volume"),
+        truth=truth,
+    )
+
+
+def _as_receipt(entry: CatalogEntry) -> Receipt:
+    return Receipt(
+        volume_id=entry.volume_id,
+        source_url=entry.url,
+        status="failed",
+        reason=entry.reason,
+        shape=list(entry.shape) if entry.shape else None,
+        dtype=entry.dtype,
+        voxel_size_um=list(entry.voxel_size.um) if entry.voxel_size else None,
+        bytes_total=entry.num_bytes,
+    )
+
+
+def _score_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
+    """Summary rows with the quantiles relative to the side, which the volumes' rows tell."""
+    volumes = [row for row in scores.get("volumes", []) if isinstance(row, dict)]
+    rows = []
+    for row in scores.get("summary", []):
+        relative = sorted(
+            float(v["error_of_volume"])
+            for v in volumes
+            if v.get("method") == row.get("method") and v.get("error_of_volume") is not None
+        )
+        more = {
+            "median_of_volume": _quantile(relative, 0.5),
+            "p90_of_volume": _quantile(relative, 0.9),
+            "worst_of_volume": relative[-1] if relative else None,
+        }
+        rows.append({**row, **more})
+    return rows
+
+
+def _quantile(rising: list[float], q: float) -> float | None:
+    """Linear between the values, as the quantiles in voxels are."""
+    if not rising:
+        return None
+    place = q * (len(rising) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(rising) - 1)
+    return rising[low] + (place - low) * (rising[high] - rising[low])
