@@ -113,6 +113,8 @@ class TrainConfig(_Section):
     """Steps between rows of metrics."""
     seed: int = 0
     """Seed of examples, initial weights and dropout."""
+    max_volumes: int = Field(default=64, ge=1)
+    """Volumes to learn from; of a larger archive a seeded choice is taken."""
     num_workers: int = Field(default=1, ge=1)
     """Ray Train workers."""
     num_readers: int = Field(default=2, ge=1)

@@ -221,7 +221,7 @@ class VoxelSize:
 
     @classmethod
     def of(cls, edges: Sequence[float], unit: str = "micrometer") -> VoxelSize:
-        """Voxel size of three edges (z, y, x), or one for all axes, in `unit` (an OME-NGFF name)."""
+        """Voxel size of three edges (z, y, x), or one for all, in `unit` (an OME-NGFF name)."""
         factor = micrometres_per(unit)
         values = [float(e) * factor for e in edges]
         if len(values) == 1:

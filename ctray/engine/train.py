@@ -11,7 +11,8 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import DataConfig, FailureConfig, RunConfig as RayRunConfig, ScalingConfig
+from ray.train import DataConfig, FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from ctray.config import RunConfig, parse_config

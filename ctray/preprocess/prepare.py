@@ -59,12 +59,14 @@ class Prepared:
 
         `shift` moves the background, so that two slices do not share their padding.
         """
-        plane = np.take(self.voxels, index, axis=axis)
+        plane: npt.NDArray[np.uint8] = np.take(self.voxels, index, axis=axis)
         if plane.shape == (side, side):
             return plane
         rows = (np.arange(side) + 17 * shift) % self.noise.shape[1]
         cols = (np.arange(side) + 29 * shift) % self.noise.shape[2]
-        canvas = self.noise[shift % self.noise.shape[0]][np.ix_(rows, cols)].copy()
+        canvas: npt.NDArray[np.uint8] = self.noise[shift % self.noise.shape[0]][
+            np.ix_(rows, cols)
+        ].copy()
         height, width = plane.shape
         top, left = (side - height) // 2, (side - width) // 2
         canvas[top : top + height, left : left + width] = plane
@@ -79,7 +81,6 @@ class Prepared:
             "std": round(self.std, 4),
             "field_of_view": self.field_of_view.to_json(),
         }
-
 
     def to_bytes(self) -> bytes:
         """Everything as one NumPy archive, uncompressed, for readers of other processes."""
@@ -167,4 +168,5 @@ def prepare(
 
 def _quantise(grey: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
     scaled = (grey - low) * (255.0 / (high - low))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    quantised: npt.NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return quantised

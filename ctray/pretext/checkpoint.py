@@ -22,7 +22,7 @@ from ctray import __version__
 from ctray.config import RunConfig, parse_config
 from ctray.errors import CheckpointError, NotFoundError
 from ctray.pretext.encoder import RotationModel
-from ctray.pretext.training import Trainer, build_model
+from ctray.pretext.training import Trainer, build_model, on_device
 from ctray.storage import store
 
 MANIFEST = "checkpoint.json"
@@ -149,7 +149,7 @@ def load_model(url: str) -> TrainedModel:
     _load_weights(model, url, manifest)
     model.eval()
     return TrainedModel(
-        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        model=on_device(model, torch.device("cpu")),
         config=config,
         side=int(manifest["side"]),
         step=int(manifest["step"]),

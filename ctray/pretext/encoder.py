@@ -5,6 +5,7 @@ Legend of tensor names: B slices, C channels, H, W pixels or superpixels, D embe
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,7 @@ class SpatialDropout(nn.Module):
         self._generators.clear()
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Same shape, some channels 0 while training."""
         if not self.training or self.p == 0:
             return x_BCHW
         device = x_BCHW.device
@@ -86,13 +88,14 @@ class NarrowBackbone(nn.Module):
             nn.Conv2d(1, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )
         stages: list[nn.Module] = [nn.Sequential(stem, SpatialDropout(dropout))]
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in itertools.pairwise(widths):
             block = _ResidualBlock(inputs, outputs, 2)
             stages.append(nn.Sequential(block, SpatialDropout(dropout)))
         self.stages = nn.Sequential(*stages)
         self.out_channels = widths[-1]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Last feature map of slices (B, 1, H, W)."""
         return cast(Tensor, self.stages(x_BCHW))
 
 
@@ -117,6 +120,7 @@ class LibraryBackbone(nn.Module):
         self._drop_last = not stages
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Last feature map of slices (B, 1, H, W)."""
         y_BCHW = self.encoder(x_BCHW)[-1]
         return cast(Tensor, self.dropouts[0](y_BCHW) if self._drop_last else y_BCHW)
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,12 @@ def build_model(config: RunConfig) -> RotationModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         return RotationModel(config.encoder, config.rotation)
+
+
+def on_device(model: RotationModel, device: torch.device) -> RotationModel:
+    """Model moved to `device`, its weights laid out channels last, as convolutions like it."""
+    # The stub of Module.to lacks the overload with a memory format and a device.
+    return cast(RotationModel, cast(Any, model).to(device, memory_format=torch.channels_last))
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -145,7 +151,7 @@ class Trainer:
         self.side = side
         self.rank = rank
         self.device = device or best_device()
-        self.model = build_model(config).to(self.device, memory_format=torch.channels_last)
+        self.model = on_device(build_model(config), self.device)
         self.step = 0
         self.metrics = Metrics()
         # What the step runs: the model itself, or its data-parallel wrapper.
@@ -173,7 +179,7 @@ class Trainer:
             logits_BK = self._module(a_BCHW, b_BCHW)
         loss = rotation_loss(logits_BK, label_B)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.step += 1
         correct = (logits_BK.argmax(1) == label_B).float().mean()

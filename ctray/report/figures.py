@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -35,9 +36,9 @@ INK, GREY, RULE = "#1f2933", "#5f6b7a", "#cbd2d9"
 
 # Width of a column, its left and right margins, longest height of a picture, height of a profile.
 _WIDTH, _LEFT, _RIGHT, _MAX_HEIGHT, _PROFILE = 370.0, 40.0, 8.0, 400.0, 96.0
-_TITLE, _TICKS, _GAP = 20.0, 32.0, 6.0
+_TITLE, _TICKS, _GAP = 20.0, 20.0, 8.0
 _MAX_PIXELS = 320
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": RULE,
     "axes.labelcolor": GREY,
@@ -57,7 +58,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ctray",
 }
-_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +172,10 @@ def training_figure(metrics: Sequence[dict[str, float]], chance: float) -> Figur
             axes = figure.add_axes(_relative(rect, (width, height)))
             axes.plot(steps, [row[name] for row in metrics], color=INK, linewidth=1.4)
             _calm(axes)
-            axes.set_xlabel("step")
+            axes.set_xlim(0, max(steps))
+            _name_axis(axes.xaxis, "step", int(max(steps)))
+            axes.yaxis.set_major_locator(MaxNLocator(5))
             axes.set_ylim(bottom=0)
-            axes.margins(x=0.01)
             if name == "accuracy":
                 axes.set_ylim(0, 1)
                 axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
@@ -197,7 +199,7 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
         bottom = picture.shape[0] * view.factors[down]
         side = picture.shape[1] * view.factors[right]
         axes.imshow(
-            _reduced(picture),
+            _reduced(_stretched(picture, view, axis)),
             cmap="gray",
             vmin=0,
             vmax=255,
@@ -206,11 +208,12 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
             interpolation="none",
         )
     _draw_field_of_view(axes, view, axis, panel)
-    for box, label, style in (
+    lines: tuple[tuple[Box | None, str, dict[str, Any]], ...] = (
         (view.truth, "truth", {"edgecolor": TRUTH, "linewidth": 1.4, "linestyle": (0, (5, 3))}),
         (view.crop_box, "crop", {"edgecolor": BOX, "linewidth": 0.9, "linestyle": (0, (2, 2))}),
         (view.box, "box", {"edgecolor": BOX, "linewidth": 1.8}),
-    ):
+    )
+    for box, label, style in lines:
         if box is not None:
             corner = (box.start[right], box.start[down])
             patch = Rectangle(corner, box.shape[right], box.shape[down], fill=False, **style)
@@ -218,9 +221,8 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
             axes.add_patch(patch)
     axes.set_xlim(0, view.shape[right])
     axes.set_ylim(view.shape[down], 0)
-    _ticks(axes, axes.get_window_extent().width, axes.get_window_extent().height)
-    axes.set_xlabel(AXES[right])
-    axes.set_ylabel(AXES[down], rotation=0, ha="right", va="center")
+    _name_axis(axes.xaxis, AXES[right], view.shape[right])
+    _name_axis(axes.yaxis, AXES[down], view.shape[down])
 
 
 def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
@@ -243,8 +245,7 @@ def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
     axes.set_ylim(0, 1)
     _calm(axes)
     axes.set_yticks([0, 0.5, 1])
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_xlabel(name)
+    _name_axis(axes.xaxis, name, view.shape[axis])
 
 
 def svg_data_uri(figure: Figure) -> str:
@@ -254,14 +255,9 @@ def svg_data_uri(figure: Figure) -> str:
         figure.set_canvas(FigureCanvasSVG(figure))
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue().decode()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _grey_png, svg)
-    svg = svg.replace("image-rendering:crisp-edges;image-rendering:pixelated", "")
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", _FONTS, svg)
-    svg = re.sub(r"\s*\n\s*", " ", re.sub(r"<!--.*?-->", "", svg))
+    svg = _compact(buffer.getvalue().decode())
     # The few characters that end an attribute, a fragment or an escape; base64 would cost a third.
-    for character, escape in (("%", "%25"), ("#", "%23"), ("<", "%3C"), (">", "%3E"), ('"', "%22")):
+    for character, escape in (("%", "%25"), ("#", "%23"), ("&", "%26"), ("<", "%3C"), (">", "%3E")):
         svg = svg.replace(character, escape)
     return f"data:image/svg+xml,{svg}"
 
@@ -271,8 +267,9 @@ def png_bytes(figure: Figure, scale: float = 1.0) -> bytes:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(72 * scale)
     with _style():
-        canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    image = Image.fromarray(pixels[..., :3])
     buffer = io.BytesIO()
     image.quantize(255, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
     return buffer.getvalue()
@@ -314,17 +311,22 @@ def _calm(axes: Axes) -> None:
     axes.patch.set_visible(False)
 
 
-def _ticks(axes: Axes, width: float, height: float) -> None:
-    for side, length in ((axes.xaxis, width), (axes.yaxis, height)):
-        count = int(np.clip(length // 55, 1, 5))
-        side.set_major_locator(MaxNLocator(count, integer=True, steps=[1, 2, 5, 10]))
+def _name_axis(side: Axis, name: str, extent: int) -> None:
+    """Ticks in round numbers of voxels, and the axis' name where it ends."""
+    box = side.axes.get_window_extent()
+    length = box.width if side is side.axes.xaxis else box.height
+    locator = MaxNLocator(int(np.clip(length // 55, 1, 5)), integer=True, steps=[1, 2, 5, 10])
+    # A number needs its room before the name.
+    room = extent * (1 - 24 / max(length, 25))
+    ticks = [int(t) for t in locator.tick_values(0, extent) if 0 <= t <= room]
+    side.set_ticks([*ticks, extent], labels=[*(str(t) for t in ticks), name])
 
 
 def _draw_field_of_view(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
     """Circle and container: as ellipses seen along z, as their two sides from the other axes."""
     fz, fy, fx = view.factors
     num_slices = -(-view.shape[0] // fz)
-    style: dict[str, Any] = {"linewidth": 1.0, "linestyle": (0, (1, 2))}
+    style: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (1, 1.5))}
     bounds = {"circle": view.field_of_view.circle, "container": view.field_of_view.container}
     for label, bound in bounds.items():
         if bound is None:
@@ -345,6 +347,37 @@ def _draw_field_of_view(axes: Axes, view: VolumeView, axis: int, panel: str) -> 
                 axes.plot(across, (ends + 0.5) * fz, color=VIEW, **style)
 
 
+def _stretched(picture: UintArray, view: VolumeView, axis: int) -> UintArray:
+    """Picture with the grey values that lie inside the field of view spread over the whole range.
+
+    A container is brighter than the sample, and in projections everything is bright.
+    """
+    inside = _inside(picture.shape, view, axis)
+    values = picture[inside] if inside.any() else picture
+    low, high = np.percentile(values, (0.5, 99.8))
+    # More would show nothing but noise.
+    gain = min(2.0, 255 / max(1.0, high - low))
+    spread = 255 + (picture.astype(np.float32) - high) * gain
+    stretched: UintArray = np.clip(spread, 0, 255).astype(np.uint8)
+    return stretched
+
+
+def _inside(shape: tuple[int, ...], view: VolumeView, axis: int) -> npt.NDArray[np.bool_]:
+    """Pixels within circle and container, as seen from the middle of the volume."""
+    inside = np.ones(shape, dtype=bool)
+    middle = -(-view.shape[0] // view.factors[0]) / 2
+    for bound in (view.field_of_view.circle, view.field_of_view.container):
+        if bound is None:
+            continue
+        center = [float(c) for c in bound.centers(middle)]
+        down, right = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+        if axis == 0:
+            inside &= (down - center[0]) ** 2 + (right - center[1]) ** 2 <= bound.radius**2
+        else:
+            inside &= np.abs(right - center[2 - axis]) <= bound.radius
+    return inside
+
+
 def _reduced(picture: UintArray) -> UintArray:
     """Picture with at most `_MAX_PIXELS` on its longest side, and 64 grey values.
 
@@ -357,6 +390,25 @@ def _reduced(picture: UintArray) -> UintArray:
         picture = np.asarray(image)
     coarse: UintArray = (picture & 0xFC) + (picture >> 6)
     return coarse
+
+
+def _compact(svg: str) -> str:
+    """SVG without what no reader sees, in single quotes."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _grey_png, svg)
+    # Voxels are shown smooth: the pictures are overviews, and squares would draw the eye.
+    svg = svg.replace(' style="image-rendering:crisp-edges;image-rendering:pixelated"', "")
+    svg = re.sub(r"font-family: [^;\"]*'DejaVu Sans'[^;\"]*;? ?", "", svg)
+    svg = re.sub(r"font: (\d+)px 'DejaVu Sans'[^;\"]*", r"font-size: \1px", svg)
+    svg = svg.replace("*{", f"text{{font-family: {_FONTS}}} *{{", 1)
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    # Ids that nothing refers to.
+    svg = re.sub(
+        r' id="(figure|axes|patch|line2d|text|xtick|ytick|matplotlib|image)[^"]*"', "", svg
+    )
+    svg = re.sub(r"(\.\d{3})\d+", r"\1", svg)
+    svg = re.sub(r"\s+", " ", re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL))
+    return svg.replace("> <", "><").replace('"', "'")
 
 
 def _grey_png(match: re.Match[str]) -> str:

@@ -137,8 +137,9 @@ class RunSummary:
             num_volumes=len(rows),
             num_unknown=len(rows) - len(known),
             before=sum(r.bytes_before or 0 for r in known),
-            after=sum((r.bytes_before if r.bytes_after is None else r.bytes_after) or 0
-                      for r in known),
+            after=sum(
+                (r.bytes_before if r.bytes_after is None else r.bytes_after) or 0 for r in known
+            ),
             stored=sum(r.bytes_stored or 0 for r in known),
         )
 
@@ -290,11 +291,10 @@ def _row(receipt: Receipt, status: str, score: dict[str, Any]) -> VolumeRow:
     if receipt.crop_box is not None and before and receipt.shape:
         voxels = Box.from_ranges(receipt.crop_box).num_voxels
         after = round(before * voxels / max(1, math.prod(receipt.shape)))
-    true_faces = [score.get(f"true_{face}") for face in FACES]
+    faces = [int(v) for face in FACES if (v := score.get(f"true_{face}")) is not None]
     truth = None
-    if not any(face is None for face in true_faces):
-        pairs = [[int(a), int(b)] for a, b in zip(true_faces[::2], true_faces[1::2], strict=True)]
-        truth = Box.from_ranges(pairs)
+    if len(faces) == len(FACES):
+        truth = Box.from_ranges(list(zip(faces[::2], faces[1::2], strict=True)))
     return VolumeRow(
         receipt=receipt,
         status=status,

@@ -1,7 +1,7 @@
 """The folder of a run: where everything lies, receipts, and the table of boxes.
 
-    run.json  catalog.parquet  imported/  working/  checkpoint/  receipts/  previews/
-    localizations.parquet  crops/  report/index.html
+It holds run.json, catalog.parquet, imported/, working/, checkpoint/, receipts/, previews/,
+localizations.parquet, crops/ and report/index.html.
 """
 
 from __future__ import annotations

@@ -1,0 +1,303 @@
+"""A whole run over an archive: catalog, import, pretrain, localize, crop; every stage resumes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ctray import __version__
+from ctray.config import RunConfig, parse_config
+from ctray.engine.pool import (
+    LocalizeVolume,
+    PreparedRecord,
+    PrepareVolume,
+    failed_receipt,
+    run_pool,
+    threads_per_actor,
+)
+from ctray.engine.session import ray_session
+from ctray.engine.train import pretrain
+from ctray.errors import ConfigError, CtrayError, NotFoundError
+from ctray.pretext.checkpoint import checkpoint_step
+from ctray.storage import store
+from ctray.storage.catalog import (
+    DEFAULT_EXCLUDE,
+    Catalog,
+    CatalogEntry,
+    build_catalog,
+    read_catalog,
+    write_catalog,
+)
+from ctray.storage.run_folder import Receipt, RunFolder, write_localizations
+
+# What a rerun may change without making its results those of another run.
+_FREE_SECTIONS = {"pool", "ray"}
+_FREE_TRAIN_FIELDS = {"num_workers", "num_readers", "num_gpus_per_worker", "log_every"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Progress of a run.
+
+    Parameters
+    ----------
+    stage
+        catalog, prepare, pretrain, localize.
+    done, total
+        Volumes or steps.
+    text
+        What was just done, one short line.
+    """
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+OnEvent = Callable[[Event], None]
+
+
+def _ignore(event: Event) -> None:
+    pass
+
+
+def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
+    """Begin a run, or take up one that was begun with the same configuration.
+
+    Raises
+    ------
+    ConfigError
+        If the folder belongs to a run of another archive or configuration.
+    """
+    archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
+    ours: dict[str, Any] = {"archive": archive_url, "config": config.model_dump(mode="json")}
+    try:
+        theirs = store.read_json(run.manifest)
+    except NotFoundError:
+        store.write_json(run.manifest, {**ours, "ctray_version": __version__})
+        return run
+    if theirs["archive"] != archive_url:
+        raise ConfigError(
+            f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
+        )
+    changed = _changed(theirs["config"], ours["config"])
+    if changed:
+        raise ConfigError(
+            f"{out_url} was begun with another {', '.join(changed)}; give another --out, or the "
+            "configuration that run.json holds"
+        )
+    return run
+
+
+def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
+    """Folder, configuration and archive of a run that was begun.
+
+    Raises
+    ------
+    NotFoundError
+        If `run_url` is no run.
+    """
+    run = RunFolder(url=store.normalize(run_url))
+    try:
+        manifest = store.read_json(run.manifest)
+    except NotFoundError as error:
+        raise NotFoundError(f"{run_url} is no run: it has no run.json") from error
+    config = parse_config(manifest["config"], source=run.manifest)
+    return run, config, str(manifest["archive"])
+
+
+def catalog_stage(
+    run: RunFolder, archive_url: str, config: RunConfig, on_event: OnEvent = _ignore
+) -> Catalog:
+    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids."""
+    exclude = config.catalog.exclude
+    catalog = build_catalog(
+        archive_url,
+        include=config.catalog.include,
+        exclude=DEFAULT_EXCLUDE if exclude is None else exclude,
+        dataset=config.catalog.dataset,
+        progress=lambda done, total: on_event(Event(stage="catalog", done=done, total=total)),
+    )
+    if store.exists(run.catalog):
+        catalog = replace(catalog, entries=_keep_ids(read_catalog(run.catalog), catalog.entries))
+    write_catalog(catalog, run.catalog)
+    for entry in catalog.failed:
+        if run.read_receipt(entry.volume_id) is None:
+            run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
+    return catalog
+
+
+def pretrain_stage(
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
+) -> None:
+    """Import and prepare what training needs, then train; nothing of it is done twice."""
+    if (checkpoint_step(run.checkpoint) or 0) >= config.train.steps:
+        return
+    records = prepare_stage(run, config, entries, on_event)
+    ready = [r for r in records if r.working_url]
+    if not ready:
+        raise CtrayError(
+            f"none of {len(entries)} volumes can be trained on; see the receipts in "
+            f"{run.at('receipts')}"
+        )
+
+    def log(row: dict[str, float]) -> None:
+        text = (
+            f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.0%}, "
+            f"{row['slices_per_second']:.0f} slices/s"
+        )
+        done = int(row["step"])
+        on_event(Event(stage="pretrain", done=done, total=config.train.steps, text=text))
+
+    urls = [r.working_url for r in ready if r.working_url]
+    pretrain(config, urls, max(r.side for r in ready), run.checkpoint, on_log=log)
+
+
+def prepare_stage(
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
+) -> list[PreparedRecord]:
+    """Import all volumes and write the prepared working levels of those to train on.
+
+    The result is kept in `working/index.json`, so that a run that is resumed trains on the same
+    volumes in the same order, whatever has been added to the archive since.
+    """
+    index_url = run.at("working", "index.json")
+    if store.exists(index_url):
+        return [PreparedRecord(**record) for record in store.read_json(index_url)]
+    open_entries = [e for e in entries if run.read_receipt(e.volume_id) is None]
+    chosen = _training_ids(open_entries, config)
+    items = [(entry, entry.volume_id in chosen) for entry in open_entries]
+    arguments = (run, config)
+    records: list[PreparedRecord] = []
+    for record in run_pool(PrepareVolume, arguments, items, config.pool):
+        records.append(record)
+        event = Event(stage="prepare", done=len(records), total=len(items), text=record.volume_id)
+        on_event(event)
+    by_id = {record.volume_id: record for record in records}
+    for entry in open_entries:
+        record = by_id.get(entry.volume_id)
+        reason = _DIED if record is None else record.failed
+        if reason is not None:
+            run.write_receipt(failed_receipt(entry, reason))
+    ordered = [by_id[e.volume_id] for e in open_entries if e.volume_id in by_id]
+    kept = [record for record in ordered if record.working_url]
+    if kept:
+        fields = ("volume_id", "working_url", "side")
+        store.write_json(index_url, [{f: getattr(r, f) for f in fields} for r in kept])
+    return kept
+
+
+def localize_stage(
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    *,
+    crop: bool = True,
+    on_event: OnEvent = _ignore,
+) -> list[Receipt]:
+    """Localize and crop what has no receipt yet, and write `localizations.parquet`."""
+    todo = [e for e in entries if _is_open(run.read_receipt(e.volume_id), crop)]
+    arguments = (run, config, crop, threads_per_actor(config.pool))
+    done: set[str] = set()
+    for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):
+        done.add(receipt.volume_id)
+        text = f"{receipt.volume_id} {receipt.status}"
+        on_event(Event(stage="localize", done=len(done), total=len(todo), text=text))
+    for entry in todo:
+        if entry.volume_id not in done:
+            run.write_receipt(failed_receipt(entry, _DIED))
+    receipts = _in_catalog_order(run, entries)
+    write_localizations(run.localizations, receipts)
+    return receipts
+
+
+def run_archive(
+    archive_url: str, out_url: str, config: RunConfig, on_event: OnEvent = _ignore
+) -> tuple[RunFolder, list[Receipt]]:
+    """Do everything from the catalog to the table of boxes; resume what was interrupted.
+
+    Raises
+    ------
+    CtrayError
+        If the archive holds no volume, the output cannot be written, or training fails. A
+        volume that fails alone becomes a `failed` receipt.
+    """
+    run = open_run(archive_url, out_url, config)
+    catalog = catalog_stage(run, archive_url, config, on_event)
+    with ray_session(config.ray):
+        pretrain_stage(run, config, catalog.ok, on_event)
+        receipts = localize_stage(run, config, catalog.entries, on_event=on_event)
+    return run, receipts
+
+
+def status_counts(receipts: Sequence[Receipt]) -> dict[str, int]:
+    """Number of receipts by status."""
+    return dict(Counter(receipt.status for receipt in receipts))
+
+
+_DIED = "its worker died while working on it; it is probably too large for the memory at hand"
+
+
+def _is_open(receipt: Receipt | None, crop: bool) -> bool:
+    if receipt is None:
+        return True
+    return crop and receipt.status == "located" and receipt.crop_url is None
+
+
+def _in_catalog_order(run: RunFolder, entries: Sequence[CatalogEntry]) -> list[Receipt]:
+    found = (run.read_receipt(entry.volume_id) for entry in entries)
+    return [receipt for receipt in found if receipt is not None]
+
+
+def _training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
+    """Volumes to train on: all of a small archive, a seeded choice of a large one."""
+    ids = [entry.volume_id for entry in entries]
+    if len(ids) <= config.train.max_volumes:
+        return set(ids)
+    rng = np.random.default_rng([config.train.seed, len(ids)])
+    return {ids[i] for i in rng.choice(len(ids), config.train.max_volumes, replace=False)}
+
+
+def _keep_ids(
+    known: Sequence[CatalogEntry], found: Sequence[CatalogEntry]
+) -> tuple[CatalogEntry, ...]:
+    """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
+    ids = {(e.url, e.dataset): e.volume_id for e in known}
+    taken = set(ids.values())
+    kept = []
+    for entry in found:
+        volume_id = ids.get((entry.url, entry.dataset))
+        if volume_id is None:
+            volume_id = next(v for v in _variants(entry.volume_id) if v not in taken)
+            taken.add(volume_id)
+        kept.append(replace(entry, volume_id=volume_id))
+    return tuple(kept)
+
+
+def _variants(volume_id: str) -> Iterator[str]:
+    yield volume_id
+    number = 2
+    while True:
+        yield f"{volume_id}-{number}"
+        number += 1
+
+
+def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Names of the settings, `section.key`, that bind a run and differ."""
+    changed = []
+    for section, value in ours.items():
+        if section in _FREE_SECTIONS:
+            continue
+        other = theirs.get(section)
+        if not isinstance(value, dict) or not isinstance(other, dict):
+            changed += [section] if other != value else []
+            continue
+        free = _FREE_TRAIN_FIELDS if section == "train" else set()
+        keys = sorted((value.keys() | other.keys()) - free)
+        changed += [f"{section}.{key}" for key in keys if value.get(key) != other.get(key)]
+    return changed

@@ -1,0 +1,329 @@
+"""The actor pool: imports, prepares, localizes and crops one volume after another.
+
+What crosses a process boundary is a catalog entry one way and a small record back; voxels are
+read and written inside the actor.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray.data
+import torch
+from ray.data import ActorPoolStrategy
+from ray.exceptions import RayError
+
+from ctray import __version__
+from ctray.config import PoolConfig, RunConfig
+from ctray.engine.session import cluster_cpus, cluster_gpus
+from ctray.errors import CtrayError, StorageError
+from ctray.geometry import Box, VoxelSize
+from ctray.localization.localizer import Localization, Localizer
+from ctray.preprocess.prepare import is_constant, prepare
+from ctray.pretext.checkpoint import load_model
+from ctray.storage import store
+from ctray.storage.catalog import CatalogEntry
+from ctray.storage.crops import write_crop
+from ctray.storage.importing import import_volume
+from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.volume import Volume, open_volume
+from ctray.storage.writer import is_committed
+
+# A volume whose worker died this often takes its worker with it: too large, most likely.
+_MAX_DEATHS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRecord:
+    """What became of one volume before training.
+
+    Parameters
+    ----------
+    volume_id
+        Which volume.
+    working_url
+        Prepared working level, None where there is nothing to learn from or it was not asked for.
+    side
+        Longest side of the working level, voxels.
+    failed
+        Why the volume cannot be used, None if it can.
+    """
+
+    volume_id: str
+    working_url: str | None = None
+    side: int = 0
+    failed: str | None = None
+
+
+class PrepareVolume:
+    """Imports a volume where needed and writes its prepared working level."""
+
+    def __init__(self, run: RunFolder, config: RunConfig) -> None:
+        self._run = run
+        self._config = config
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`batch["item"]` holds (entry, for_training) pairs; returns `PreparedRecord`s."""
+        return _objects([self._prepare(entry, train) for entry, train in batch["item"]])
+
+    def _prepare(self, entry: CatalogEntry, for_training: bool) -> PreparedRecord | CtrayError:
+        try:
+            volume = open_volume(ensure_imported(entry, self._run, self._config))
+            if not for_training:
+                return PreparedRecord(volume_id=entry.volume_id)
+            working, factors = volume.read_working(self._config.preprocess.working_size)
+            if is_constant(working):
+                return PreparedRecord(volume_id=entry.volume_id)
+            prepared = prepare(working, factors, self._config.preprocess)
+            url = self._run.working(entry.volume_id)
+            store.write_bytes(url, prepared.to_bytes())
+        except (CtrayError, MemoryError) as error:
+            if _ends_run(error, self._run):
+                return CtrayError(_one_line(error))
+            return PreparedRecord(volume_id=entry.volume_id, failed=_one_line(error))
+        side = max(prepared.shape)
+        return PreparedRecord(volume_id=entry.volume_id, working_url=url, side=side)
+
+
+class LocalizeVolume:
+    """Localizes a volume, writes its crop, and last its receipt."""
+
+    def __init__(self, run: RunFolder, config: RunConfig, crop: bool, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._run = run
+        self._config = config
+        self._crop = crop
+        self._localizer = Localizer(load_model(run.checkpoint), config)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`batch["item"]` holds catalog entries; returns their receipts."""
+        return _objects([self._work(entry) for entry in batch["item"]])
+
+    def _work(self, entry: CatalogEntry) -> Receipt | CtrayError:
+        try:
+            try:
+                receipt = self._localize(entry)
+            except (CtrayError, MemoryError) as error:
+                if _ends_run(error, self._run):
+                    raise
+                receipt = failed_receipt(entry, _one_line(error))
+            self._run.write_receipt(receipt)
+        except (CtrayError, MemoryError) as error:
+            return CtrayError(_one_line(error))
+        return receipt
+
+    def _localize(self, entry: CatalogEntry) -> Receipt:
+        earlier = self._run.read_receipt(entry.volume_id)
+        volume = open_volume(ensure_imported(entry, self._run, self._config))
+        if earlier is not None and earlier.status == "located":
+            return crop_located(volume, earlier, self._run, self._config)
+        found = self._localizer.localize(volume)
+        if found.preview is not None:
+            pictures = {f"slice-{a}": p for a, p in found.preview.slices.items()}
+            pictures |= {f"projection-{a}": p for a, p in found.preview.projections.items()}
+            self._run.write_preview(entry.volume_id, pictures)
+        receipt = receipt_of(entry, volume, found, self._localizer.digest, self._config.task)
+        if self._crop and receipt.status == "located":
+            receipt = crop_located(volume, receipt, self._run, self._config)
+        return receipt
+
+
+def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:
+    """URL of the Zarr volume of `entry`: itself, or its import, made now if it is not there."""
+    if entry.kind in ("ome-zarr", "zarr"):
+        return entry.url
+    url = run.imported(entry.volume_id)
+    if not is_committed(url):
+        size = config.catalog.voxel_size_um
+        import_volume(
+            entry.url,
+            url,
+            dataset=entry.dataset,
+            voxel_size=entry.voxel_size or (VoxelSize.of(size) if size else None),
+            ome_version=config.crop.ome_version,
+        )
+    return url
+
+
+def receipt_of(
+    entry: CatalogEntry, volume: Volume, found: Localization, digest: str, method: str
+) -> Receipt:
+    """Receipt of a localized volume, before its crop."""
+    return Receipt(
+        volume_id=entry.volume_id,
+        source_url=entry.url,
+        volume_url=volume.url,
+        status=found.status,
+        reason=found.reason,
+        method=method,
+        model_digest=digest,
+        box=found.box.ranges if found.box else None,
+        confidence=found.confidence,
+        face_confidence=list(found.face_confidence) if found.face_confidence else None,
+        shape=list(volume.shape),
+        dtype=str(volume.dtype),
+        voxel_size_um=list(volume.voxel_size.um) if volume.voxel_size else None,
+        bytes_total=volume.num_bytes,
+        bytes_read=volume.bytes_read,
+        seconds=found.seconds,
+        profiles=found.profiles,
+        stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
+        working=found.working,
+        ctray_version=__version__,
+    )
+
+
+def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
+    """Receipt of a volume that cannot be worked on."""
+    return Receipt(
+        volume_id=entry.volume_id,
+        source_url=entry.url,
+        status="failed",
+        reason=reason,
+        shape=list(entry.shape) if entry.shape else None,
+        dtype=entry.dtype,
+        bytes_total=entry.num_bytes,
+        ctray_version=__version__,
+    )
+
+
+def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig) -> Receipt:
+    """Write the crop of a located volume, unless it is there, and return the fuller receipt."""
+    if receipt.crop_url is not None or receipt.box is None:
+        return receipt
+    began, read_before = time.monotonic(), volume.bytes_read
+    url = run.crop(receipt.volume_id)
+    box = with_margin(Box.from_ranges(receipt.box), volume, config)
+    if not is_committed(url):
+        write_crop(
+            volume,
+            box,
+            url,
+            provenance={
+                "volume_id": receipt.volume_id,
+                "original_url": receipt.source_url,
+                "sample_box": receipt.box,
+                "method": receipt.method,
+                "model_digest": receipt.model_digest,
+                "confidence": receipt.confidence,
+                "version": __version__,
+            },
+            ome_version=config.crop.ome_version,
+            max_stride=config.crop.max_stride,
+        )
+    # Read back from what was committed, which an earlier, interrupted run may have done.
+    crop = open_volume(url)
+    return replace(
+        receipt,
+        crop_url=url,
+        crop_box=crop.attributes["box"],
+        checksum=crop.attributes["checksum"],
+        bytes_read=receipt.bytes_read + volume.bytes_read - read_before,
+        bytes_written=crop.bytes_stored() or 0,
+        seconds=receipt.seconds + time.monotonic() - began,
+    )
+
+
+def with_margin(box: Box, volume: Volume, config: RunConfig) -> Box:
+    """Box with `crop.margin` of each axis added on every face: rather too big than a cut tail."""
+    margin = [math.ceil(config.crop.margin * n) for n in volume.shape]
+    return box.expand(margin, volume.shape)
+
+
+def run_pool(
+    worker: type, arguments: tuple[Any, ...], items: Sequence[Any], pool: PoolConfig
+) -> Iterator[Any]:
+    """Results of `worker` over `items`, in the order in which they are done.
+
+    An item whose worker dies `_MAX_DEATHS` times gives no result; the others go on. The pool
+    grows from `min_size` to `max_size` actors while items wait.
+
+    Raises
+    ------
+    CtrayError
+        If the cluster cannot hold a single actor, an actor cannot start, or the run's own folder
+        cannot be written.
+    """
+    if not items:
+        return
+    gpus = actor_gpus(pool)
+    if cluster_cpus() < pool.num_cpus:
+        raise CtrayError(
+            f"an actor of the pool needs {pool.num_cpus:g} CPUs and Ray has {cluster_cpus():g}; "
+            "lower pool.num_cpus or raise ray.num_cpus"
+        )
+    largest = max(1, int(cluster_cpus() // pool.num_cpus))
+    dataset = ray.data.from_items(
+        [{"item": item} for item in items], override_num_blocks=len(items)
+    )
+    dataset.context.enable_progress_bars = False
+    dataset.context.max_errored_blocks = -1
+    done = dataset.map_batches(
+        worker,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        num_cpus=pool.num_cpus,
+        num_gpus=gpus or None,
+        compute=ActorPoolStrategy(
+            min_size=min(pool.min_size, largest),
+            max_size=min(pool.max_size, largest),
+            max_tasks_in_flight_per_actor=1,
+        ),
+        max_restarts=-1,
+        max_task_retries=_MAX_DEATHS - 1,
+    )
+    try:
+        for row in done.iter_rows():
+            if isinstance(row["result"], CtrayError):
+                raise row["result"]
+            yield row["result"]
+    except RayError as error:
+        raise _unwrap(error) from error
+
+
+def actor_gpus(pool: PoolConfig) -> float:
+    """GPUs of one actor: as configured, else a quarter where the cluster has any."""
+    if pool.num_gpus is not None:
+        return pool.num_gpus
+    return 0.25 if cluster_gpus() else 0.0
+
+
+def threads_per_actor(pool: PoolConfig) -> int:
+    """Threads that one actor computes with, so that a full pool uses the machine once."""
+    return max(1, (os.cpu_count() or 1) // max(1, min(pool.max_size, int(cluster_cpus()))))
+
+
+def _objects(values: list[Any]) -> dict[str, Any]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return {"result": column}
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of memory: {text}" if text else "out of memory"
+    return text
+
+
+def _ends_run(error: BaseException, run: RunFolder) -> bool:
+    """Whether the run's own folder failed: then no other volume can be written either."""
+    return isinstance(error, StorageError) and run.url in str(error)
+
+
+def _unwrap(error: BaseException) -> BaseException:
+    """Find the actor's own `CtrayError` in what Ray wraps around it."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, CtrayError):
+            return seen
+        inner = getattr(seen, "cause", None) or seen.__cause__
+        seen = inner if isinstance(inner, BaseException) else None
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return CtrayError(f"the pool failed: {lines[-1] if lines else type(error).__name__}")

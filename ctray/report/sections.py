@@ -1,0 +1,340 @@
+"""Parts of the page: head, sizes, training, scores, the table of volumes, a volume's section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ctray.geometry import AXES, Box
+from ctray.localization.scoring import OWN_METHOD
+from ctray.report.figures import VolumeView, axis_figure, svg_data_uri, training_figure
+from ctray.report.summary import RunSummary, Sizes, VolumeRow
+from ctray.report.text import (
+    NONE,
+    anchor,
+    box_ranges,
+    escape,
+    human_bytes,
+    number,
+    percent,
+    physical,
+    times,
+)
+from ctray.storage.run_folder import Receipt
+
+_SAID = {"pending": "not done yet"}
+
+
+def head_part(summary: RunSummary) -> str:
+    """Title, what came out in one sentence, and the key figures."""
+    cropped, whole = summary.sizes(cropped=True), summary.sizes()
+    counts = summary.counts
+    attention = counts.get("failed", 0) + counts.get("uncertain", 0)
+    figures = [
+        ("Volumes", f"{len(summary.rows):,}", ""),
+        ("Located", f"{counts.get('located', 0):,}", _others(counts)),
+        ("To look at", f"{attention:,}", "failed or uncertain"),
+        ("Before", human_bytes(cropped.before), "volumes with a crop"),
+        ("After", human_bytes(cropped.after), f"{human_bytes(cropped.stored)} on disk"),
+        ("Saved", percent(cropped.saved), f"{percent(whole.saved)} of the whole archive"),
+    ]
+    if not cropped.num_volumes:
+        figures = [*figures[:3], ("Before", human_bytes(whole.before), "nothing cropped yet")]
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{value}{f'<small>{small}</small>' if small else ''}</dd></div>"
+        for name, value, small in figures
+    )
+    where = f'<p class="where">{escape(summary.archive)}</p>' if summary.archive else ""
+    return (
+        f'<header><p class="kind">ctray report</p><h1>{escape(summary.title)}</h1>{where}'
+        f'<dl class="figures">{cells}</dl></header>'
+    )
+
+
+def notes_part(notes: Iterable[str]) -> str:
+    """What could not be read."""
+    return "".join(f'<p class="why failed">{escape(note)}</p>' for note in notes)
+
+
+def sizes_part(summary: RunSummary) -> str:
+    """Table of sizes, of what is cropped and what stays whole."""
+    groups = [
+        ("Cropped", summary.sizes(cropped=True)),
+        ("Left whole", summary.sizes(cropped=False)),
+        ("All", summary.sizes()),
+    ]
+    body = "".join(_size_row(name, sizes) for name, sizes in groups if sizes.num_volumes)
+    unknown = groups[-1][1].num_unknown
+    more = f" {unknown} of unknown size left out." if unknown else ""
+    names = ("", "Volumes", "Before", "After", "Saved", "Stored in crops")
+    return (
+        f"<h2>Sizes</h2>{_table(names, body, 'Sizes before and after', 'narrow')}"
+        '<p class="note">Before and after count the voxels of level 0 without compression. '
+        "Stored are the crops’ files: compressed, with their pyramids. Nothing is deleted from "
+        f"the archive.{more}</p>"
+    )
+
+
+def model_part(summary: RunSummary, links: Sequence[tuple[str, str]]) -> str:
+    """Training curve, versions and model, and links (address, name) to the tables."""
+    parts = ["<h2>Model and files</h2>"]
+    if summary.metrics:
+        last = summary.metrics[-1]
+        alt = (
+            f"Training curve: at step {last['step']:.0f} the loss is {last['loss']:.3f} and the "
+            f"accuracy {last['accuracy']:.2f}; guessing gives {summary.chance:.2f}."
+        )
+        uri = svg_data_uri(training_figure(summary.metrics, summary.chance))
+        parts.append(f'<img class="curve" src="{uri}" alt="{escape(alt)}">')
+        parts.append(f'<p class="note">{escape(alt)}</p>')
+    facts = "".join(
+        f"<dt>{escape(name)}</dt><dd>"
+        + (f"<code>{escape(value)}</code>" if "SHA" in name else escape(value))
+        + "</dd>"
+        for name, value in summary.facts
+    )
+    if links:
+        named = " · ".join(f'<a href="{escape(url)}">{escape(name)}</a>' for url, name in links)
+        facts += f"<dt>Files</dt><dd>{named}</dd>"
+    return "".join(parts) + f'<dl class="facts">{facts}</dl>'
+
+
+def scores_part(summary: RunSummary) -> str:
+    """Score table of our boxes and the baselines against the truth; nothing where not scored."""
+    if not summary.scores:
+        return ""
+    ours = [row for row in summary.scores if row.get("method") == OWN_METHOD]
+    others = [row for row in summary.scores if row.get("method") != OWN_METHOD]
+    others.sort(key=lambda row: _or_inf(row.get("mean_voxels")))
+    body = "".join(_score_row(row) for row in [*ours, *others])
+    names = ("Method", "Found", "Mean", "Median", "90%", "Worst", "IoU", "Sample lost", "Saved")
+    return (
+        f"<h2>Against the truth</h2>{_table(names, body, 'Scores against the truth')}"
+        '<p class="note">Mean, median, 90% and worst are over the volumes, of the mean absolute '
+        "error of the six box coordinates: in voxels of level 0, and below it relative to the "
+        "volume’s side; where a method found no box, those of the whole volume. Sample lost is the "
+        "part of the sample’s voxels outside the box, mean and worst. Methods marked “sees the truth” choose their threshold with the truth of these "
+        "very volumes in hand.</p>"
+    )
+
+
+def volumes_part(
+    rows: Sequence[VolumeRow], pictured: set[str], *, max_rows: int, table_url: str
+) -> str:
+    """Table of the volumes, those that need a look first."""
+    scored = any(row.error_voxels is not None for row in rows)
+    names = ["Volume", "Status", "Box", "Before", "After", "Saved", "Least certain face"]
+    names += ["Error"] if scored else []
+    body = "".join(_volume_row(row, row.volume_id in pictured, scored) for row in rows[:max_rows])
+    notes = []
+    if len(rows) > max_rows:
+        notes.append(
+            f"The table shows the first {max_rows:,} of {len(rows):,} volumes; all are in "
+            f'<a href="{escape(table_url)}">localizations.parquet</a>.'
+        )
+    if len(pictured) < len(rows):
+        notes.append(
+            f"{len(pictured):,} of {len(rows):,} volumes have pictures below: what failed or is "
+            "uncertain, the least certain ones, and a random sample of the others."
+        )
+    extra = "".join(f'<p class="note">{note}</p>' for note in notes)
+    return f"<h2>Volumes</h2>{_table(names, body, 'Volumes')}{extra}"
+
+
+def key_part(*, scored: bool) -> str:
+    """What the lines in the pictures mean."""
+    items = [
+        ("box of the sample", "#ff8a00", 2, ""),
+        ("crop, with margin", "#ff8a00", 1.2, "2 2"),
+        ("field of view", "#22b8e6", 1.4, "1 1.5"),
+        ("threshold", "#1f2933", 1.2, "4 3"),
+        ("background level", "#5f6b7a", 1.2, "1 2"),
+    ]
+    items[1:1] = [("truth", "#12b886", 1.4, "5 3")] if scored else []
+    lines = "".join(
+        f'<li><svg viewBox="0 0 28 12" aria-hidden="true"><line x1="0" x2="28" y1="6" y2="6" '
+        f'stroke="{color}" stroke-width="{width}" stroke-dasharray="{dash}"/></svg>{name}</li>'
+        for name, color, width, dash in items
+    )
+    return f'<ul class="key">{lines}</ul>'
+
+
+def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
+    """Section of one volume: sizes, facts, reason, and its pictures by axis."""
+    receipt = row.receipt
+    sizes = human_bytes(row.bytes_before)
+    if row.bytes_after is not None:
+        sizes += f" → <b>{human_bytes(row.bytes_after)}</b> ({percent(row.saved)} saved"
+        sizes += f"; {human_bytes(row.bytes_stored)} stored)"
+    lines = [" · ".join(part) for part in (_volume_facts(row), _origin_facts(receipt)) if part]
+    facts = "".join(f'<p class="line">{line}</p>' for line in lines)
+    reason = receipt.reason or ("no reason was given" if row.status == "failed" else "")
+    why = f'<p class="why {escape(row.status)}">{escape(reason)}</p>' if reason else ""
+    pictures = ""
+    if view is not None and (view.pictures or view.profiles):
+        figures = "".join(_axis_part(row, view, axis) for axis in range(3))
+        pictures = f'<div class="views">{figures}</div>'
+    elif row.status != "pending":
+        pictures = '<p class="note">No pictures were kept of this volume.</p>'
+    return (
+        f'<section class="volume" id="{escape(anchor(row.volume_id))}"><div class="head">'
+        f"<h3>{escape(row.volume_id)}</h3>{_status(row.status)}"
+        f'<span class="line sizes">{sizes}</span></div>{facts}{why}{pictures}</section>'
+    )
+
+
+def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
+    name = AXES[axis]
+    shown = "Projection, slice and certainty profile" if view.pictures else "Certainty profile"
+    box = view.box
+    place = f"; the box spans {box.start[axis]} to {box.stop[axis]}" if box else "; no box"
+    alt = f"{shown} of {row.volume_id} along {name}{place} of {view.shape[axis]} voxels."
+    uri = svg_data_uri(axis_figure(view, axis))
+    caption = []
+    stretch = view.stretches.get(name)
+    if stretch:
+        low, high = stretch["certainty"]
+        caption.append(
+            f"threshold {stretch['threshold']:.2f}, background {stretch['background']:.2f}"
+        )
+        caption.append(f"faces {name}0 {low:.2f}, {name}1 {high:.2f}")
+    elif view.profiles:
+        caption.append("no slice is certain enough")
+    return (
+        f'<figure><img src="{uri}" alt="{escape(alt)}">'
+        f"<figcaption>{' · '.join(caption)}</figcaption></figure>"
+    )
+
+
+def _volume_facts(row: VolumeRow) -> list[str]:
+    receipt, facts = row.receipt, []
+    if receipt.shape:
+        kind = f" {escape(receipt.dtype)}" if receipt.dtype else ""
+        facts.append(f"{times(receipt.shape)} voxels{kind}")
+    if receipt.voxel_size_um:
+        edges = dict.fromkeys(f"{um:.4g}" for um in receipt.voxel_size_um)
+        facts.append(f"{' × '.join(edges)} µm")
+    box = receipt.sample_box
+    if box is not None:
+        extent = times(box.shape)
+        if receipt.voxel_size_um:
+            extent += f", {physical(box.shape, receipt.voxel_size_um)}"
+        facts.append(f"<b>box {box_ranges(box)}</b> ({extent})")
+    if row.least_certain_face:
+        facts.append(f"certainty {number(receipt.confidence)} at {row.least_certain_face}")
+    if box is not None and row.error_voxels is not None:
+        facts.append(f"error {number(row.error_voxels)} voxels")
+    return facts
+
+
+def _origin_facts(receipt: Receipt) -> list[str]:
+    facts = [escape(receipt.source_url)]
+    if receipt.bytes_read:
+        facts.append(f"read {human_bytes(receipt.bytes_read)}")
+    if receipt.seconds:
+        facts.append(f"{receipt.seconds:.1f} s")
+    return facts
+
+
+def _volume_row(row: VolumeRow, has_section: bool, scored: bool) -> str:
+    name = escape(row.volume_id)
+    if has_section:
+        name = f'<a href="#{escape(anchor(row.volume_id))}">{name}</a>'
+    box = row.receipt.sample_box
+    if box is None and row.receipt.reason:
+        place = f'<td class="reason">{escape(row.receipt.reason)}</td>'
+    else:
+        place = f'<td class="box">{box_ranges(box) if box else NONE}</td>'
+    confidence = number(row.receipt.confidence)
+    if row.least_certain_face:
+        confidence += f" {row.least_certain_face}"
+    cells = [
+        human_bytes(row.bytes_before),
+        human_bytes(row.bytes_after),
+        percent(row.saved),
+        confidence,
+    ]
+    if scored:
+        cells.append(_both(row.error_voxels, row.error_of_volume))
+    numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+    return f'<tr><th scope="row" class="id">{name}</th><td>{_status(row.status)}</td>' + (
+        f"{place}{numbers}</tr>"
+    )
+
+
+def _score_row(row: Mapping[str, Any]) -> str:
+    method = str(row.get("method"))
+    own = method == OWN_METHOD
+    kind = "sees the truth" if "-best" in method else ""
+    found = row.get("num_located") or 0
+    total = found + (row.get("num_missing") or 0)
+    alarms = row.get("num_false_alarms")
+    cells = [
+        f"{found} of {total}" + (f"<small>{alarms} false alarms</small>" if alarms else ""),
+        _both(row.get("mean_voxels"), row.get("mean_of_volume")),
+        _both(row.get("median_voxels"), row.get("median_of_volume")),
+        _both(row.get("p90_voxels"), row.get("p90_of_volume")),
+        _both(row.get("worst_voxels"), row.get("worst_of_volume")),
+        number(row.get("mean_iou")),
+        percent(row.get("mean_sample_lost"), 1)
+        + _small(percent(row.get("worst_sample_lost"), 1), row.get("worst_sample_lost")),
+        percent(row.get("mean_storage_saved")),
+    ]
+    numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+    small = f"<small>{kind}</small>" if kind else ""
+    return (
+        f'<tr{" class=own" if own else ""}><th scope="row">{escape(method)}{small}</th>'
+        f"{numbers}</tr>"
+    )
+
+
+def _size_row(name: str, sizes: Sizes) -> str:
+    cells = [
+        f"{sizes.num_volumes:,}",
+        human_bytes(sizes.before),
+        human_bytes(sizes.after),
+        percent(sizes.saved),
+        human_bytes(sizes.stored) if sizes.stored else NONE,
+    ]
+    numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
+    return f'<tr><th scope="row">{name}</th>{numbers}</tr>'
+
+
+def _table(names: Sequence[str], body: str, label: str, width: str = "wide") -> str:
+    left = {"", "Volume", "Status", "Box", "Method"}
+    head = "".join(
+        f'<th scope="col"{"" if n in left else " class=n"}>{n}</th>' if n else "<td></td>"
+        for n in names
+    )
+    return (
+        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">'
+        f'<table class="{width}">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _both(voxels: float | None, relative: float | None) -> str:
+    return number(voxels) + _small(percent(relative, 1), relative)
+
+
+def _small(text: str, value: float | None) -> str:
+    """Second line of a cell, nothing where there is no value."""
+    return "" if value is None else f"<small>{text}</small>"
+
+
+def _status(status: str) -> str:
+    return f'<span class="status {escape(status)}">{escape(_SAID.get(status, status))}</span>'
+
+
+def _others(counts: Mapping[str, int]) -> str:
+    parts = [f"{n:,} {_SAID.get(s, s)}" for s, n in counts.items() if s != "located"]
+    return ", ".join(parts)
+
+
+def _or_inf(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def view_box(ranges: Sequence[Sequence[int]] | None) -> Box | None:
+    """Box of a receipt's ranges, None where there is none."""
+    return None if ranges is None else Box.from_ranges(ranges)
