@@ -41,7 +41,11 @@ class PreprocessConfig(_Section):
     container: Literal["auto", "off"] = "auto"
     """Find the container's inner wall, tilt included, and fill beyond it."""
     rings: Literal["auto", "off"] = "auto"
-    """Subtract what depends on the distance from the rotation axis alone: rings, cupping."""
+    """Subtract what is sharp and depends on the distance from the rotation axis alone."""
+    trend: Literal["auto", "off"] = "auto"
+    """Subtract the slow drift of grey values: cupping, uneven embedding medium."""
+    trend_degree: int = Field(default=4, ge=1, le=8)
+    """Degree of the polynomial that the drift is."""
 
 
 class EncoderConfig(_Section):

@@ -56,7 +56,7 @@ def estimate_background(
     rng
         Draws the noise.
     """
-    rim = _rim(inside)
+    rim = outer_rim(inside)
     level = _level_per_slice(volume, rim)
     blocks = _quiet_blocks(volume - level[:, None, None], inside, rim)
     spectrum = _spectrum(blocks)
@@ -65,7 +65,7 @@ def estimate_background(
     return Background(level=level, noise=noise.astype(np.float32))
 
 
-def _rim(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def outer_rim(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The outer fifth of the field of view, by distance from its centre, per slice."""
     area = np.maximum(inside.sum(axis=(1, 2)), 1)
     y, x = np.arange(inside.shape[1])[:, None], np.arange(inside.shape[2])[None, :]
@@ -106,7 +106,7 @@ def _quiet_blocks(
         split = cut.reshape(z, _BLOCK, y, _BLOCK, x, _BLOCK).transpose(0, 2, 4, 1, 3, 5)
         return split.reshape(-1, _BLOCK, _BLOCK, _BLOCK)
 
-    full = tiles(inside).all(axis=(1, 2, 3))
+    full: npt.NDArray[np.bool_] = np.asarray(tiles(inside).all(axis=(1, 2, 3)))
     near_rim = tiles(rim).mean(axis=(1, 2, 3)) > 0.3
     candidates = full & near_rim if (full & near_rim).sum() >= 8 else full
     if not candidates.any():

@@ -33,6 +33,8 @@ _SIDES = (0.03, 0.06, 0.1)
 # 0.4 and more, a clear one nearly 1.
 _MIN_SCORE = 0.3
 _MIN_INLIERS = 0.6
+# A centred wall rises above the ring artefacts' spread at least this often.
+_RING_SPREADS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +110,32 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylind
     score, wall = _refine(_best_line(slabs), slabs)
     if score < _MIN_SCORE or not _in_most_slabs(wall, slabs):
         return None
-    return _inner_edge(volume, _to_volume(wall, slabs.factor))
+    found = _to_volume(wall, slabs.factor)
+    if _is_ring_artefact(volume, found):
+        return None
+    return _inner_edge(volume, found)
+
+
+def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
+    """Whether a ring around the rotation axis stands out no more than the rings beside it.
+
+    Ring artefacts are as constant along z as a wall, but are centred on the middle of the slices
+    and come in numbers.
+    """
+    ends = wall.centers([0, volume.shape[0] - 1])
+    middle = [(n - 1) / 2 for n in volume.shape[1:]]
+    off = max(abs(c - m) for part, m in zip(ends, middle, strict=True) for c in part)
+    if off > 0.02 * max(volume.shape[1:]) + 0.5:
+        return False
+    profile = radial_profile(volume, wall, int(min(volume.shape[1:]) / 2) - 1)
+    known = np.isfinite(profile)
+    profile = np.interp(np.arange(len(profile)), np.flatnonzero(known), profile[known])
+    fine = profile - ndimage.gaussian_filter1d(profile, 3.0, mode="nearest")
+    at = round(wall.radius)
+    peak = float(fine[max(0, at - 2) : at + 3].max(initial=0.0))
+    elsewhere = np.delete(fine, np.s_[max(0, at - 6) : at + 7])[len(fine) // 8 :]
+    spread = 1.4826 * float(np.median(np.abs(elsewhere))) if elsewhere.size else 0.0
+    return peak < _RING_SPREADS * spread
 
 
 def _to_volume(small: Cylinder, factor: float) -> Cylinder:
@@ -275,19 +302,23 @@ def _refine(wall: Cylinder, slabs: _Slabs) -> tuple[float, Cylinder]:
         return score
 
     start = np.concatenate(wall.centers(ends))
-    result = optimize.minimize(
-        lambda p: -float(evaluate(p).max()),
+    # Steps of one and a half pixels around the start; the score has no useful gradient.
+    simplex = np.vstack([start, start + np.eye(4) * 1.5])
+
+    def loss(p: npt.NDArray[np.float64]) -> float:
+        return -float(evaluate(p).max())
+
+    best = optimize.fmin(
+        loss,
         start,
-        method="Nelder-Mead",
-        options={
-            "initial_simplex": np.vstack([start, start + np.eye(4) * 1.5]),
-            "maxfev": 120,
-            "xatol": 0.05,
-        },
+        xtol=0.05,
+        maxfun=120,
+        initial_simplex=simplex,
+        disp=False,
     )
-    score = evaluate(result.x)
+    score = evaluate(best)
     radius = int(score.argmax())
-    return float(score[radius]), dataclasses.replace(cylinder(result.x), radius=float(radius))
+    return float(score[radius]), dataclasses.replace(cylinder(best), radius=float(radius))
 
 
 def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.NDArray[np.float64]:

@@ -7,14 +7,17 @@ as straight edges, so whatever lies beyond them is replaced before the learning 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial import legendre
 from scipy import ndimage
 
 from ctray.config import PreprocessConfig
+from ctray.preprocess.background import outer_rim
 from ctray.preprocess.container import Cylinder, find_container, radial_profile
 
 FloatArray = npt.NDArray[np.float32]
@@ -151,6 +154,70 @@ def remove_rings(volume: FloatArray, circle: Cylinder) -> FloatArray:
     correction = np.interp(distance, np.arange(num_radii), fine, right=0.0)
     cleaned: FloatArray = (volume - correction[None]).astype(np.float32)
     return cleaned
+
+
+def remove_trend(volume: FloatArray, inside: BoolArray, degree: int = 4) -> FloatArray:
+    """Volume without the slow drift of grey values: cupping, uneven embedding medium.
+
+    A drift is the same in a slice and its twin, so the network could read the orientation of an
+    empty slice off it. The drift is a polynomial in z, y, x, fitted to what is no outlier of it,
+    in a few rounds, so that a sample brighter or darker than its medium leaves no halo.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x), finite inside.
+    inside
+        Field of view, bool, same shape; voxels outside are returned as they are.
+    degree
+        Total degree of the polynomial.
+    """
+    # So slow a drift is as well known on a coarse grid, where the noise is averaged out.
+    step = max(1, max(volume.shape) // 32)
+    grid = (slice(step // 2, None, step),) * 3
+    weight = ndimage.uniform_filter(inside.astype(np.float32), 2 * step + 1)[grid]
+    grey = ndimage.uniform_filter(np.where(inside, volume, 0), 2 * step + 1)[grid]
+    known = inside[grid] & (weight > 0.5)
+    terms = _polynomial_terms(degree)
+    if known.sum() < 8 * len(terms):
+        return volume
+    values = grey[known] / weight[known]
+    axes = [
+        np.arange(n)[g] / max(1, n - 1) * 2 - 1 for n, g in zip(volume.shape, grid, strict=True)
+    ]
+    basis = [legendre.legvander(axis, degree) for axis in axes]
+    columns = np.stack([_outer(basis, term)[known] for term in terms], axis=1)
+    # The rim of the field of view is mostly medium: what counts as an outlier is measured there,
+    # and the polynomial starts as a constant, so that it never bends towards a large sample.
+    rim = outer_rim(inside)[grid][known]
+    if not rim.any():
+        rim = np.ones(len(values), dtype=bool)
+    least = 1e-3 * float(np.ptp(values))
+    factors = np.zeros(len(terms))
+    factors[0] = np.median(values[rim])
+    for order in range(degree + 1):
+        rest = np.abs(values - columns @ factors)
+        trusted = rest <= max(2.5 * 1.4826 * float(np.median(rest[rim])), least)
+        used = np.array([sum(term) <= order for term in terms])
+        factors[:] = 0
+        factors[used], *_ = np.linalg.lstsq(columns[trusted][:, used], values[trusted], rcond=None)
+    factors[0] = 0  # the mean grey value stays
+    full = [legendre.legvander(np.linspace(-1, 1, n), degree) for n in volume.shape]
+    drift = sum(f * _outer(full, term) for f, term in zip(factors, terms, strict=True))
+    cleaned: FloatArray = np.where(inside, volume - drift, volume).astype(np.float32)
+    return cleaned
+
+
+def _polynomial_terms(degree: int) -> list[tuple[int, int, int]]:
+    """Exponents (z, y, x) up to a total degree, the constant first."""
+    terms = itertools.product(range(degree + 1), repeat=3)
+    return [(i, j, k) for i, j, k in terms if i + j + k <= degree]
+
+
+def _outer(basis: list[npt.NDArray[Any]], term: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    z, y, x = (b[:, n].astype(np.float32) for b, n in zip(basis, term, strict=True))
+    product: npt.NDArray[np.float32] = z[:, None, None] * y[:, None] * x
+    return product
 
 
 def _finite_median(volume: FloatArray) -> float:

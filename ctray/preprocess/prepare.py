@@ -14,7 +14,12 @@ from ctray.config import PreprocessConfig
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Triple
 from ctray.preprocess.background import estimate_background
-from ctray.preprocess.field_of_view import FieldOfView, find_field_of_view, remove_rings
+from ctray.preprocess.field_of_view import (
+    FieldOfView,
+    find_field_of_view,
+    remove_rings,
+    remove_trend,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -64,9 +69,8 @@ class Prepared:
             return plane
         rows = (np.arange(side) + 17 * shift) % self.noise.shape[1]
         cols = (np.arange(side) + 29 * shift) % self.noise.shape[2]
-        canvas: npt.NDArray[np.uint8] = self.noise[shift % self.noise.shape[0]][
-            np.ix_(rows, cols)
-        ].copy()
+        noise = self.noise[shift % self.noise.shape[0]]
+        canvas: npt.NDArray[np.uint8] = noise[np.ix_(rows, cols)].copy()
         height, width = plane.shape
         top, left = (side - height) // 2, (side - width) // 2
         canvas[top : top + height, left : left + width] = plane
@@ -146,6 +150,8 @@ def prepare(
     grey = np.where(np.isfinite(grey), grey, np.median(grey[inside])).astype(np.float32)
     if config.rings == "auto" and view.circle is not None:
         grey = remove_rings(grey, view.circle)
+    if config.trend == "auto":
+        grey = remove_trend(grey, inside, config.trend_degree)
     background = estimate_background(grey, inside, np.random.default_rng(seed))
     if not inside.all():
         grey = np.where(inside, grey, background.fill(grey.shape))

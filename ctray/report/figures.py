@@ -6,21 +6,14 @@ from a to b exactly, whatever level the picture comes from. One point is one CSS
 
 from __future__ import annotations
 
-import base64
-import io
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -28,37 +21,18 @@ from PIL import Image
 
 from ctray.geometry import AXES, Box
 from ctray.preprocess.field_of_view import FieldOfView
+from ctray.report.encoding import GREY, INK, drawing_style
 
 UintArray = npt.NDArray[np.uint8]
 
 BOX, TRUTH, VIEW = "#ff8a00", "#12b886", "#22b8e6"
-INK, GREY, RULE = "#1f2933", "#5f6b7a", "#cbd2d9"
 
 # Width of a column, its left and right margins, longest height of a picture, height of a profile.
 _WIDTH, _LEFT, _RIGHT, _MAX_HEIGHT, _PROFILE = 370.0, 40.0, 8.0, 400.0, 96.0
 _TITLE, _TICKS, _GAP = 20.0, 20.0, 8.0
 _MAX_PIXELS = 320
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": GREY,
-    "axes.linewidth": 0.8,
-    "axes.labelsize": 10,
-    "axes.labelpad": 2,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": GREY,
-    "ytick.labelcolor": GREY,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.major.pad": 2,
-    "ytick.major.pad": 2,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ctray",
-}
-_FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica Neue, Arial, sans-serif"
+# Grey value below which a picture's middle counts as dark, and what lifts it.
+_DARK, _GAMMA = 64, 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +90,7 @@ def axis_figure(view: VolumeView, axis: int) -> Figure:
     profile = [_PROFILE] if view.profiles else []
     rows = [tallest] * len(panels) + profile
     height = sum(r + _TITLE + _TICKS for r in rows) + _GAP * max(0, len(rows) - 1)
-    with _style():
+    with drawing_style():
         figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
         top = height
         for panel in panels:
@@ -142,7 +116,7 @@ def overview_figure(view: VolumeView) -> Figure:
     scale = _scale(view)
     tallest = scale * max(view.shape[a] * view.spacing[a] for a in (0, 1))
     size = (3 * _WIDTH + _RIGHT, tallest + _PROFILE + 2 * (_TITLE + _TICKS) + _GAP)
-    with _style():
+    with drawing_style():
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), dpi=72, facecolor="white")
         for axis, name in enumerate(AXES):
             left, top = axis * _WIDTH + _LEFT, size[1]
@@ -159,35 +133,26 @@ def overview_figure(view: VolumeView) -> Figure:
     return figure
 
 
-def training_figure(metrics: Sequence[dict[str, float]], chance: float) -> Figure:
-    """Loss and accuracy over the steps, side by side, with the accuracy of guessing."""
+def training_figure(metrics: Sequence[dict[str, float]], name: str, chance: float) -> Figure:
+    """Loss or accuracy over the steps; beside accuracy, that of guessing."""
     steps = [row["step"] for row in metrics]
-    width, height = 740.0, 190.0
-    with _style():
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        for column, name in enumerate(("loss", "accuracy")):
-            left = column * width / 2 + _LEFT
-            _title(figure, name.capitalize(), left, height)
-            rect = (left, _TICKS, width / 2 - _LEFT - 16, height - _TITLE - _TICKS)
-            axes = figure.add_axes(_relative(rect, (width, height)))
-            axes.plot(steps, [row[name] for row in metrics], color=INK, linewidth=1.4)
-            _calm(axes)
-            axes.set_xlim(0, max(steps))
-            _name_axis(axes.xaxis, "step", int(max(steps)))
-            axes.yaxis.set_major_locator(MaxNLocator(5))
-            axes.set_ylim(bottom=0)
-            if name == "accuracy":
-                axes.set_ylim(0, 1)
-                axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
-                axes.annotate(
-                    f"chance {chance:.2f}",
-                    (1, chance),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(-2, 3),
-                    textcoords="offset points",
-                    ha="right",
-                    color=GREY,
-                )
+    height = 180.0
+    with drawing_style():
+        figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
+        _title(figure, name.capitalize(), _LEFT, height)
+        rect = (_LEFT, _TICKS, _WIDTH - _LEFT - 2 * _RIGHT, height - _TITLE - _TICKS)
+        axes = figure.add_axes(_relative(rect, (_WIDTH, height)))
+        axes.plot(steps, [row[name] for row in metrics], color=INK, linewidth=1.4)
+        _calm(axes)
+        axes.set_xlim(0, max(steps))
+        _name_axis(axes.xaxis, "step", int(max(steps)))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_ylim(bottom=0)
+        if name == "accuracy":
+            axes.set_ylim(0, 1)
+            axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+            place = (float(max(steps)), chance + 0.02)
+            axes.text(*place, f"chance {chance:.2f}", color=GREY, ha="right")
     return figure
 
 
@@ -246,39 +211,6 @@ def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
     _calm(axes)
     axes.set_yticks([0, 0.5, 1])
     _name_axis(axes.xaxis, name, view.shape[axis])
-
-
-def svg_data_uri(figure: Figure) -> str:
-    """Picture as a data URI of an SVG: text in the reader's font, voxels as small grey PNGs."""
-    buffer = io.BytesIO()
-    with _style():
-        figure.set_canvas(FigureCanvasSVG(figure))
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = _compact(buffer.getvalue().decode())
-    # The few characters that end an attribute, a fragment or an escape; base64 would cost a third.
-    for character, escape in (("%", "%25"), ("#", "%23"), ("&", "%26"), ("<", "%3C"), (">", "%3E")):
-        svg = svg.replace(character, escape)
-    return f"data:image/svg+xml,{svg}"
-
-
-def png_bytes(figure: Figure, scale: float = 1.0) -> bytes:
-    """Picture as PNG with a palette, `scale` pixels per point."""
-    canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(72 * scale)
-    with _style():
-        canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
-    image = Image.fromarray(pixels[..., :3])
-    buffer = io.BytesIO()
-    image.quantize(255, dither=Image.Dither.NONE).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):
-        yield
 
 
 def _scale(view: VolumeView) -> float:
@@ -353,12 +285,17 @@ def _stretched(picture: UintArray, view: VolumeView, axis: int) -> UintArray:
     A container is brighter than the sample, and in projections everything is bright.
     """
     inside = _inside(picture.shape, view, axis)
-    values = picture[inside] if inside.any() else picture
-    low, high = np.percentile(values, (0.5, 99.8))
+    if not inside.any():
+        inside = np.ones(picture.shape, dtype=bool)
+    low, high = np.percentile(picture[inside], (0.5, 99.8))
     # More would show nothing but noise.
     gain = min(2.0, 255 / max(1.0, high - low))
-    spread = 255 + (picture.astype(np.float32) - high) * gain
-    stretched: UintArray = np.clip(spread, 0, 255).astype(np.uint8)
+    spread = 127.5 + (picture.astype(np.float32) - (low + high) / 2) * gain
+    spread = np.clip(spread, 0, 255)
+    if np.median(spread[inside]) < _DARK:
+        # Bone or metal takes the bright end; whether the box cuts soft parts must be seen too.
+        spread = 255 * (spread / 255) ** _GAMMA
+    stretched: UintArray = spread.astype(np.uint8)
     return stretched
 
 
@@ -390,29 +327,3 @@ def _reduced(picture: UintArray) -> UintArray:
         picture = np.asarray(image)
     coarse: UintArray = (picture & 0xFC) + (picture >> 6)
     return coarse
-
-
-def _compact(svg: str) -> str:
-    """SVG without what no reader sees, in single quotes."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _grey_png, svg)
-    # Voxels are shown smooth: the pictures are overviews, and squares would draw the eye.
-    svg = svg.replace(' style="image-rendering:crisp-edges;image-rendering:pixelated"', "")
-    svg = re.sub(r"font-family: [^;\"]*'DejaVu Sans'[^;\"]*;? ?", "", svg)
-    svg = re.sub(r"font: (\d+)px 'DejaVu Sans'[^;\"]*", r"font-size: \1px", svg)
-    svg = svg.replace("*{", f"text{{font-family: {_FONTS}}} *{{", 1)
-    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
-    # Ids that nothing refers to.
-    svg = re.sub(
-        r' id="(figure|axes|patch|line2d|text|xtick|ytick|matplotlib|image)[^"]*"', "", svg
-    )
-    svg = re.sub(r"(\.\d{3})\d+", r"\1", svg)
-    svg = re.sub(r"\s+", " ", re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL))
-    return svg.replace("> <", "><").replace('"', "'")
-
-
-def _grey_png(match: re.Match[str]) -> str:
-    image = Image.open(io.BytesIO(base64.b64decode(match.group(1)))).convert("L")
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

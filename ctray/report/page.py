@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ctray.errors import NotFoundError
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.report import sections
-from ctray.report.figures import VolumeView, overview_figure, png_bytes
+from ctray.report.encoding import png_bytes
+from ctray.report.figures import VolumeView, overview_figure
 from ctray.report.style import CSS
 from ctray.report.summary import RunSummary, VolumeRow, choose_pictured, summarize_run
 from ctray.report.text import escape

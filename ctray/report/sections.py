@@ -7,7 +7,8 @@ from typing import Any
 
 from ctray.geometry import AXES, Box
 from ctray.localization.scoring import OWN_METHOD
-from ctray.report.figures import VolumeView, axis_figure, svg_data_uri, training_figure
+from ctray.report.encoding import svg_data_uri
+from ctray.report.figures import VolumeView, axis_figure, training_figure
 from ctray.report.summary import RunSummary, Sizes, VolumeRow
 from ctray.report.text import (
     NONE,
@@ -80,13 +81,16 @@ def model_part(summary: RunSummary, links: Sequence[tuple[str, str]]) -> str:
     parts = ["<h2>Model and files</h2>"]
     if summary.metrics:
         last = summary.metrics[-1]
-        alt = (
-            f"Training curve: at step {last['step']:.0f} the loss is {last['loss']:.3f} and the "
-            f"accuracy {last['accuracy']:.2f}; guessing gives {summary.chance:.2f}."
+        said = (
+            f"At step {last['step']:,.0f} the loss is {last['loss']:.3f} and the accuracy "
+            f"{last['accuracy']:.2f}; guessing gives {summary.chance:.2f}."
         )
-        uri = svg_data_uri(training_figure(summary.metrics, summary.chance))
-        parts.append(f'<img class="curve" src="{uri}" alt="{escape(alt)}">')
-        parts.append(f'<p class="note">{escape(alt)}</p>')
+        curves = "".join(
+            f'<img src="{svg_data_uri(training_figure(summary.metrics, name, summary.chance))}" '
+            f'alt="{escape(f"{name.capitalize()} over the training steps. {said}")}">'
+            for name in ("loss", "accuracy")
+        )
+        parts.append(f'<div class="curves">{curves}</div><p class="note">{escape(said)}</p>')
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd>"
         + (f"<code>{escape(value)}</code>" if "SHA" in name else escape(value))
@@ -96,7 +100,8 @@ def model_part(summary: RunSummary, links: Sequence[tuple[str, str]]) -> str:
     if links:
         named = " · ".join(f'<a href="{escape(url)}">{escape(name)}</a>' for url, name in links)
         facts += f"<dt>Files</dt><dd>{named}</dd>"
-    return "".join(parts) + f'<dl class="facts">{facts}</dl>'
+    parts += [f'<dl class="facts">{facts}</dl>'] if facts else []
+    return "".join(parts) if len(parts) > 1 else ""
 
 
 def scores_part(summary: RunSummary) -> str:
@@ -112,9 +117,9 @@ def scores_part(summary: RunSummary) -> str:
         f"<h2>Against the truth</h2>{_table(names, body, 'Scores against the truth')}"
         '<p class="note">Mean, median, 90% and worst are over the volumes, of the mean absolute '
         "error of the six box coordinates: in voxels of level 0, and below it relative to the "
-        "volume’s side; where a method found no box, those of the whole volume. Sample lost is the "
-        "part of the sample’s voxels outside the box, mean and worst. Methods marked “sees the truth” choose their threshold with the truth of these "
-        "very volumes in hand.</p>"
+        "volume’s side; where a method found no box, those of the whole volume. Sample lost is "
+        "the part of the sample’s voxels outside the box, mean and worst. Methods marked “sees "
+        "the truth” choose their threshold with the truth of these very volumes in hand.</p>"
     )
 
 
@@ -194,10 +199,9 @@ def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
     stretch = view.stretches.get(name)
     if stretch:
         low, high = stretch["certainty"]
-        caption.append(
-            f"threshold {stretch['threshold']:.2f}, background {stretch['background']:.2f}"
-        )
-        caption.append(f"faces {name}0 {low:.2f}, {name}1 {high:.2f}")
+        caption += [f"threshold {stretch['threshold']:.2f}"]
+        caption += [f"background {stretch['background']:.2f}"]
+        caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
     elif view.profiles:
         caption.append("no slice is certain enough")
     return (

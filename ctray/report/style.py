@@ -54,7 +54,9 @@ tr.own small { font-weight: 400; }
   font-size: 14px; }
 .facts dt { color: var(--grey); }
 .facts dd { overflow-wrap: anywhere; }
-.curve { display: block; width: 100%; max-width: 760px; height: auto; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 370px));
+  gap: 8px 24px; }
+.curves img { display: block; width: 100%; height: auto; }
 .key { display: flex; flex-wrap: wrap; gap: 6px 24px; margin: 0 0 8px; padding: 0; list-style: none;
   color: var(--grey); font-size: 13px; }
 .key svg { width: 28px; height: 12px; margin-right: 8px; vertical-align: -1px; }

@@ -1,0 +1,213 @@
+"""Commands about volumes: import, catalog, phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+
+from ctray.cli.options import NumbersType, print_json, say, shared_options, size_of
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@click.command(name="import")
+@click.argument("src")
+@click.argument("dst")
+@click.option("--dataset", metavar="PATH", help="Dataset inside an HDF5 file.")
+@click.option(
+    "--voxel-size", type=NumbersType(float), help="Voxel size in µm: one value, or z,y,x."
+)
+@click.option(
+    "--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True
+)
+@shared_options()
+def import_(
+    src: str,
+    dst: str,
+    dataset: str | None,
+    voxel_size: tuple[float, ...] | None,
+    ome_version: str,
+    as_json: bool,
+) -> None:
+    """Copy the volume SRC (TIFF, folder of TIFFs, HDF5, Zarr) to an OME-Zarr at DST."""
+    from ctray.cli.progress import reporter
+    from ctray.geometry import VoxelSize
+    from ctray.storage.importing import import_volume
+
+    with reporter() as progress:
+        result = import_volume(
+            src,
+            dst,
+            dataset=dataset,
+            voxel_size=VoxelSize.of(voxel_size) if voxel_size else None,
+            ome_version=ome_version,
+            progress=lambda done, total: progress.update("import", done, total),
+        )
+    for note in result.notes:
+        say(f"note: {note}")
+    if as_json:
+        document = asdict(result) | {
+            "voxel_size_um": result.voxel_size.um if result.voxel_size else None
+        }
+        del document["voxel_size"]
+        print_json(document)
+        return
+    size = result.voxel_size
+    known = f"voxels of {' × '.join(f'{um:g}' for um in size.um)} µm" if size else "no voxel size"
+    if size is None:
+        say("note: the source tells no voxel size; give it with --voxel-size")
+    shape = " × ".join(str(n) for n in result.shape)
+    click.echo(f"{result.url}: {shape} {result.dtype}, {known}, {result.seconds:.1f} s")
+
+
+@click.command()
+@click.argument("archive")
+@click.option("--out", metavar="FILE", help="Write the catalog, as catalog.parquet.")
+@click.option(
+    "--include", multiple=True, metavar="GLOB", help="Take only what matches; may be repeated."
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Skip what matches, instead of what is named like a mask or label; may be repeated.",
+)
+@click.option("--no-exclude", is_flag=True, help="Skip nothing.")
+@click.option("--dataset", metavar="PATH", help="Dataset inside HDF5 files.")
+@shared_options()
+def catalog(
+    archive: str,
+    out: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    no_exclude: bool,
+    dataset: str | None,
+    as_json: bool,
+) -> None:
+    """List the volumes of ARCHIVE: any mix of TIFF, HDF5 and Zarr below a folder."""
+    from ctray.cli.progress import reporter
+    from ctray.cli.tables import catalog_lines, catalog_table, print_table
+    from ctray.storage.catalog import DEFAULT_EXCLUDE, build_catalog, write_catalog
+
+    if exclude and no_exclude:
+        raise click.UsageError("give --exclude or --no-exclude, not both")
+    with reporter() as progress:
+        found = build_catalog(
+            archive,
+            include=include,
+            exclude=() if no_exclude else exclude or DEFAULT_EXCLUDE,
+            dataset=dataset,
+            progress=lambda done, total: progress.update("catalog", done, total),
+        )
+    if out is not None:
+        write_catalog(found, out)
+    if as_json:
+        volumes = [
+            asdict(e) | {"voxel_size": e.voxel_size.um if e.voxel_size else None} for e in found
+        ]
+        excluded, without = list(found.excluded), list(found.without_volume)
+        print_json({"volumes": volumes, "excluded": excluded, "without_volume": without})
+        return
+    print_table(catalog_table(found))
+    for line in catalog_lines(found):
+        say(line)
+
+
+def scene_options(function: Command) -> Command:
+    """One option per field of `SceneSpec` and per further field of `PhantomSpec`."""
+    switch = [
+        ("--reconstruction-circle/--no-reconstruction-circle", "Nothing but 0 outside of it."),
+        ("--touches-border/--no-touches-border", "The sample leaves the volume across z."),
+        ("--empty/--no-empty", "No sample at all."),
+        ("--random-turn/--no-random-turn", "Fish: turned about z by a random angle."),
+        ("--head-first/--head-last", "Fish: head at low z."),
+    ]
+    number = [
+        ("--medium-contrast", float, "Sample minus medium in mean grey value; 0: equal."),
+        ("--noise", float, "Photon noise, in contrast units."),
+        ("--rings", float, "Ring artefacts, in contrast units."),
+        ("--cupping", float, "How much darker the middle is than the rim."),
+        ("--distractors", int, "Bubbles and grains in the medium."),
+        ("--streaks", float, "Metal-like streaks, in contrast units."),
+        ("--span", float, "Fish: part of z from head to tail."),
+        ("--tilt-degrees", float, "Fish: largest angle against z."),
+        ("--instances", int, "Multi: number of specimens."),
+    ]
+    command: Any = function
+    for flag, text in reversed(switch):
+        command = click.option(flag, default=None, help=text)(command)
+    command = click.option("--dtype", type=click.Choice(["uint8", "uint16"]))(command)
+    command = click.option(
+        "--fill", type=(float, float), metavar="LOW HIGH", help="Part of the volume in the box."
+    )(command)
+    for flag, kind, text in reversed(number):
+        command = click.option(flag, type=kind, help=text)(command)
+    return click.option(  # type: ignore[no-any-return]
+        "--container",
+        type=click.Choice(["none", "centred", "offset", "tilted"]),
+        help="Tube brighter than the sample.",
+    )(command)
+
+
+@click.command()
+@click.argument("dst")
+@click.option("--count", type=int, default=1, show_default=True, help="Number of volumes.")
+@click.option(
+    "--size", type=NumbersType(int), default="64", show_default=True, help="Voxels: side or z,y,x."
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["embryo", "fish", "multi"]),
+    default="embryo",
+    show_default=True,
+)
+@click.option(
+    "--difficulty",
+    type=click.Choice(["easy", "paper", "hard"]),
+    default="easy",
+    show_default=True,
+    help="Scene that the options below change.",
+)
+@scene_options
+@shared_options()
+def phantom(
+    dst: str,
+    count: int,
+    size: tuple[int, ...],
+    seed: int,
+    kind: Any,
+    difficulty: Any,
+    as_json: bool,
+    **scene: Any,
+) -> None:
+    """Write synthetic specimens to the archive DST, and their exact truth to DST/truth."""
+    from ctray.cli.progress import reporter
+    from ctray.storage.phantoms import PhantomRecord, write_phantoms
+
+    with reporter() as progress:
+        made: list[PhantomRecord] = []
+
+        def show(record: PhantomRecord) -> None:
+            made.append(record)
+            progress.update("phantoms", len(made), count, record.volume_id)
+
+        records = write_phantoms(
+            dst,
+            count=count,
+            size=size_of(size),
+            seed=seed,
+            kind=kind,
+            difficulty=difficulty,
+            progress=show,
+            **{name: value for name, value in scene.items() if value is not None},
+        )
+    if as_json:
+        volumes = [asdict(r) | {"box": r.box.ranges if r.box else None} for r in records]
+        print_json({"volumes": volumes})
+        return
+    known = sum(r.skipped for r in records)
+    click.echo(f"{len(records)} phantoms in {dst}{f', {known} of them already there' * bool(known)}")

@@ -1,0 +1,213 @@
+"""Commands that make a run: all of it, or one stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctray.cli.options import config_options, print_json, run_argument, say, shared_options
+from ctray.errors import NotFoundError, PartialFailureError
+
+if TYPE_CHECKING:
+    from ctray.config import RunConfig
+    from ctray.storage.run_folder import Receipt, RunFolder
+
+_out = click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
+
+
+@click.command()
+@click.argument("archive")
+@_out
+@config_options
+@shared_options()
+def run(
+    archive: str, out: str, config: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
+
+    The archive stays as it is. The same command takes up again what was interrupted.
+    """
+    from ctray.cli.progress import reporter
+    from ctray.config import load_config
+
+    settings = load_config(config, overrides)
+    with reporter() as progress:
+        folder, receipts = make_run(archive, out, settings, progress)
+        progress.note("writing the report")
+        facts = run_facts(folder, receipts, report=True)
+    finish(facts, receipts, as_json)
+
+
+@click.command()
+@click.argument("archive")
+@_out
+@config_options
+@shared_options()
+def pretrain(
+    archive: str, out: str, config: str | None, overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Find the volumes of ARCHIVE, import what needs it, and train the encoder."""
+    from ctray.cli.checks import check_output
+    from ctray.cli.progress import reporter
+    from ctray.config import load_config
+
+    settings = load_config(config, overrides)
+    check_output(archive, out)
+    with reporter() as progress:
+        progress.note("looking for volumes")
+        from ctray.engine.archive import catalog_stage, open_run, pretrain_stage
+        from ctray.engine.session import ray_session
+
+        folder = open_run(archive, out, settings)
+        catalog = catalog_stage(folder, archive, settings, progress)
+        with ray_session(settings.ray):
+            pretrain_stage(folder, settings, catalog.ok, progress)
+    receipts = folder.receipts()
+    if as_json:
+        print_json({"run": folder.url, "checkpoint": folder.checkpoint, **_failures(receipts)})
+    else:
+        click.echo(f"checkpoint {folder.checkpoint}")
+        click.echo(f"next: ctray localize {out}")
+    _end(receipts)
+
+
+@click.command()
+@run_argument
+@click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
+@shared_options()
+def localize(run_url: str, no_crop: bool, as_json: bool) -> None:
+    """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
+    _localize(run_url, as_json, crop=not no_crop, only_located=False)
+
+
+@click.command()
+@run_argument
+@shared_options()
+def crop(run_url: str, as_json: bool) -> None:
+    """Write the crops of RUN that are missing."""
+    _localize(run_url, as_json, crop=True, only_located=True)
+
+
+@click.command()
+@run_argument
+@shared_options()
+def report(run_url: str, as_json: bool) -> None:
+    """Write the report page of RUN, finished or not."""
+    from ctray.report import write_report
+    from ctray.storage import store
+    from ctray.storage.run_folder import RunFolder
+
+    folder = RunFolder(url=store.normalize(run_url))
+    url = write_report(folder)
+    if as_json:
+        print_json({"run": folder.url, "report": url})
+    else:
+        click.echo(url)
+
+
+def make_run(
+    archive: str, out: str, settings: RunConfig, progress: Any
+) -> tuple[RunFolder, list[Receipt]]:
+    """Check the output and do everything but the report; failed volumes are named on an error."""
+    from ctray.cli.checks import check_output
+
+    check_output(archive, out)
+    progress.note("looking for volumes")
+    from ctray.engine.archive import run_archive
+
+    return run_archive(archive, out, settings, progress)
+
+
+def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -> dict[str, Any]:
+    """Counts, sizes and places of a run, for the summary; writes the report if asked for it."""
+    from ctray.report import write_report
+    from ctray.report.summary import summarize_run
+    from ctray.storage import store
+
+    sizes = summarize_run(folder).sizes()
+    cropped = any(r.crop_url for r in receipts)
+    return {
+        "run": folder.url,
+        "counts": _counts(receipts),
+        "bytes_before": sizes.before,
+        "bytes_after": sizes.after if cropped else None,
+        "saved": sizes.saved if cropped else None,
+        "boxes": folder.localizations if store.exists(folder.localizations) else None,
+        "crops": folder.at("crops") if cropped else None,
+        "report": write_report(folder) if report else None,
+        **_failures(receipts),
+    }
+
+
+def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) -> None:
+    """Print the summary; exit with 3 if volumes failed."""
+    from ctray.cli.tables import run_lines
+
+    if as_json:
+        print_json(facts)
+    else:
+        for line in run_lines(facts):
+            click.echo(line)
+    _end(receipts)
+
+
+def _localize(run_url: str, as_json: bool, *, crop: bool, only_located: bool) -> None:
+    from ctray.cli.progress import reporter
+
+    with reporter() as progress:
+        progress.note("starting")
+        from ctray.engine.archive import localize_stage, resume_run
+        from ctray.engine.session import ray_session
+        from ctray.storage.catalog import read_catalog
+
+        folder, settings, archive = resume_run(run_url)
+        _check_trained(folder, settings, archive, run_url)
+        entries = read_catalog(folder.catalog)
+        if only_located:
+            entries = [e for e in entries if folder.read_receipt(e.volume_id) is not None]
+        with ray_session(settings.ray):
+            receipts = localize_stage(folder, settings, entries, crop=crop, on_event=progress)
+    finish(run_facts(folder, receipts, report=False), receipts, as_json)
+
+
+def _check_trained(folder: RunFolder, settings: RunConfig, archive: str, run_url: str) -> None:
+    """Refuse half-trained weights: receipts that come of them would stand for good."""
+    from ctray.pretext.checkpoint import checkpoint_step
+
+    step = checkpoint_step(folder.checkpoint) or 0
+    if step < settings.train.steps:
+        raise NotFoundError(
+            f"{run_url} is trained for {step} of {settings.train.steps} steps; first run "
+            f"ctray pretrain {archive} --out {run_url}, with the options that it was begun with"
+        )
+
+
+def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
+    found = [r.status for r in receipts]
+    return {s: found.count(s) for s in ("located", "empty", "uncertain", "failed") if s in found}
+
+
+def _failures(receipts: Sequence[Receipt]) -> dict[str, Any]:
+    failed = [r for r in receipts if r.status == "failed"]
+    return {
+        "failed": [
+            {"volume_id": r.volume_id, "source_url": r.source_url, "reason": r.reason}
+            for r in failed
+        ]
+    }
+
+
+def _end(receipts: Sequence[Receipt]) -> None:
+    """Name the volumes that failed, one line each, and exit with 3 if there are any."""
+    failed = [r for r in receipts if r.status == "failed"]
+    for receipt in failed:
+        say(f"failed {receipt.volume_id}: {receipt.reason}")
+    if failed:
+        say(
+            f"{len(failed)} of {len(receipts)} volumes failed; mend them and delete their "
+            "receipts to try again"
+        )
+        sys.exit(PartialFailureError.exit_code)

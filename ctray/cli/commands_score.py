@@ -1,0 +1,118 @@
+"""Commands that measure: evaluate, and the demonstration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctray.cli.commands_run import finish, make_run, run_facts
+from ctray.cli.options import NumbersType, print_json, run_argument, say, shared_options, size_of
+
+if TYPE_CHECKING:
+    from ctray.localization.evaluate import Evaluation
+    from ctray.storage.run_folder import RunFolder
+
+
+@click.command()
+@run_argument
+@click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
+@click.option("--no-baselines", is_flag=True, help="Score our boxes only.")
+@shared_options()
+def evaluate(run_url: str, truth: str, no_baselines: bool, as_json: bool) -> None:
+    """Score the boxes of RUN, and of classical methods, against TRUTH.
+
+    Writes scores.json and scores.parquet into RUN.
+    """
+    from ctray.cli.progress import reporter
+    from ctray.storage import store
+    from ctray.storage.run_folder import RunFolder
+
+    folder = RunFolder(url=store.normalize(run_url))
+    with reporter() as progress:
+        scores = _evaluate(folder, truth, progress, baselines=not no_baselines)
+    if as_json:
+        print_json(scores.to_json())
+        return
+    _print_scores(scores)
+    say(f"written: {folder.at('scores.json')}, {folder.at('scores.parquet')}")
+
+
+@click.command()
+@click.option(
+    "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Where all of it goes."
+)
+@click.option("--count", type=int, help="Number of phantoms.")
+@click.option("--size", type=NumbersType(int), help="Their side in voxels, or z,y,x.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change one setting of the demonstration; may be repeated.",
+)
+@shared_options()
+def demo(
+    out: str,
+    count: int | None,
+    size: tuple[int, ...] | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make phantoms, run everything on them, and score the boxes against the truth."""
+    from ctray.cli.progress import reporter
+    from ctray.engine.demo import DEMO_ARCHIVE, demo_config
+    from ctray.storage import store
+    from ctray.storage.phantoms import write_phantoms
+
+    settings = demo_config(overrides)
+    archive, run_url = store.join(out, "archive"), store.join(out, "run")
+    total = count or DEMO_ARCHIVE.count
+    with reporter() as progress:
+        names: list[str] = []
+
+        def made(record: Any) -> None:
+            names.append(record.volume_id)
+            progress.update("phantoms", len(names), total, record.volume_id)
+
+        write_phantoms(
+            archive,
+            count=total,
+            size=size_of(size) if size else DEMO_ARCHIVE.size,
+            seed=DEMO_ARCHIVE.seed,
+            kind=DEMO_ARCHIVE.kind,
+            difficulty=DEMO_ARCHIVE.difficulty,
+            progress=made,
+        )
+        folder, receipts = make_run(archive, run_url, settings, progress)
+        scores = _evaluate(folder, archive, progress, baselines=True)
+        # After the scores, which the page shows.
+        facts = run_facts(folder, receipts, report=True)
+    picture = folder.at("report", "located.png")
+    facts["picture"] = picture if store.exists(picture) else None
+    if as_json:
+        facts["scores"] = scores.to_json()["summary"]
+    else:
+        _print_scores(scores)
+    finish(facts, receipts, as_json)
+
+
+def _evaluate(folder: RunFolder, truth: str, progress: Any, *, baselines: bool) -> Evaluation:
+    from ctray.localization.evaluate import evaluate_run, write_evaluation
+
+    scores = evaluate_run(
+        folder,
+        truth,
+        baselines=baselines,
+        progress=lambda done, total: progress.update("baselines", done, total),
+    )
+    write_evaluation(scores, folder)
+    return scores
+
+
+def _print_scores(scores: Evaluation) -> None:
+    from ctray.cli.tables import print_table, score_lines, score_table
+
+    print_table(score_table(scores))
+    for line in score_lines(scores):
+        click.echo(line)

@@ -1,0 +1,128 @@
+"""What all commands share: options, value types, and errors as one line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from ctray.errors import CtrayError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+
+
+def say(line: str) -> None:
+    """One line for people: on stderr, so that stdout holds the result alone."""
+    click.echo(line, err=True)
+
+
+def print_json(document: Any) -> None:
+    """Write the one JSON document of a command on stdout."""
+    click.echo(json.dumps(document, indent=2))
+
+
+def one_line(error: BaseException) -> str:
+    """Message of an error, without line breaks."""
+    return " ".join(str(error).split())
+
+
+@contextmanager
+def errors_as_lines(debug: bool) -> Iterator[None]:
+    """Turn what the block raises into one line on stderr and an exit code.
+
+    `debug` shows the traceback above the line.
+    """
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        sys.exit(INTERRUPTED)
+    except CtrayError as error:
+        if debug:
+            traceback.print_exc()
+        say(f"error: {one_line(error)}")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        hint = "" if debug else "; --debug shows where"
+        say(f"error: unexpected {type(error).__name__}: {one_line(error)}{hint}")
+        sys.exit(1)
+
+
+def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
+    """Options that every command has, and its errors as lines.
+
+    Parameters
+    ----------
+    machine
+        Whether the command takes ``--json``.
+    """
+
+    def decorate(function: Command) -> Command:
+        @functools.wraps(function)
+        def guarded(*args: Any, debug: bool, **kwargs: Any) -> Any:
+            with errors_as_lines(debug):
+                return function(*args, **kwargs)
+
+        command: Any = click.option("--debug", is_flag=True, help="Show tracebacks.")(guarded)
+        if machine:
+            command = click.option(
+                "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+            )(command)
+        return command  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def config_options(function: Command) -> Command:
+    """Options ``--config`` and ``--set`` of everything that a configuration steers."""
+    chosen = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change one setting, for example --set train.steps=3000; may be repeated.",
+    )(function)
+    return click.option("--config", metavar="FILE", help="YAML file with settings.")(chosen)
+
+
+def run_argument(function: Command) -> Command:
+    """Argument RUN: the folder of a run that was begun."""
+    return click.argument("run_url", metavar="RUN")(function)
+
+
+class NumbersType(click.ParamType):
+    """One number, or three in the order z, y, x, separated by commas."""
+
+    name = "Z,Y,X"
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self._number = number
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Tuple of one or three numbers; a usage error otherwise."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(self._number(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3) or min(numbers) <= 0:
+            kind = "whole numbers" if self._number is int else "numbers"
+            self.fail(f"{value!r} must be one or three {kind} above 0 (z,y,x)", param, ctx)
+        return numbers
+
+
+def size_of(numbers: Sequence[int]) -> Any:
+    """Size as phantoms take it: one side, or (z, y, x)."""
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)

@@ -1,0 +1,126 @@
+"""Progress with rates: bars on a terminal, plain lines at sensible intervals elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+# A log that nobody watches needs a sign of life, not a line a step.
+_PLAIN_EVERY_S = 15.0
+_UNITS = {
+    "pretrain": "steps",
+    "import": "bytes",
+    "baselines": "passes",
+}
+
+
+class _Event(Protocol):
+    """What a run tells of its progress (`ctray.engine.archive.Event`, without importing ray)."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+
+class Stage:
+    """One stage's count, and its rate since its first report: resumed work counts for none."""
+
+    def __init__(self, name: str, done: int) -> None:
+        self.name = name
+        self._first = done
+        self._began = time.monotonic()
+        self._unit = _UNITS.get(name, "volumes")
+
+    def line(self, done: int, total: int) -> str:
+        """Count and rate, such as `12/32 volumes, 1.4/s`."""
+        if self._unit == "bytes":
+            amount = f"{decimal(done)} of {decimal(total)}"
+        else:
+            amount = f"{done:,}/{total:,} {self._unit}"
+        elapsed = time.monotonic() - self._began
+        # Two reports in one breath tell no rate.
+        if done <= self._first or elapsed < 0.5:
+            return amount
+        return f"{amount}, {self._rate((done - self._first) / elapsed)}"
+
+    def _rate(self, per_second: float) -> str:
+        if self._unit == "bytes":
+            return f"{decimal(int(per_second))}/s"
+        if per_second >= 0.1:
+            return f"{per_second:.1f}/s"
+        return f"{60 * per_second:.1f}/min"
+
+
+class Reporter:
+    """Shows progress on stderr; made by `reporter`."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._stage: Stage | None = None
+        self._task: TaskID | None = None
+        self._last_line = 0.0
+
+    def __call__(self, event: _Event) -> None:
+        """Take an event of a run."""
+        self.update(event.stage, event.done, event.total, event.text)
+
+    def note(self, text: str) -> None:
+        """Say one line that stays."""
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` of a stage are done."""
+        if self._stage is None or self._stage.name != stage:
+            self._begin(stage, done, total)
+        assert self._stage is not None
+        line = self._stage.line(done, total)
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, line=line, text=text)
+            return
+        now = time.monotonic()
+        if done >= total or now - self._last_line >= _PLAIN_EVERY_S:
+            self._last_line = now
+            self.note(f"{stage}: {line}{f'; {text}' if text else ''}")
+
+    def _begin(self, stage: str, done: int, total: int) -> None:
+        self._stage = Stage(stage, done)
+        self._last_line = time.monotonic()
+        if self._bars is not None:
+            if self._task is not None:
+                self._bars.stop_task(self._task)
+            self._task = self._bars.add_task(stage, total=total, line="", text="")
+
+
+@contextmanager
+def reporter() -> Iterator[Reporter]:
+    """Progress on stderr while the block runs."""
+    if not sys.stderr.isatty():
+        yield Reporter(None)
+        return
+    bars = Progress(
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description:<9}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[line]}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[text]}"),
+        console=Console(stderr=True),
+    )
+    with bars:
+        yield Reporter(bars)

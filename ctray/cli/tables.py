@@ -1,0 +1,149 @@
+"""Tables and summaries as text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from ctray.localization.evaluate import CROP_METHOD, Evaluation
+from ctray.localization.scoring import OWN_METHOD, MethodSummary
+from ctray.storage.catalog import Catalog
+
+NONE = "–"
+# A pipe has no width; tables are not to be folded for it.
+_PIPE_WIDTH = 160
+
+
+def print_table(table: Table) -> None:
+    """Write a table to stdout."""
+    Console(
+        file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False
+    ).print(table)
+
+
+def catalog_table(catalog: Catalog) -> Table:
+    """One row a volume; what failed says why."""
+    table = _plain_table("volume", "kind", ">shape", "type", ">voxel size µm", ">size", "")
+    for e in catalog:
+        table.add_row(
+            e.volume_id,
+            e.kind,
+            " × ".join(str(n) for n in e.shape) if e.shape else NONE,
+            e.dtype or NONE,
+            " × ".join(f"{um:g}" for um in e.voxel_size.um) if e.voxel_size else NONE,
+            NONE if e.num_bytes is None else decimal(e.num_bytes),
+            f"failed: {e.reason}" if e.status == "failed" else e.notes or "",
+        )
+    return table
+
+
+def catalog_lines(catalog: Catalog) -> list[str]:
+    """What a catalog found and passed over, and how to change it."""
+    total = decimal(sum(e.num_bytes or 0 for e in catalog.ok))
+    lines = [f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable"]
+    if catalog.excluded:
+        lines.append(
+            f"{len(catalog.excluded)} skipped as masks or labels by name, such as "
+            f"{catalog.excluded[0]}; --no-exclude takes them, --exclude PATTERN skips others"
+        )
+    if catalog.without_volume:
+        lines.append(f"{len(catalog.without_volume)} readable files hold no 3D volume")
+    return lines
+
+
+def score_table(evaluation: Evaluation) -> Table:
+    """One row a method, ours first; errors in voxels and as part of the volume's side."""
+    table = _plain_table(
+        "method",
+        *(">mean", ">median", ">p90", ">worst", ">% side"),
+        *(">IoU", ">lost %", ">worst", ">saved %"),
+    )
+    for summary in evaluation.ranked():
+        supervised = summary.method in evaluation.supervised
+        name = f"{summary.method} *" if supervised else summary.method
+        style = "bold" if summary.method == OWN_METHOD else None
+        table.add_row(name, *_score_cells(summary), style=style)
+    return table
+
+
+def score_lines(evaluation: Evaluation) -> list[str]:
+    """What the score table leaves open."""
+    own = evaluation.table.summary(OWN_METHOD)
+    lines = [
+        "mean to worst: error of a box coordinate in voxels, by volume; lost: of the sample's "
+        "voxels; saved: of the volume's"
+    ]
+    if evaluation.supervised:
+        lines.append("* threshold chosen with the truth of these very volumes in hand")
+    found = f"{own.num_located} of {own.num_located + own.num_missing} samples located"
+    if own.num_empty or own.num_false_alarms:
+        total = own.num_empty + own.num_false_alarms
+        found += f", {own.num_empty} of {total} empty volumes known as empty"
+    if own.worst_voxels is not None:
+        found += f"; worst: {own.worst_volume_id}, {own.worst_voxels:.1f} voxels"
+    lines.append(found)
+    without = evaluation.table.without_prediction
+    if without:
+        lines.append(f"{len(without)} volumes of the truth are not in the run, {without[0]} first")
+    unknown = evaluation.table.without_truth
+    if unknown:
+        lines.append(f"{len(unknown)} volumes of the run have no truth, {unknown[0]} first")
+    return lines
+
+
+def run_lines(facts: dict[str, Any]) -> list[str]:
+    """Counts, sizes and places of a run."""
+    counts = ", ".join(f"{n} {status}" for status, n in facts["counts"].items())
+    lines = [f"{sum(facts['counts'].values())} volumes: {counts}"]
+    if facts["bytes_after"] is not None and facts["bytes_before"]:
+        lines.append(
+            f"{decimal(facts['bytes_before'])} before, {decimal(facts['bytes_after'])} after: "
+            f"{facts['saved']:.0%} saved"
+        )
+    lines += [f"{what:<7}{facts[what]}" for what in ("boxes", "crops", "report") if facts[what]]
+    return lines
+
+
+def _score_cells(summary: MethodSummary) -> list[str]:
+    errors = [
+        _number(summary.mean_voxels, 2),
+        _number(summary.median_voxels, 2),
+        _number(summary.p90_voxels, 2),
+        _number(summary.worst_voxels, 1),
+        _percent(summary.mean_of_volume, 2),
+    ]
+    if summary.method == CROP_METHOD:  # It is larger than the sample on purpose.
+        errors = [NONE] * len(errors)
+    return [
+        *errors,
+        _number(summary.mean_iou, 3),
+        _percent(summary.mean_sample_lost, 2),
+        _percent(summary.worst_sample_lost, 1),
+        _percent(summary.mean_storage_saved, 1),
+    ]
+
+
+def _plain_table(*columns: str) -> Table:
+    """Table without lines; `>` before a heading aligns its column to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if right else "left",
+            no_wrap=bool(column),
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def _percent(part: float | None, digits: int) -> str:
+    return NONE if part is None else f"{100 * part:.{digits}f}"

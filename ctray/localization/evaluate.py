@@ -1,0 +1,217 @@
+"""A run against the truth: our boxes, the crops, and the classical baselines on the same volumes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctray.config import PreprocessConfig, parse_config
+from ctray.errors import NotFoundError
+from ctray.geometry import Box, Triple, as_triple
+from ctray.localization.baseline_maps import BaselineArrays
+from ctray.localization.baselines import BaselineCase, BaselineResult, run_baselines
+from ctray.localization.scoring import OWN_METHOD, MethodSummary, Row, ScoreTable, score_methods
+from ctray.localization.truth import Truth, read_truths
+from ctray.preprocess.prepare import is_constant, prepare
+from ctray.storage import store
+from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.volume import open_volume
+
+CROP_METHOD = f"{OWN_METHOD}-crop"
+# Prepared working levels that stay in memory between the passes of the baselines.
+CACHE_BYTES = 2**30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Scores of a run.
+
+    Parameters
+    ----------
+    table
+        Methods: ``ctray`` (the box), ``ctray-crop`` (what is kept, with margin; only where crops
+        were written), and the baselines.
+    baselines
+        What the baselines chose; empty if they were not asked for.
+    """
+
+    table: ScoreTable
+    baselines: tuple[BaselineResult, ...] = ()
+
+    @property
+    def supervised(self) -> frozenset[str]:
+        """Methods that saw the truth of the volumes that they are scored on."""
+        return frozenset(r.method for r in self.baselines if r.supervised)
+
+    def ranked(self) -> tuple[MethodSummary, ...]:
+        """Ours first, then the baselines from best to worst."""
+        own = (OWN_METHOD, CROP_METHOD)
+        rows = self.table.summaries()
+        rest = sorted(
+            (r for r in rows if r.method not in own),
+            key=lambda r: float("inf") if r.mean_voxels is None else r.mean_voxels,
+        )
+        return (*(r for r in rows if r.method in own), *rest)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; a row a method, with ``supervised`` and ``variant``, and one a volume."""
+        variants = {r.method: r.variant for r in self.baselines}
+        document = self.table.to_json()
+        document["summary"] = [
+            {
+                **summary.to_row(),
+                "supervised": summary.method in self.supervised,
+                "variant": variants.get(summary.method),
+            }
+            for summary in self.ranked()
+        ]
+        return document
+
+    def to_rows(self) -> list[Row]:
+        """One flat row a method and volume, with ``supervised``."""
+        rows = self.table.to_rows()
+        return [{**row, "supervised": row["method"] in self.supervised} for row in rows]
+
+
+def evaluate_run(
+    run: RunFolder,
+    truth_url: str,
+    *,
+    baselines: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score what a run found; a volume of it that failed counts as one without a box.
+
+    Parameters
+    ----------
+    run
+        The run; volumes without a receipt take no part.
+    truth_url
+        See `ctray.localization.truth.read_truths`.
+    baselines
+        Whether to run the baselines as well, which reads every volume's working level.
+    progress
+        Called with (done, total) while the baselines run.
+
+    Raises
+    ------
+    NotFoundError
+        If the run has no receipt, there is no truth, or they share no volume.
+    GeometryError
+        If a truth is that of another volume.
+    """
+    receipts = run.receipts()
+    if not receipts:
+        raise NotFoundError(f"{run.url} has no receipts; run ctray run or ctray localize first")
+    truths = read_truths(truth_url)
+    scored = [r for r in receipts if r.volume_id in truths]
+    predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
+    if any(r.crop_box is not None for r in scored):
+        predictions[CROP_METHOD] = {r.volume_id: _crop_box(r) for r in receipts}
+    results: tuple[BaselineResult, ...] = ()
+    cases = baseline_cases(scored, truths, _preprocess_of(run)) if baselines else []
+    if cases:
+        results = run_baselines(cases, progress=progress)
+    for result in results:
+        # Methods compare on the same volumes: one that nobody can read is lost for all.
+        predictions[result.method] = {
+            r.volume_id: result.boxes.get(r.volume_id) for r in receipts
+        }
+    return Evaluation(table=score_methods(predictions, truths), baselines=results)
+
+
+def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:
+    """Write ``scores.json`` and ``scores.parquet`` into the run; returns their URLs."""
+    json_url, parquet_url = run.at("scores.json"), run.at("scores.parquet")
+    store.write_json(json_url, evaluation.to_json())
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(evaluation.to_rows()), buffer)
+    store.write_bytes(parquet_url, buffer.getvalue())
+    return json_url, parquet_url
+
+
+def baseline_cases(
+    receipts: Sequence[Receipt],
+    truths: dict[str, Truth],
+    config: PreprocessConfig,
+    cache_bytes: int = CACHE_BYTES,
+) -> list[BaselineCase]:
+    """Volumes for the baselines, at the working level and in the field of view of the run.
+
+    Parameters
+    ----------
+    receipts
+        Those with a truth; one without a readable volume is left out.
+    truths
+        By volume id.
+    config
+        Of the run.
+    cache_bytes
+        Prepared volumes that are kept in memory; others are read anew in each pass.
+    """
+    cache = _Cache(config, cache_bytes)
+    return [
+        BaselineCase(
+            truth=truths[receipt.volume_id],
+            factors=_factors(receipt, config),
+            load=cache.loader(receipt.volume_url),
+        )
+        for receipt in receipts
+        if receipt.volume_url is not None
+    ]
+
+
+class _Cache:
+    """Prepared working levels: the first ones that fit stay, since passes go round and round."""
+
+    def __init__(self, config: PreprocessConfig, max_bytes: int) -> None:
+        self._config = config
+        self._room = max_bytes
+        self._kept: dict[str, BaselineArrays] = {}
+
+    def loader(self, url: str) -> Callable[[], BaselineArrays]:
+        """Function that gives the arrays of one volume."""
+        return lambda: self._get(url)
+
+    def _get(self, url: str) -> BaselineArrays:
+        if url in self._kept:
+            return self._kept[url]
+        arrays = _prepared(url, self._config)
+        parts = (arrays.raw, arrays.filled, arrays.inside)
+        size = sum(part.nbytes for part in parts if part is not None)
+        if size <= self._room:
+            self._room -= size
+            self._kept[url] = arrays
+        return arrays
+
+
+def _prepared(url: str, config: PreprocessConfig) -> BaselineArrays:
+    working, factors = open_volume(url).read_working(config.working_size)
+    if is_constant(working):
+        return BaselineArrays(raw=working)
+    prepared = prepare(working, factors, config)
+    inside = prepared.field_of_view.mask(prepared.shape) & np.isfinite(working)
+    return BaselineArrays(raw=working, filled=prepared.voxels, inside=inside)
+
+
+def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
+    """Level-0 voxels per voxel of the working level."""
+    known = receipt.working.get("factors")
+    if known is None:  # Found constant, before anything was noted.
+        _, known = open_volume(str(receipt.volume_url)).read_working(config.working_size)
+    return as_triple(known, "factors")
+
+
+def _crop_box(receipt: Receipt) -> Box | None:
+    return None if receipt.crop_box is None else Box.from_ranges(receipt.crop_box)
+
+
+def _preprocess_of(run: RunFolder) -> PreprocessConfig:
+    manifest = store.read_json(run.manifest)
+    return parse_config(manifest["config"], source=run.manifest).preprocess
