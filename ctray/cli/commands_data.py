@@ -13,7 +13,7 @@ from ctray.cli.options import NumbersType, print_json, say, shared_options, size
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.command(name="import")
+@click.command(name="import", short_help="Copy one volume to an OME-Zarr.")
 @click.argument("src")
 @click.argument("dst")
 @click.option("--dataset", metavar="PATH", help="Dataset inside an HDF5 file.")
@@ -63,7 +63,7 @@ def import_(
     click.echo(f"{result.url}: {shape} {result.dtype}, {known}, {result.seconds:.1f} s")
 
 
-@click.command()
+@click.command(short_help="List the volumes of an archive.")
 @click.argument("archive")
 @click.option("--out", metavar="FILE", help="Write the catalog, as catalog.parquet.")
 @click.option(
@@ -152,7 +152,7 @@ def scene_options(function: Command) -> Command:
     )(command)
 
 
-@click.command()
+@click.command(short_help="Write synthetic specimens with their truth.")
 @click.argument("dst")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of volumes.")
 @click.option(

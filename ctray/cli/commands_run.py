@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _out = click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
 
 
-@click.command()
+@click.command(short_help="Everything: find volumes, learn, locate, crop, report.")
 @click.argument("archive")
 @_out
 @config_options
@@ -41,7 +41,7 @@ def run(
     finish(facts, receipts, as_json)
 
 
-@click.command()
+@click.command(short_help="Find and import the volumes, train the encoder.")
 @click.argument("archive")
 @_out
 @config_options
@@ -74,7 +74,7 @@ def pretrain(
     _end(receipts)
 
 
-@click.command()
+@click.command(short_help="Locate and crop what has no receipt yet.")
 @run_argument
 @click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
 @shared_options()
@@ -91,7 +91,7 @@ def crop(run_url: str, as_json: bool) -> None:
     _localize(run_url, as_json, crop=True, only_located=True)
 
 
-@click.command()
+@click.command(short_help="Write the report page of a run.")
 @run_argument
 @shared_options()
 def report(run_url: str, as_json: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ctray.storage.run_folder import RunFolder
 
 
-@click.command()
+@click.command(short_help="Score the boxes of a run against the truth.")
 @run_argument
 @click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
 @click.option("--no-baselines", is_flag=True, help="Score our boxes only.")
@@ -38,7 +38,7 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, as_json: bool) -> Non
     say(f"written: {folder.at('scores.json')}, {folder.at('scores.parquet')}")
 
 
-@click.command()
+@click.command(short_help="Try it all on phantoms, scored against the truth.")
 @click.option(
     "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Where all of it goes."
 )

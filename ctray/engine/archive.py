@@ -79,6 +79,9 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
     try:
         theirs = store.read_json(run.manifest)
     except NotFoundError:
+        theirs = None
+    # Without a catalog nothing was done yet: a slip in the first command binds nobody.
+    if theirs is None or (theirs != ours and not store.exists(run.catalog)):
         store.write_json(run.manifest, {**ours, "ctray_version": __version__})
         return run
     if theirs["archive"] != archive_url:

@@ -144,12 +144,27 @@ class Localizer:
             working={"shape": list(prepared.shape), **prepared.to_json()},
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,
-            preview=_preview(working, stretches, prepared.window),
+            preview=_preview(working, stretches, prepared),
         )
 
     def _side_for(self, prepared: Prepared) -> int:
         # A volume larger than those of training gets the canvas that it needs.
         return max(self.side, *prepared.shape)
+
+
+def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
+    """Localize the sample in one volume, in this process.
+
+    Parameters
+    ----------
+    volume
+        From `ctray.open_volume`.
+    model
+        From `ctray.load_model`.
+    config
+        Configuration whose `localize` section counts; None takes the model's own.
+    """
+    return Localizer(model, config).localize(volume)
 
 
 def _box(stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple) -> Box | None:
@@ -175,18 +190,19 @@ def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
 
 
 def _preview(
-    working: npt.NDArray[Any], stretches: dict[str, Stretch | None], window: tuple[float, float]
+    working: npt.NDArray[Any], stretches: dict[str, Stretch | None], prepared: Prepared
 ) -> Preview:
-    low, high = window
+    low, high = prepared.window
     with np.errstate(invalid="ignore"):
         grey = np.nan_to_num((working.astype(np.float32) - low) / max(high - low, 1e-12))
     grey = np.clip(grey, 0, 1)
-    smooth = ndimage.gaussian_filter(grey, 1.0)
+    # Projections show what the network saw: a bright container would hide the sample.
+    smooth = ndimage.gaussian_filter(prepared.voxels.astype(np.float32), 1.0)
     slices, projections = {}, {}
     for axis, name in enumerate(AXES):
         stretch = stretches.get(name)
         extent = working.shape[axis]
         middle = (stretch.start + stretch.stop) // 2 if stretch else extent // 2
         slices[name] = (np.take(grey, middle, axis=axis) * 255).astype(np.uint8)
-        projections[name] = (smooth.max(axis=axis) * 255).astype(np.uint8)
+        projections[name] = smooth.max(axis=axis).astype(np.uint8)
     return Preview(slices=slices, projections=projections)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +109,7 @@ class Prepared:
                     field_of_view=FieldOfView.from_json(about["field_of_view"]),
                     factors=tuple(about["factors"]),
                 )
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise InvalidVolumeError(f"prepared volume is damaged: {error}") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ctray import __version__
 from ctray.errors import GeometryError
 from ctray.geometry import Box, Triple, as_triple
 from ctray.grid import ShardGrid
@@ -116,6 +117,11 @@ def write_crop(
     return CropResult(
         url=writer.url, box=written, bytes_written=writer.bytes_written, checksum=checksum
     )
+
+
+def crop(volume: Volume, box: Box, url: str) -> CropResult:
+    """Write the voxels of `box` as a volume of its own; see `write_crop`."""
+    return write_crop(volume, box, url, provenance={"version": __version__})
 
 
 def crop_exists(url: str) -> bool:

@@ -7,6 +7,7 @@ localizations.parquet, crops/ and report/index.html.
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -189,7 +190,7 @@ class RunFolder:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
                 return {name: loaded[name] for name in loaded.files}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
             raise InvalidVolumeError(f"{self.preview(volume_id)} is damaged: {error}") from error
 
 
