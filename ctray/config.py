@@ -148,18 +148,18 @@ class TrainConfig(_Section):
 class LocalizeConfig(_Section):
     """From certainty profiles to a box (paper 2.2)."""
 
-    twin_offsets: tuple[int, ...] = (1, 2)
+    twin_offsets: tuple[int, ...] = (1, 2, 3)
     """Distances of the test-time twins in slices; 0 would leak the shared noise."""
-    orientations: int = Field(default=4, ge=1)
+    orientations: int = Field(default=8, ge=1)
     """Common orientations that certainty is averaged over."""
     threshold: Literal["background", "otsu"] | float = "background"
     """`background`: the profile's own background level plus its spread; `otsu`; or a fixed
     certainty in [0, 1]."""
-    spreads: float = Field(default=2.0, gt=0)
+    spreads: float = Field(default=5.0, gt=0)
     """Background spreads above the background level that the threshold lies at least."""
     min_rise: float = Field(default=0.02, ge=0)
     """Smallest distance of the threshold from the background level."""
-    rise_part: float = Field(default=0.15, ge=0, lt=1)
+    rise_part: float = Field(default=0.0, ge=0, lt=1)
     """Smallest distance as a part of the way from background to the certain slices' level."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
     """A profile whose peak rises less than this above its background holds no sample."""

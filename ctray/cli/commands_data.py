@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.cli.options import NumbersType, print_json, say, shared_options, size_of
+from ctray.cli.options import extents, lengths, print_json, say, shared_options, size_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,11 +18,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 @click.argument("dst")
 @click.option("--dataset", metavar="PATH", help="Dataset inside an HDF5 file.")
 @click.option(
-    "--voxel-size", type=NumbersType(float), help="Voxel size in µm: one value, or z,y,x."
+    "--voxel-size", type=lengths, metavar="Z,Y,X", help="Voxel size in µm: one value, or z,y,x."
 )
-@click.option(
-    "--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True
-)
+@click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True)
 @shared_options()
 def import_(
     src: str,
@@ -156,7 +154,12 @@ def scene_options(function: Command) -> Command:
 @click.argument("dst")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of volumes.")
 @click.option(
-    "--size", type=NumbersType(int), default="64", show_default=True, help="Voxels: side or z,y,x."
+    "--size",
+    type=extents,
+    metavar="Z,Y,X",
+    default="64",
+    show_default=True,
+    help="Voxels: side or z,y,x.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
@@ -210,4 +213,6 @@ def phantom(
         print_json({"volumes": volumes})
         return
     known = sum(r.skipped for r in records)
-    click.echo(f"{len(records)} phantoms in {dst}{f', {known} of them already there' * bool(known)}")
+    click.echo(
+        f"{len(records)} phantoms in {dst}{f', {known} of them already there' * bool(known)}"
+    )

@@ -71,7 +71,7 @@ def pretrain(
     else:
         click.echo(f"checkpoint {folder.checkpoint}")
         click.echo(f"next: ctray localize {out}")
-    _end(receipts)
+    _end(receipts, len(catalog))
 
 
 @click.command(short_help="Locate and crop what has no receipt yet.")
@@ -151,7 +151,7 @@ def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) ->
     else:
         for line in run_lines(facts):
             click.echo(line)
-    _end(receipts)
+    _end(receipts, len(receipts))
 
 
 def _localize(run_url: str, as_json: bool, *, crop: bool, only_located: bool) -> None:
@@ -200,14 +200,14 @@ def _failures(receipts: Sequence[Receipt]) -> dict[str, Any]:
     }
 
 
-def _end(receipts: Sequence[Receipt]) -> None:
+def _end(receipts: Sequence[Receipt], total: int) -> None:
     """Name the volumes that failed, one line each, and exit with 3 if there are any."""
     failed = [r for r in receipts if r.status == "failed"]
     for receipt in failed:
         say(f"failed {receipt.volume_id}: {receipt.reason}")
     if failed:
         say(
-            f"{len(failed)} of {len(receipts)} volumes failed; mend them and delete their "
-            "receipts to try again"
+            f"{len(failed)} of {total} volumes failed; mend them and delete their receipts "
+            "to try again"
         )
         sys.exit(PartialFailureError.exit_code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.commands_run import finish, make_run, run_facts
-from ctray.cli.options import NumbersType, print_json, run_argument, say, shared_options, size_of
+from ctray.cli.options import extents, print_json, run_argument, say, shared_options, size_of
 
 if TYPE_CHECKING:
     from ctray.localization.evaluate import Evaluation
@@ -43,7 +43,7 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, as_json: bool) -> Non
     "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Where all of it goes."
 )
 @click.option("--count", type=int, help="Number of phantoms.")
-@click.option("--size", type=NumbersType(int), help="Their side in voxels, or z,y,x.")
+@click.option("--size", type=extents, metavar="Z,Y,X", help="Their side in voxels, or z,y,x.")
 @click.option(
     "--set",
     "overrides",

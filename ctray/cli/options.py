@@ -101,26 +101,24 @@ def run_argument(function: Command) -> Command:
     return click.argument("run_url", metavar="RUN")(function)
 
 
-class NumbersType(click.ParamType):
-    """One number, or three in the order z, y, x, separated by commas."""
+def lengths(text: str) -> tuple[float, ...]:
+    """One number, or three in the order z, y, x, separated by commas; a usage error otherwise."""
+    return _numbers(text, float, "numbers")
 
-    name = "Z,Y,X"
 
-    def __init__(self, number: type[int] | type[float]) -> None:
-        self._number = number
+def extents(text: str) -> tuple[int, ...]:
+    """One whole number, or three, as `lengths` takes them."""
+    return _numbers(text, int, "whole numbers")
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        """Tuple of one or three numbers; a usage error otherwise."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(self._number(part) for part in str(value).split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) not in (1, 3) or min(numbers) <= 0:
-            kind = "whole numbers" if self._number is int else "numbers"
-            self.fail(f"{value!r} must be one or three {kind} above 0 (z,y,x)", param, ctx)
-        return numbers
+
+def _numbers(text: str, number: Callable[[str], Any], kind: str) -> tuple[Any, ...]:
+    try:
+        values = tuple(number(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3) or not all(v > 0 for v in values):
+        raise click.BadParameter(f"{text!r} must be one or three {kind} above 0 (z,y,x)")
+    return values
 
 
 def size_of(numbers: Sequence[int]) -> Any:

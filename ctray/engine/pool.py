@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -264,20 +265,23 @@ def run_pool(
     )
     dataset.context.enable_progress_bars = False
     dataset.context.max_errored_blocks = -1
-    done = dataset.map_batches(
-        worker,
-        fn_constructor_args=arguments,
-        batch_size=1,
-        num_cpus=pool.num_cpus,
-        num_gpus=gpus or None,
-        compute=ActorPoolStrategy(
-            min_size=min(pool.min_size, largest),
-            max_size=min(pool.max_size, largest),
-            max_tasks_in_flight_per_actor=1,
-        ),
-        max_restarts=-1,
-        max_task_retries=_MAX_DEATHS - 1,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.60 says to use a named parameter for restarts, and has none yet.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        done = dataset.map_batches(
+            worker,
+            fn_constructor_args=arguments,
+            batch_size=1,
+            num_cpus=pool.num_cpus,
+            num_gpus=gpus or None,
+            compute=ActorPoolStrategy(
+                min_size=min(pool.min_size, largest),
+                max_size=min(pool.max_size, largest),
+                max_tasks_in_flight_per_actor=1,
+            ),
+            max_restarts=-1,
+            max_task_retries=_MAX_DEATHS - 1,
+        )
     try:
         for row in done.iter_rows():
             if isinstance(row["result"], CtrayError):

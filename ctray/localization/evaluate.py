@@ -1,4 +1,4 @@
-"""A run against the truth: our boxes, the crops, and the classical baselines on the same volumes."""
+"""A run against the truth: our boxes, the crops, and classical baselines on the same volumes."""
 
 from __future__ import annotations
 
@@ -120,9 +120,7 @@ def evaluate_run(
         results = run_baselines(cases, progress=progress)
     for result in results:
         # Methods compare on the same volumes: one that nobody can read is lost for all.
-        predictions[result.method] = {
-            r.volume_id: result.boxes.get(r.volume_id) for r in receipts
-        }
+        predictions[result.method] = {r.volume_id: result.boxes.get(r.volume_id) for r in receipts}
     return Evaluation(table=score_methods(predictions, truths), baselines=results)
 
 
