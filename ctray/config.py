@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ctray.errors import ConfigError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+Positive = Annotated[int, Field(ge=1)]
+Length = Annotated[float, Field(gt=0)]
+# YAML reads a bare `off` as false.
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda v: "off" if v is False else v)]
 
 
 class CatalogConfig(_Section):
@@ -25,7 +33,7 @@ class CatalogConfig(_Section):
     """Glob patterns to leave out; null leaves out what looks like masks and labels."""
     dataset: str | None = None
     """Path of the dataset inside HDF5 files; null takes the only 3D one."""
-    voxel_size_um: tuple[float, float, float] | None = None
+    voxel_size_um: tuple[Length, Length, Length] | None = None
     """Voxel size (z, y, x) of volumes that carry none, in micrometres."""
 
 
@@ -36,16 +44,23 @@ class PreprocessConfig(_Section):
     """Longest side of the pyramid level that is learned from and localized in (paper: 504)."""
     window_percentiles: tuple[float, float] = (0.5, 99.5)
     """Grey values that become 0 and 1 before standardisation."""
-    circle: Literal["auto", "off"] = "auto"
+    circle: Switch = "auto"
     """Find the reconstruction circle and fill beyond it with matched noise."""
-    container: Literal["auto", "off"] = "auto"
+    container: Switch = "auto"
     """Find the container's inner wall, tilt included, and fill beyond it."""
-    rings: Literal["auto", "off"] = "auto"
+    rings: Switch = "auto"
     """Subtract what is sharp and depends on the distance from the rotation axis alone."""
-    trend: Literal["auto", "off"] = "auto"
+    trend: Switch = "auto"
     """Subtract the slow drift of grey values: cupping, uneven embedding medium."""
     trend_degree: int = Field(default=4, ge=1, le=8)
     """Degree of the polynomial that the drift is."""
+
+    @model_validator(mode="after")
+    def _window_opens(self) -> PreprocessConfig:
+        low, high = self.window_percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"window_percentiles {low}, {high} must rise within 0 to 100")
+        return self
 
 
 class EncoderConfig(_Section):
@@ -54,7 +69,7 @@ class EncoderConfig(_Section):
     name: str = "narrow"
     """`narrow` (ours, for slices up to about 256 on a CPU) or a name that
     segmentation-models-pytorch knows, such as `resnet18` or `resnet50` (paper)."""
-    widths: tuple[int, ...] = (24, 48, 96)
+    widths: tuple[Positive, ...] = (24, 48, 96)
     """Channels of the narrow encoder's stages; each halves the resolution."""
     output_stride: Literal[8, 16, 32] = 8
     """Input pixels per superpixel (paper: 32)."""
@@ -76,7 +91,7 @@ class RotationConfig(_Section):
     """Largest relative angle, degrees."""
     angle_step: float = Field(default=30.0, gt=0)
     """Distance of neighbouring classes, degrees; 90 by 30 gives the paper's seven classes."""
-    axes: tuple[Literal["z", "y", "x"], ...] = ("z", "y", "x")
+    axes: tuple[Literal["z", "y", "x"], ...] = Field(default=("z", "y", "x"), min_length=1)
     """Slicing axes that examples are taken along."""
 
     @model_validator(mode="after")
@@ -115,7 +130,7 @@ class TrainConfig(_Section):
     """Steps between checkpoints."""
     log_every: int = Field(default=25, ge=1)
     """Steps between rows of metrics."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of examples, initial weights and dropout."""
     max_volumes: int = Field(default=64, ge=1)
     """Volumes to learn from; of a larger archive a seeded choice is taken."""
@@ -148,11 +163,11 @@ class TrainConfig(_Section):
 class LocalizeConfig(_Section):
     """From certainty profiles to a box (paper 2.2)."""
 
-    twin_offsets: tuple[int, ...] = (1, 2, 3)
+    twin_offsets: tuple[Positive, ...] = Field(default=(1, 2, 3), min_length=1)
     """Distances of the test-time twins in slices; 0 would leak the shared noise."""
     orientations: int = Field(default=8, ge=1)
     """Common orientations that certainty is averaged over."""
-    threshold: Literal["background", "otsu"] | float = "background"
+    threshold: Literal["background", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "background"
     """`background`: the profile's own background level plus its spread; `otsu`; or a fixed
     certainty in [0, 1]."""
     spreads: float = Field(default=5.0, gt=0)
@@ -243,6 +258,8 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Run
             loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"config {path} is no text in UTF-8: {error.reason}") from error
         except yaml.YAMLError as error:
             first = str(error).replace("\n", " ")
             raise ConfigError(f"config {path} is no YAML: {first}") from error
@@ -274,7 +291,11 @@ def _apply_override(data: dict[str, Any], item: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"--set {item!r}: {section} is a value, not a section")
         node = child
-    node[last] = yaml.safe_load(text)
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"--set {item!r}: the value is no YAML: {first}") from error
 
 
 def _explain(error: Any) -> str:

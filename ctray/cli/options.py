@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
+        # The storage's background loop would tell of every write that this cut short.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         say("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
     except CtrayError as error:

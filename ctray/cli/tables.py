@@ -14,8 +14,8 @@ from ctray.localization.scoring import OWN_METHOD, MethodSummary
 from ctray.storage.catalog import Catalog
 
 NONE = "–"
-# A pipe has no width; tables are not to be folded for it.
-_PIPE_WIDTH = 160
+# A pipe has no width, and one row is to be one line.
+_PIPE_WIDTH = 10_000
 
 
 def print_table(table: Table) -> None:
@@ -26,7 +26,7 @@ def print_table(table: Table) -> None:
 
 
 def catalog_table(catalog: Catalog) -> Table:
-    """One row a volume; what failed says why."""
+    """One row a volume; `catalog_lines` says why one failed."""
     table = _plain_table("volume", "kind", ">shape", "type", ">voxel size µm", ">size", "")
     for e in catalog:
         table.add_row(
@@ -36,7 +36,7 @@ def catalog_table(catalog: Catalog) -> Table:
             e.dtype or NONE,
             " × ".join(f"{um:g}" for um in e.voxel_size.um) if e.voxel_size else NONE,
             NONE if e.num_bytes is None else decimal(e.num_bytes),
-            f"failed: {e.reason}" if e.status == "failed" else e.notes or "",
+            "failed" if e.status == "failed" else "",
         )
     return table
 
@@ -44,7 +44,9 @@ def catalog_table(catalog: Catalog) -> Table:
 def catalog_lines(catalog: Catalog) -> list[str]:
     """What a catalog found and passed over, and how to change it."""
     total = decimal(sum(e.num_bytes or 0 for e in catalog.ok))
-    lines = [f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable"]
+    lines = [f"failed {e.volume_id}: {e.reason}" for e in catalog.failed]
+    lines += [f"note on {e.volume_id}: {e.notes}" for e in catalog.ok if e.notes]
+    lines += [f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable"]
     if catalog.excluded:
         lines.append(
             f"{len(catalog.excluded)} skipped as masks or labels by name, such as "

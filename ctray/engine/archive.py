@@ -21,7 +21,7 @@ from ctray.engine.pool import (
 )
 from ctray.engine.session import ray_session
 from ctray.engine.train import pretrain
-from ctray.errors import ConfigError, CtrayError, NotFoundError
+from ctray.errors import ConfigError, CtrayError, InvalidVolumeError, NotFoundError
 from ctray.pretext.checkpoint import checkpoint_step
 from ctray.storage import store
 from ctray.storage.catalog import (
@@ -117,7 +117,15 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
 def catalog_stage(
     run: RunFolder, archive_url: str, config: RunConfig, on_event: OnEvent = _ignore
 ) -> Catalog:
-    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids."""
+    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
+
+    Raises
+    ------
+    NotFoundError
+        If the archive holds no volume.
+    InvalidVolumeError
+        If none of them can be read.
+    """
     exclude = config.catalog.exclude
     catalog = build_catalog(
         archive_url,
@@ -126,6 +134,11 @@ def catalog_stage(
         dataset=config.catalog.dataset,
         progress=lambda done, total: on_event(Event(stage="catalog", done=done, total=total)),
     )
+    if not catalog.ok:
+        raise InvalidVolumeError(
+            f"none of the {len(catalog)} volumes in {archive_url} can be read (see ctray "
+            f"catalog); the first: {catalog.failed[0].reason}"
+        )
     if store.exists(run.catalog):
         catalog = replace(catalog, entries=_keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)

@@ -61,7 +61,7 @@ def estimate_background(
     blocks = _quiet_blocks(volume - level[:, None, None], inside, rim)
     spectrum = _spectrum(blocks)
     white = rng.standard_normal((_TILE,) * 3).astype(np.float32)
-    noise = np.fft.irfftn(np.fft.rfftn(white) * np.sqrt(spectrum), s=(_TILE,) * 3)
+    noise = np.fft.irfftn(np.fft.rfftn(white) * np.sqrt(spectrum), s=(_TILE,) * 3, axes=(0, 1, 2))
     return Background(level=level, noise=noise.astype(np.float32))
 
 
@@ -122,7 +122,7 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     centred = blocks - blocks.mean(axis=(1, 2, 3), keepdims=True)
     size = 2 * _BLOCK
     power = np.abs(np.fft.rfftn(centred, s=(size,) * 3, axes=(1, 2, 3))) ** 2
-    correlation = np.fft.irfftn(power.mean(axis=0), s=(size,) * 3)
+    correlation = np.fft.irfftn(power.mean(axis=0), s=(size,) * 3, axes=(0, 1, 2))
     lag = np.minimum(np.arange(size), size - np.arange(size))
     overlap = np.maximum(_BLOCK - lag, 1) / _BLOCK
     correlation /= _BLOCK**3 * overlap[:, None, None] * overlap[None, :, None] * overlap

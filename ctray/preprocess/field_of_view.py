@@ -101,7 +101,8 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     ry, rx = np.nonzero(rim)
     if len(ry) < 8:
         return None
-    radius = float(np.median(np.hypot(ry - cy, rx - cx)))
+    # The rim's voxels lie half a voxel inside the circle, which counts in small slices.
+    radius = float(np.median(np.hypot(ry - cy, rx - cx))) + 0.45
     circle = Cylinder(center_y=float(cy), center_x=float(cx), radius=radius)
     # Reconstructions are centred on their axis and fill the slice; anything else that is constant
     # up to the corners (air clipped to zero around a tube) is no reconstruction circle.
@@ -113,7 +114,7 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     if agreement < _MIN_AGREEMENT:
         return None
     # The outermost voxels are partly outside after pooling.
-    return Cylinder(center_y=float(cy), center_x=float(cx), radius=radius - 1.0)
+    return Cylinder(center_y=float(cy), center_x=float(cx), radius=radius - 1.5)
 
 
 def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfView:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,12 @@ MANIFEST = "checkpoint.json"
 
 # What may differ between a checkpoint and the run that resumes it: it changes nothing of what is
 # learned.
-_FREE_TRAIN_FIELDS = ("num_workers", "num_readers", "checkpoint_every", "log_every")
+_FREE_TRAIN_FIELDS = (
+    *("num_workers", "num_readers", "num_gpus_per_worker"),
+    *("checkpoint_every", "log_every"),
+)
+_MANIFEST_KEYS = {"step", "side", "digest", "files", "config"}
+_FILES = {"weights", "optimizer", "metrics"}
 _BOUND_SECTIONS = ("task", "preprocess", "encoder", "rotation", "train")
 
 
@@ -120,14 +126,7 @@ def restore(trainer: Trainer, url: str) -> bool:
             "or the configuration that it was started with"
         )
     _load_weights(trainer.model, url, manifest)
-    tensors = _read_tensors(store.join(url, manifest["files"]["optimizer"]))
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    full = trainer.optimizer.state_dict()
-    full["state"] = state
-    trainer.optimizer.load_state_dict(full)
+    _load_optimizer(trainer, store.join(url, manifest["files"]["optimizer"]))
     trainer.step = int(manifest["step"])
     trainer.metrics.rows = read_metrics(url)
     return True
@@ -168,18 +167,29 @@ def read_metrics(url: str) -> list[dict[str, float]]:
     manifest = _read_manifest(url)
     if manifest is None:
         return []
-    data = store.read_bytes(store.join(url, manifest["files"]["metrics"]))
-    rows: list[dict[str, float]] = pq.read_table(io.BytesIO(data)).to_pylist()
+    metrics = store.join(url, manifest["files"]["metrics"])
+    try:
+        table = pq.read_table(io.BytesIO(store.read_bytes(metrics)))
+    except (pa.ArrowException, NotFoundError) as error:
+        raise CheckpointError(f"{metrics} is missing or damaged: {error}") from error
+    rows: list[dict[str, float]] = table.to_pylist()
     return rows
 
 
 def _read_manifest(url: str) -> dict[str, Any] | None:
     try:
-        manifest: dict[str, Any] = store.read_json(store.join(url, MANIFEST))
+        data = store.read_bytes(store.join(url, MANIFEST))
     except NotFoundError:
         return None
-    if not isinstance(manifest, dict) or not {"step", "files", "config"} <= manifest.keys():
-        raise CheckpointError(f"{url}/{MANIFEST} is damaged; move it away to train anew")
+    damaged = CheckpointError(f"{url}/{MANIFEST} is damaged; move it away to train anew")
+    try:
+        manifest: Any = json.loads(data)
+    except ValueError as error:
+        raise damaged from error
+    if not isinstance(manifest, dict) or not manifest.keys() >= _MANIFEST_KEYS:
+        raise damaged
+    if not isinstance(manifest["files"], dict) or not manifest["files"].keys() >= _FILES:
+        raise damaged
     return manifest
 
 
@@ -191,6 +201,25 @@ def _load_weights(model: torch.nn.Module, url: str, manifest: dict[str, Any]) ->
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{url}: the weights do not fit the model: {error}") from error
+
+
+def _load_optimizer(trainer: Trainer, url: str) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in _read_tensors(url).items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index) if index.isdigit() else -1, {})[name] = value
+    shapes = [p.shape for group in trainer.optimizer.param_groups for p in group["params"]]
+    # torch loads whatever it is given; only the next step would fail.
+    fits = state.keys() == set(range(len(shapes))) and all(
+        value.dim() == 0 or value.shape == shapes[index]
+        for index, part in state.items()
+        for value in part.values()
+    )
+    if not fits:
+        raise CheckpointError(f"{url}: the optimizer's state does not fit the model")
+    full = trainer.optimizer.state_dict()
+    full["state"] = state
+    trainer.optimizer.load_state_dict(full)
 
 
 def _read_tensors(url: str) -> dict[str, Tensor]:

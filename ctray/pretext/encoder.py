@@ -51,7 +51,8 @@ class SpatialDropout(nn.Module):
 def reseed_dropout(model: nn.Module, seed: int) -> None:
     """Make every dropout mask from here on a function of `seed`."""
     for place, module in enumerate(m for m in model.modules() if isinstance(m, SpatialDropout)):
-        module.reseed(seed * 1009 + place)
+        # torch takes seeds of 64 bits.
+        module.reseed((seed * 1009 + place) % 2**63)
 
 
 class _ResidualBlock(nn.Module):

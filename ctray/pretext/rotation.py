@@ -37,11 +37,15 @@ def circular_mask(side: int, device: torch.device | None = None) -> Tensor:
 
 
 def rotate(x_BHW: Tensor, angle_deg_B: Tensor) -> Tensor:
-    """Slices rotated counter-clockwise about their centre, bilinear, same shape and dtype."""
+    """Slices rotated about their centre, bilinear, same shape and dtype.
+
+    Positive angles turn counter-clockwise as one looks at a slice with row 0 at the top: 90
+    degrees are `numpy.rot90`.
+    """
     angle = angle_deg_B.to(x_BHW.dtype) * (math.pi / 180)
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     matrix = torch.stack(
-        [torch.stack([cos, sin, zero], -1), torch.stack([-sin, cos, zero], -1)], dim=1
+        [torch.stack([cos, -sin, zero], -1), torch.stack([sin, cos, zero], -1)], dim=1
     )
     x_BCHW = x_BHW[:, None]
     grid = functional.affine_grid(matrix, list(x_BCHW.shape), align_corners=False)

@@ -201,15 +201,20 @@ class Trainer:
             batch["label"],
         )
 
-    def _log(self, rate: float, pairs: int) -> None:
-        loss, accuracy, count = self._sums.tolist()
-        self._sums.zero_()
-        now = time.monotonic()
+    def check_loss(self) -> None:
+        """Raise `TrainingError` if a loss since the last row of metrics was not finite."""
+        loss = float(self._sums[0])
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {self.step}; lower train.learning_rate "
                 f"({self.config.train.learning_rate})"
             )
+
+    def _log(self, rate: float, pairs: int) -> None:
+        self.check_loss()
+        loss, accuracy, count = self._sums.tolist()
+        self._sums.zero_()
+        now = time.monotonic()
         self.metrics.rows.append(
             {
                 "step": float(self.step),
@@ -254,6 +259,8 @@ def train(
         for row in trainer.metrics.rows[logged:]:
             on_log(row)
         if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+            # A checkpoint of broken weights would take the place of the last good one.
+            trainer.check_loss()
             on_checkpoint(trainer)
         if trainer.step >= config.steps:
             return

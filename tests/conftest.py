@@ -1,0 +1,142 @@
+"""What the tests of several modules share: small settings, phantoms made ready, real volumes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctray.config import RunConfig, parse_config
+from ctray.phantom import Phantom, make_phantom, preset
+from ctray.preprocess.prepare import Prepared, prepare
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SIDE = 24
+
+
+def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
+    """Settings with which a step takes milliseconds; `sections` win over them.
+
+    The numbers are small and uneven on purpose: 4 runs of 6 examples make a round of 24, which
+    is 3 steps of 8.
+    """
+    small: dict[str, dict[str, Any]] = {
+        # 24 voxels are too few to search a container in, which takes seconds.
+        "preprocess": {"working_size": SIDE, "container": "off", "circle": "off"},
+        "encoder": {"widths": [4, 6, 8], "embedding_dim": 8, "pool_grid": 2},
+        "rotation": {"angle_step": 90},
+        "train": {
+            "steps": 9,
+            "batch_size": 8,
+            "run_length": 6,
+            "interleave": 4,
+            "checkpoint_every": 5,
+            "log_every": 3,
+        },
+        "pool": {"num_cpus": 0.5, "max_size": 2},
+        "ray": {"num_cpus": 2, "object_store_mb": 100},
+    }
+    for name, values in sections.items():
+        small[name] = {**small.get(name, {}), **values}
+    return small
+
+
+def small_config(**sections: dict[str, Any]) -> RunConfig:
+    """`small_settings` as a configuration."""
+    return parse_config(small_settings(**sections))
+
+
+def easy_phantom(index: int, size: int = SIDE, **options: Any) -> Phantom:
+    """A sample clearly brighter than its medium, without reconstruction circle unless asked."""
+    options = {"reconstruction_circle": False, **options}
+    return make_phantom(preset("easy", seed=3, index=index, size=size, **options))
+
+
+@pytest.fixture(scope="session")
+def config_of() -> Callable[..., RunConfig]:
+    """`small_config`: small settings, with sections replaced."""
+    return small_config
+
+
+@pytest.fixture(scope="session")
+def settings_of() -> Callable[..., dict[str, Any]]:
+    """`small_settings`: the same as plain values, for a YAML file."""
+    return small_settings
+
+
+@pytest.fixture(scope="session")
+def phantom_of() -> Callable[..., Phantom]:
+    """`easy_phantom`."""
+    return easy_phantom
+
+
+@pytest.fixture(scope="session")
+def small_volumes() -> list[Prepared]:
+    """Three phantoms of 24 voxels, prepared; nobody changes them."""
+    settings = small_config().preprocess
+    return [prepare(easy_phantom(i).volume, (1, 1, 1), settings) for i in range(3)]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real volumes."""
+    folder = Path(os.environ.get("CTRAY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real volumes in {folder}: set CTRAY_TEST_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Checkpoint of a model that was trained for a few seconds on 12 phantoms of 32 voxels.
+
+    Phantoms 12 and above are held out.
+    """
+    import torch
+
+    from ctray.pretext.checkpoint import save_checkpoint
+    from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
+
+    config = trained_config()
+    volumes = [
+        prepare(noisy_phantom(i).volume, (1, 1, 1), config.preprocess) for i in range(12)
+    ]
+    trainer = Trainer(config, TRAINED_SIDE, device=torch.device("cpu"))
+    load = local_rounds(volumes, config, TRAINED_SIDE)
+    train(trainer, (load(i) for i in range(num_rounds(config))))
+    url = str(tmp_path_factory.mktemp("trained") / "checkpoint")
+    save_checkpoint(url, trainer)
+    return url
+
+
+TRAINED_SIDE = 32
+
+
+def trained_config() -> RunConfig:
+    """Settings of `trained_url`: three classes and a quick encoder."""
+    return small_config(
+        preprocess={"working_size": TRAINED_SIDE},
+        encoder={"widths": [12, 24, 32], "embedding_dim": 32, "pool_grid": 4, "dropout": 0.0},
+        train={
+            "steps": 400,
+            "batch_size": 32,
+            "run_length": 32,
+            "interleave": 8,
+            "log_every": 50,
+            "learning_rate": 3e-3,
+        },
+    )
+
+
+def noisy_phantom(index: int) -> Phantom:
+    """A phantom of `trained_url`: with so much noise that empty slices tell nothing."""
+    return easy_phantom(index, TRAINED_SIDE, noise=0.4)
+
+
+@pytest.fixture(scope="session")
+def held_out() -> list[Phantom]:
+    """Phantoms that `trained_url` has not seen."""
+    return [noisy_phantom(12 + i) for i in range(3)]

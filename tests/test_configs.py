@@ -1,0 +1,73 @@
+"""The configurations of the repository load, and `run.yaml` is the whole truth about defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ctray.engine.demo
+from ctray.config import RunConfig, load_config
+from ctray.engine.demo import demo_config
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loads_and_says_what_it_is_for(name: str) -> None:
+    load_config(CONFIGS / name)
+    assert (CONFIGS / name).read_text(encoding="utf-8").startswith("# ")
+
+
+def test_the_expected_ones_are_there() -> None:
+    assert {"run.yaml", "rotation-paper.yaml", "rotation-long.yaml", "demo.yaml"} <= set(NAMES)
+
+
+def test_run_yaml_names_every_key_with_its_default() -> None:
+    path = CONFIGS / "run.yaml"
+    assert load_config(path) == RunConfig()
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert _keys(written) == _keys(RunConfig().model_dump())
+
+
+def test_run_yaml_explains_every_key() -> None:
+    before = ""
+    for line in (CONFIGS / "run.yaml").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.strip().startswith("#"):
+            assert before.strip().startswith("# "), f"{line!r} has no comment above it"
+        before = line
+
+
+def test_paper_config_is_the_plain_form() -> None:
+    config = load_config(CONFIGS / "rotation-paper.yaml")
+    assert config.preprocess.working_size == 504
+    assert {config.preprocess.circle, config.preprocess.container, config.preprocess.rings} == {
+        "off"
+    }
+    encoder = config.encoder
+    assert (encoder.name, encoder.output_stride, encoder.pool_grid) == ("resnet50", 32, 1)
+    assert config.rotation.num_classes == 7
+
+
+def test_demo_of_the_package_is_that_of_the_repository() -> None:
+    packaged = Path(ctray.engine.demo.__file__).with_name("demo.yaml")
+    assert packaged.read_bytes() == (CONFIGS / "demo.yaml").read_bytes()
+    assert demo_config() == load_config(CONFIGS / "demo.yaml")
+
+
+def test_demo_settings_can_be_overridden() -> None:
+    assert demo_config(("train.steps=7",)).train.steps == 7
+
+
+@pytest.mark.parametrize("text", ["off", "'off'", "false"])
+def test_a_switch_is_off_however_yaml_reads_it(text: str) -> None:
+    assert load_config(None, (f"preprocess.circle={text}",)).preprocess.circle == "off"
+
+
+def _keys(data: dict[str, object], prefix: str = "") -> set[str]:
+    found = set()
+    for key, value in data.items():
+        found |= _keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+    return found
