@@ -47,7 +47,8 @@ def test_noise_has_the_backgrounds_mean_spread_and_correlation(
     for axis in range(3):
         for lag in (1, 2):
             ours = correlation(found.noise, axis, lag)
-            assert ours == pytest.approx(correlation(volume, axis, lag), abs=0.12), (axis, lag)
+            # Blocks of 8 voxels tell little of what is correlated over half of them.
+            assert ours == pytest.approx(correlation(volume, axis, lag), abs=0.2), (axis, lag)
 
 
 def test_fill_follows_the_level_of_the_slices() -> None:

@@ -163,7 +163,7 @@ def test_volume_in_which_nearly_all_voxels_are_equal() -> None:
     found = prepare(volume, (1, 1, 1), PreprocessConfig(container="off", trend="off"))
     assert found.voxels[8, 8, 8] == 255
     assert (found.voxels == 255).sum() == 1
-    assert found.std == 1.0  # never a division by nothing
+    assert found.std > 0
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (2, 30, 33), (3, 5, 7), (32, 1, 32)])

@@ -77,12 +77,13 @@ def choose_threshold(profile: FloatArray, config: LocalizeConfig, chance: float)
 
         return float(threshold_otsu(profile))
     level, spread = background_level(profile)
-    # A sample that spans the axis leaves no empty slice: the network cannot be sure of nothing,
-    # so the background is never taken to lie far above chance.
-    level = min(level, 2 * chance)
+    # A sample that spans the axis leaves no empty slice to measure the background in. The network
+    # cannot be sure of nothing, so the background does not lie far above chance.
+    if level > 2 * chance:
+        return 2 * chance
     inside = float(np.percentile(profile, 90))
     rise = max(config.spreads * spread, config.min_rise, config.rise_part * (inside - level))
-    return level + rise
+    return min(level + rise, 3 * chance)
 
 
 def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> Stretch | None:

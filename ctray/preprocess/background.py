@@ -98,7 +98,9 @@ def _quiet_blocks(
     counts = [n // _BLOCK for n in residual.shape]
     if min(counts) == 0:
         spread = float(residual[inside].std()) if inside.any() else 0.0
-        return np.full((1, _BLOCK, _BLOCK, _BLOCK), spread, dtype=np.float32)
+        # Thinner than a block: white noise is as near as one gets.
+        white = np.random.default_rng(0).standard_normal((8, _BLOCK, _BLOCK, _BLOCK))
+        return (spread * white).astype(np.float32)
 
     def tiles(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         cut = array[tuple(slice(0, c * _BLOCK) for c in counts)]
@@ -118,7 +120,7 @@ def _quiet_blocks(
 
 
 def _spectrum(blocks: FloatArray) -> FloatArray:
-    """Power spectrum on the tile's grid from the blocks' autocorrelation up to half a block."""
+    """Power spectrum on the tile's grid from the autocorrelation within the blocks."""
     centred = blocks - blocks.mean(axis=(1, 2, 3), keepdims=True)
     size = 2 * _BLOCK
     power = np.abs(np.fft.rfftn(centred, s=(size,) * 3, axes=(1, 2, 3))) ** 2
@@ -126,8 +128,9 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     lag = np.minimum(np.arange(size), size - np.arange(size))
     overlap = np.maximum(_BLOCK - lag, 1) / _BLOCK
     correlation /= _BLOCK**3 * overlap[:, None, None] * overlap[None, :, None] * overlap
-    # Lags beyond half a block are too noisy to use; the taper keeps the spectrum positive.
-    taper = np.clip(1 - lag / (_BLOCK / 2 + 1), 0, None)
+    # Lags near a whole block are too noisy to use; a raised cosine leaves the first ones alone.
+    last = _BLOCK - 1
+    taper = np.where(lag < last, 0.5 * (1 + np.cos(np.pi * lag / last)), 0.0)
     correlation *= taper[:, None, None] * taper[None, :, None] * taper
     tile = np.zeros((_TILE,) * 3)
     index = np.where(np.arange(size) < _BLOCK, np.arange(size), np.arange(size) - size)

@@ -32,6 +32,8 @@ _SIDES = (0.03, 0.06, 0.1)
 # Score of a wall, see `_ring_score`: noise alone scores about -0.3, a faint thin wall with gaps
 # 0.4 and more, a clear one nearly 1.
 _MIN_SCORE = 0.3
+# Smallest radius of a container, as part of the slice's side: bones and organs draw smaller rings.
+_MIN_RADIUS = 0.26
 _MIN_INLIERS = 0.6
 # A centred wall rises above the ring artefacts' spread at least this often.
 _RING_SPREADS = 6.0
@@ -211,7 +213,7 @@ def _ring_score(polar: FloatArray, slabs: _Slabs) -> FloatArray:
         best[:, gap:-gap] = np.maximum(best[:, gap:-gap], votes.mean(axis=2))
     best[:, int(slabs.limit) + 1 :] = -1
     # A container is there to hold a sample: smaller rings are parts of the sample.
-    best[:, : int(0.22 * _PLANE)] = -1
+    best[:, : int(_MIN_RADIUS * _PLANE)] = -1
     return best
 
 

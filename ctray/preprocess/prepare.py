@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from ctray.preprocess.field_of_view import (
 )
 
 FloatArray = npt.NDArray[np.float32]
+
+# What NumPy raises for an archive that is cut off, changed, or another file altogether.
+_DAMAGE = (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +85,8 @@ class Prepared:
         """Receipt form: everything but the voxels."""
         return {
             "factors": list(self.factors),
-            "window": [round(v, 6) for v in self.window],
+            # Six digits, not six decimals: attenuations per voxel may be as small as 1e-6.
+            "window": [float(f"{v:.6g}") for v in self.window],
             "mean": round(self.mean, 4),
             "std": round(self.std, 4),
             "field_of_view": self.field_of_view.to_json(),
@@ -109,7 +114,7 @@ class Prepared:
                     field_of_view=FieldOfView.from_json(about["field_of_view"]),
                     factors=tuple(about["factors"]),
                 )
-        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        except _DAMAGE as error:
             raise InvalidVolumeError(f"prepared volume is damaged: {error}") from error
 
 

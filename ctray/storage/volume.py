@@ -21,6 +21,10 @@ from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
 from ctray.storage.transfer import CountingStore, Transfer
 
 
+# A level this small (as float32) is read whole to average it without rounding.
+_SMALL_LEVEL_BYTES = 64 * 2**20
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Level:
     """One level of a pyramid.
@@ -224,7 +228,8 @@ class Volume:
         Returns
         -------
         array : numpy.ndarray
-            (z, y, x), ``self.dtype``.
+            (z, y, x), ``self.dtype``; float32 where it was averaged from a finer level that is
+            small enough to read whole.
         factors : tuple of int
             Level-0 voxels per voxel of `array`, (z, y, x).
         """
@@ -233,7 +238,8 @@ class Volume:
         f = 2**halvings
         factors = as_triple([n * f for n in info.factors], "factors")
         if halvings == 0:
-            return self.read_level(level), factors
+            precise = self._mean_of_finer(level)
+            return (self.read_level(level) if precise is None else precise), factors
         shape = as_triple([-(-n // f) for n in info.shape], "shape")
         out = np.empty(shape, self.dtype)
         tile = _tile_of(info, f, max_bytes // self.dtype.itemsize)
@@ -254,6 +260,22 @@ class Volume:
         for _ in done:
             pass
         return out, factors
+
+    def _mean_of_finer(self, level: int) -> npt.NDArray[np.float32] | None:
+        """Level as the float mean of the next finer one, where that is small, else None.
+
+        Stored integer levels are rounded, which wipes out what is fainter than half a grey value,
+        such as the thin wall of a tube in clipped air.
+        """
+        if level == 0 or self.dtype.kind == "f":
+            return None
+        fine, coarse = self.levels[level - 1], self.levels[level]
+        ratio = [c // f for c, f in zip(coarse.factors, fine.factors, strict=True)]
+        shape = tuple(-(-n // r) for n, r in zip(fine.shape, ratio, strict=True))
+        if shape != coarse.shape or math.prod(fine.shape) * 4 > _SMALL_LEVEL_BYTES:
+            return None
+        voxels = self.read_level(level - 1).astype(np.float32)
+        return np.asarray(downsample_mean(voxels, as_triple(ratio, "ratio")), dtype=np.float32)
 
     def _nearest(self, working_size: int) -> tuple[int, int]:
         """Level and further halvings that come nearest to `working_size`; least work on a tie."""

@@ -1,0 +1,104 @@
+"""One real Ray session for all tests of the engine, and small archives for it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from ctray.config import RayConfig, RunConfig
+from ctray.phantom import Phantom
+from ctray.preprocess.prepare import Prepared
+from ctray.storage.phantoms import write_phantoms
+
+VOXEL_UM = 2.5
+
+
+@pytest.fixture(scope="session")
+def ray_cpus() -> Iterator[int]:
+    """A Ray session of two logical CPUs; every test of the engine runs in it."""
+    from ctray.engine.session import ray_session
+
+    # Sockets live in there: the path must be short.
+    folder = tempfile.mkdtemp(prefix="ct-", dir="/tmp")  # noqa: S108
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        with ray_session(RayConfig(num_cpus=2, object_store_mb=100)):
+            yield 2
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def working_urls(
+    small_volumes: list[Prepared], tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """The small volumes as files that readers of other processes open."""
+    folder = tmp_path_factory.mktemp("working")
+    urls = []
+    for i, volume in enumerate(small_volumes):
+        (folder / f"{i}.npz").write_bytes(volume.to_bytes())
+        urls.append(str(folder / f"{i}.npz"))
+    return urls
+
+
+@pytest.fixture(scope="session")
+def stored_volumes(working_urls: list[str]) -> list[Prepared]:
+    """The small volumes as readers see them: mean and spread are rounded in the file."""
+    return [Prepared.from_bytes(Path(url).read_bytes()) for url in working_urls]
+
+
+def write_tiff_folder(folder: Path, voxels: np.ndarray) -> None:
+    folder.mkdir(parents=True)
+    resolution = (1e4 / VOXEL_UM,) * 2
+    for z, plane in enumerate(voxels):
+        tifffile.imwrite(
+            folder / f"slice_{z:04d}.tif",
+            plane,
+            resolution=resolution,
+            resolutionunit="CENTIMETER",
+        )
+
+
+@pytest.fixture
+def mixed_archive(
+    tmp_path: Path, phantom_of: Callable[..., Phantom]
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """A TIFF folder, an HDF5 file, an OME-Zarr and a TIFF that is cut off; voxels by volume id."""
+    archive = tmp_path / "archive"
+    voxels = {"embryo_a": phantom_of(0, 24).volume, "embryo_b": phantom_of(1, (24, 28, 26)).volume}
+    write_tiff_folder(archive / "embryo_a", voxels["embryo_a"])
+    with h5py.File(archive / "embryo_b.h5", "w") as file:
+        file["entry/data"] = voxels["embryo_b"]
+    write_phantoms(str(archive), count=1, size=24, seed=5, reconstruction_circle=False)
+    from ctray.phantom import make_phantom, preset
+
+    voxels["embryo-0000"] = make_phantom(
+        preset("easy", seed=5, size=24, reconstruction_circle=False)
+    ).volume
+    tifffile.imwrite(archive / "cut_off.tif", voxels["embryo_a"])
+    whole = (archive / "cut_off.tif").read_bytes()
+    (archive / "cut_off.tif").write_bytes(whole[: len(whole) // 3])
+    return archive, voxels
+
+
+@pytest.fixture(scope="session")
+def archive_settings(settings_of: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Settings with which a whole run takes seconds, and finds some box in every volume.
+
+    Nine steps teach nothing; Otsu's threshold on whatever the profile is gives boxes that are
+    neither empty nor whole, which is what crops are to be tested with.
+    """
+    return settings_of(localize={"threshold": "otsu", "min_peak": 0.0})
+
+
+@pytest.fixture(scope="session")
+def archive_config(archive_settings: dict[str, Any]) -> RunConfig:
+    """`archive_settings` as a configuration."""
+    return RunConfig.model_validate(archive_settings)

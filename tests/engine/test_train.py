@@ -1,0 +1,136 @@
+"""Ray Train learns exactly what the plain loop learns, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctray.config import RunConfig
+from ctray.engine.train import pretrain
+from ctray.errors import CheckpointError, CtrayError, TrainingError
+from ctray.preprocess.prepare import Prepared
+from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
+from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
+
+pytestmark = pytest.mark.ray
+
+ConfigOf = Callable[..., RunConfig]
+SIDE = 24
+
+
+@pytest.fixture(scope="module")
+def plain_run(
+    config_of: ConfigOf, stored_volumes: list[Prepared], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Checkpoints `step-5` and `step-9` of the plain loop."""
+    folder = tmp_path_factory.mktemp("plain")
+    config = config_of(encoder={"dropout": 0.3})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # as many as a Ray Train worker gets
+    trainer = Trainer(config, SIDE, device=torch.device("cpu"))
+    load = local_rounds(stored_volumes, config, SIDE)
+    train(
+        trainer,
+        (load(i) for i in range(num_rounds(config))),
+        on_checkpoint=lambda t: save_checkpoint(str(folder / f"step-{t.step}"), t) and None,
+    )
+    torch.set_num_threads(threads)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("readers", "resume"), [(1, False), (3, False), (2, True)], ids=["1", "3", "resumed"]
+)
+def test_ray_train_gives_the_weights_of_the_plain_loop(
+    ray_cpus: int,
+    config_of: ConfigOf,
+    working_urls: list[str],
+    plain_run: Path,
+    tmp_path: Path,
+    readers: int,
+    resume: bool,
+) -> None:
+    """Step 5 lies within a round of three steps, so that resuming has to skip two of them."""
+    config = config_of(encoder={"dropout": 0.3}, train={"num_readers": readers})
+    url = tmp_path / "checkpoint"
+    if resume:
+        shutil.copytree(plain_run / "step-5", url)
+    logged: list[float] = []
+    pretrain(config, working_urls, SIDE, str(url), on_log=lambda row: logged.append(row["step"]))
+    found, expected = load_model(str(url)), load_model(str(plain_run / "step-9"))
+    assert found.step == expected.step == 9
+    assert found.digest == expected.digest
+    assert logged == ([6, 9] if resume else [3, 6, 9])
+    assert [row["step"] for row in read_metrics(str(url))] == [3, 6, 9]
+
+
+def test_two_workers_finish(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
+) -> None:
+    config = config_of(train={"num_workers": 2, "num_readers": 1})
+    url = str(tmp_path / "checkpoint")
+    pretrain(config, working_urls, SIDE, url)
+    found = load_model(url)
+    assert found.step == 9
+    alone = load_model(url).model.state_dict()
+    assert all(torch.isfinite(value).all() for value in alone.values())
+    assert [row["step"] for row in read_metrics(url)] == [3, 6, 9]
+
+
+def test_finished_training_is_left_alone(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], plain_run: Path, tmp_path: Path
+) -> None:
+    url = tmp_path / "checkpoint"
+    shutil.copytree(plain_run / "step-9", url)
+    before = {path.name: path.stat().st_mtime_ns for path in url.iterdir()}
+    pretrain(config_of(encoder={"dropout": 0.3}), working_urls, SIDE, str(url))
+    assert {path.name: path.stat().st_mtime_ns for path in url.iterdir()} == before
+
+
+# --- what cannot work -----------------------------------------------------------------------
+
+
+def test_checkpoint_of_another_configuration_is_refused(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], plain_run: Path, tmp_path: Path
+) -> None:
+    """The worker's own error arrives, as one line, and the checkpoint stays as it was."""
+    url = tmp_path / "checkpoint"
+    shutil.copytree(plain_run / "step-5", url)
+    with pytest.raises(CheckpointError, match="trained with another encoder"):
+        pretrain(config_of(encoder={"embedding_dim": 16}), working_urls, SIDE, str(url))
+    assert load_model(str(url)).step == 5
+
+
+def test_damaged_working_volume_is_named(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"no archive")
+    with pytest.raises(CtrayError, match="damaged") as caught:
+        pretrain(config_of(), [*working_urls, str(bad)], SIDE, str(tmp_path / "checkpoint"))
+    assert "\n" not in str(caught.value)
+
+
+def test_too_few_cpus_are_told_at_once(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
+) -> None:
+    config = config_of(train={"num_workers": 4, "num_readers": 3})
+    with pytest.raises(TrainingError, match=r"needs 5 CPUs .* Ray has 2; lower"):
+        pretrain(config, working_urls, SIDE, str(tmp_path / "checkpoint"))
+
+
+def test_missing_gpus_are_told_at_once(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
+) -> None:
+    config = config_of(train={"num_gpus_per_worker": 64})
+    with pytest.raises(TrainingError, match=r"needs 64 GPUs and Ray has \d+; lower"):
+        pretrain(config, working_urls, SIDE, str(tmp_path / "checkpoint"))
+
+
+def test_no_volume_is_told_at_once(ray_cpus: int, config_of: ConfigOf, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no volume to train on"):
+        pretrain(config_of(), [], SIDE, str(tmp_path / "checkpoint"))
