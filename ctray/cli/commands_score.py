@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @run_argument
 @click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
 @click.option("--no-baselines", is_flag=True, help="Score our boxes only.")
+@click.option("--held-out", is_flag=True, help="Only volumes that were not trained on.")
 @shared_options()
-def evaluate(run_url: str, truth: str, no_baselines: bool, as_json: bool) -> None:
+def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_json: bool) -> None:
     """Score the boxes of RUN, and of classical methods, against TRUTH.
 
     Writes scores.json and scores.parquet into RUN.
@@ -30,7 +31,7 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, as_json: bool) -> Non
 
     folder = RunFolder(url=store.normalize(run_url))
     with reporter() as progress:
-        scores = _evaluate(folder, truth, progress, baselines=not no_baselines)
+        scores = _evaluate(folder, truth, progress, baselines=not no_baselines, held_out=held_out)
     if as_json:
         print_json(scores.to_json())
         return
@@ -97,13 +98,16 @@ def demo(
     finish(facts, receipts, as_json)
 
 
-def _evaluate(folder: RunFolder, truth: str, progress: Any, *, baselines: bool) -> Evaluation:
+def _evaluate(
+    folder: RunFolder, truth: str, progress: Any, *, baselines: bool, held_out: bool = False
+) -> Evaluation:
     from ctray.localization.evaluate import evaluate_run, write_evaluation
 
     scores = evaluate_run(
         folder,
         truth,
         baselines=baselines,
+        held_out=held_out,
         progress=lambda done, total: progress.update("baselines", done, total),
     )
     write_evaluation(scores, folder)

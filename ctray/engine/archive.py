@@ -182,7 +182,7 @@ def prepare_stage(
     The result is kept in `working/index.json`, so that a run that is resumed trains on the same
     volumes in the same order, whatever has been added to the archive since.
     """
-    index_url = run.at("working", "index.json")
+    index_url = run.training_index
     if store.exists(index_url):
         return [PreparedRecord(**record) for record in store.read_json(index_url)]
     open_entries = [e for e in entries if run.read_receipt(e.volume_id) is None]

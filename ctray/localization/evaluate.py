@@ -84,6 +84,7 @@ def evaluate_run(
     truth_url: str,
     *,
     baselines: bool = True,
+    held_out: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Score what a run found; a volume of it that failed counts as one without a box.
@@ -96,6 +97,8 @@ def evaluate_run(
         See `ctray.localization.truth.read_truths`.
     baselines
         Whether to run the baselines as well, which reads every volume's working level.
+    held_out
+        Score only volumes that the encoder was not trained on.
     progress
         Called with (done, total) while the baselines run.
 
@@ -110,6 +113,13 @@ def evaluate_run(
     if not receipts:
         raise NotFoundError(f"{run.url} has no receipts; run ctray run or ctray localize first")
     truths = read_truths(truth_url)
+    if held_out:
+        trained = run.training_ids()
+        receipts = [r for r in receipts if r.volume_id not in trained]
+        if not receipts:
+            raise NotFoundError(
+                f"{run.url} trained on all of its volumes; set train.max_volumes below their number"
+            )
     scored = [r for r in receipts if r.volume_id in truths]
     predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
     if any(r.crop_box is not None for r in scored):

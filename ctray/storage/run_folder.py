@@ -135,6 +135,19 @@ class RunFolder:
         """URL of an imported volume."""
         return self.at("imported", f"{volume_id}.zarr")
 
+    @property
+    def training_index(self) -> str:
+        """URL of the list of volumes that the encoder is trained on."""
+        return self.at("working", "index.json")
+
+    def training_ids(self) -> frozenset[str]:
+        """Ids of the volumes that the encoder is trained on; empty before training."""
+        try:
+            records = store.read_json(self.training_index)
+        except NotFoundError:
+            return frozenset()
+        return frozenset(str(record["volume_id"]) for record in records)
+
     def working(self, volume_id: str) -> str:
         """URL of a volume's prepared working level."""
         return self.at("working", f"{volume_id}.npz")

@@ -20,7 +20,6 @@ from ctray.storage.multiscale import downsample_mean
 from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
 from ctray.storage.transfer import CountingStore, Transfer
 
-
 # A level this small (as float32) is read whole to average it without rounding.
 _SMALL_LEVEL_BYTES = 64 * 2**20
 
