@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
@@ -22,6 +24,8 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Data's actor pools make Ray's core log an error for every pool that is none.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -58,20 +62,36 @@ def ray_session(config: RayConfig) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep the lines that Ray's core writes past Python while it starts away from the user."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _start(config: RayConfig, folder: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if config.address is not None:
+        options |= {"address": config.address}
+    else:
+        options |= {
+            "num_cpus": config.num_cpus,
+            "object_store_memory": config.object_store_mb * 2**20,
+            "include_dashboard": False,
+            "_temp_dir": folder,
+        }
     try:
-        if config.address is not None:
-            ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            ray.init(
-                num_cpus=config.num_cpus,
-                object_store_memory=config.object_store_mb * 2**20,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
+        with _quiet_stderr():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the cluster at {config.address}" if config.address else "a session of its own"
         first = str(error).splitlines()[0]
