@@ -263,7 +263,8 @@ def test_training_curve(run: RunFolder) -> None:
     pq.write_table(pa.Table.from_pylist(rows), buffer)
     store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
     config = {"rotation": {"max_angle": 90, "angle_step": 45}}
-    manifest = {"step": 90, "files": {"metrics": "m.parquet"}, "config": config, "digest": "cd"}
+    files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
+    manifest = {"step": 90, "side": 48, "files": files, "config": config, "digest": "cd"}
     store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
     page = page_of(run)
     assert "At step 90 the loss is 1.100 and the accuracy 0.90; guessing gives 0.20." in page.text

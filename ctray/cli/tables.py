@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from ctray.localization.evaluate import CROP_METHOD, Evaluation
-from ctray.localization.scoring import OWN_METHOD, MethodSummary
+from ctray.localization.evaluate import Evaluation
+from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.storage.catalog import Catalog
 
 NONE = "–"
@@ -106,8 +106,8 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
             f"{decimal(facts['bytes_before'])} before, {decimal(facts['bytes_after'])} after: "
             f"{facts['saved']:.0%} saved"
         )
-    lines += [f"{what:<7}{facts[what]}" for what in ("boxes", "crops", "report") if facts[what]]
-    return lines
+    places = ("boxes", "crops", "report", "picture")
+    return lines + [f"{what:<8}{facts[what]}" for what in places if facts.get(what)]
 
 
 def _score_cells(summary: MethodSummary) -> list[str]:

@@ -81,7 +81,12 @@ def example_stream(
     ]
     # One block per round: enough work for a task, small enough to stay within the object store.
     per_round = config.train.interleave // config.train.num_workers
-    stream = ray.data.range(len(runs), override_num_blocks=max(1, len(runs) // per_round))
+    # Not `ray.data.range`: its read tasks ask for a whole CPU each, which readers and workers may
+    # have left none of, and training would wait for ever.
+    stream = ray.data.from_items(
+        [{"id": place} for place in range(len(runs))],
+        override_num_blocks=max(1, len(runs) // per_round),
+    )
     # Without this, blocks come in the order in which readers finish, and no run is repeatable.
     stream.context.execution_options.preserve_order = True
     stream.context.enable_progress_bars = False

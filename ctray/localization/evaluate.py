@@ -16,14 +16,20 @@ from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple, as_triple
 from ctray.localization.baseline_maps import BaselineArrays
 from ctray.localization.baselines import BaselineCase, BaselineResult, run_baselines
-from ctray.localization.scoring import OWN_METHOD, MethodSummary, Row, ScoreTable, score_methods
+from ctray.localization.scoring import (
+    CROP_METHOD,
+    OWN_METHOD,
+    MethodSummary,
+    Row,
+    ScoreTable,
+    score_methods,
+)
 from ctray.localization.truth import Truth, read_truths
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.storage import store
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import open_volume
 
-CROP_METHOD = f"{OWN_METHOD}-crop"
 # Prepared working levels that stay in memory between the passes of the baselines.
 CACHE_BYTES = 2**30
 

@@ -13,6 +13,8 @@ from ctray.geometry import Box
 from ctray.localization.truth import FACE_NAMES, SixBools, Truth, count_sample_voxels
 
 OWN_METHOD = "ctray"
+# What is kept: the box with its margin.
+CROP_METHOD = f"{OWN_METHOD}-crop"
 Row = dict[str, str | float | int | bool | None]
 
 
