@@ -101,9 +101,7 @@ def trained_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
 
     config = trained_config()
-    volumes = [
-        prepare(noisy_phantom(i).volume, (1, 1, 1), config.preprocess) for i in range(12)
-    ]
+    volumes = [prepare(noisy_phantom(i).volume, (1, 1, 1), config.preprocess) for i in range(12)]
     trainer = Trainer(config, TRAINED_SIDE, device=torch.device("cpu"))
     load = local_rounds(volumes, config, TRAINED_SIDE)
     train(trainer, (load(i) for i in range(num_rounds(config))))

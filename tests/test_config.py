@@ -186,9 +186,7 @@ def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
     interleave=st.integers(1, 12),
     workers=st.integers(1, 6),
 )
-def test_batches_fit_or_are_refused(
-    batch: int, length: int, interleave: int, workers: int
-) -> None:
+def test_batches_fit_or_are_refused(batch: int, length: int, interleave: int, workers: int) -> None:
     """Accepted is exactly what cuts a round into whole batches, shared evenly by the workers."""
     train = {
         "batch_size": batch,
@@ -197,9 +195,7 @@ def test_batches_fit_or_are_refused(
         "num_workers": workers,
     }
     fits = (
-        (length * interleave) % batch == 0
-        and batch % interleave == 0
-        and interleave % workers == 0
+        (length * interleave) % batch == 0 and batch % interleave == 0 and interleave % workers == 0
     )
     if fits:
         parsed = parse_config({"train": train}).train

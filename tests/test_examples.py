@@ -131,9 +131,7 @@ def numbers_of(train: TrainConfig, round_index: int, rank: int) -> list[int]:
 
 
 @given(train=trains(), round_index=st.integers(0, 5))
-def test_workers_share_the_batches_of_the_single_one(
-    train: TrainConfig, round_index: int
-) -> None:
+def test_workers_share_the_batches_of_the_single_one(train: TrainConfig, round_index: int) -> None:
     alone = train.model_copy(update={"num_workers": 1})
     whole = numbers_of(alone, round_index, 0)
     for step in range(steps_per_round(train)):

@@ -30,9 +30,7 @@ def disc(side: int, radius: float, off: tuple[float, float] = (0.0, 0.0)) -> np.
     return np.hypot(y - off[0], x - off[1]) <= radius
 
 
-def scan(
-    inside: np.ndarray, *, outside: float = 0.0, seed: int = 0, depth: int = 5
-) -> np.ndarray:
+def scan(inside: np.ndarray, *, outside: float = 0.0, seed: int = 0, depth: int = 5) -> np.ndarray:
     """Noise inside, a constant outside."""
     noise = np.random.default_rng(seed).normal(100, 10, (depth, *inside.shape))
     return np.where(inside, noise, outside).astype(np.float32)

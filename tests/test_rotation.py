@@ -42,9 +42,7 @@ def test_every_slice_of_a_batch_turns_by_its_own_angle() -> None:
     images = torch.cat([picture(8, seed) for seed in range(3)])
     turned = rotate(images, torch.tensor([0.0, 90.0, 180.0]))
     for i in range(3):
-        np.testing.assert_allclose(
-            turned[i].numpy(), np.rot90(images[i].numpy(), i), atol=1e-4
-        )
+        np.testing.assert_allclose(turned[i].numpy(), np.rot90(images[i].numpy(), i), atol=1e-4)
 
 
 @pytest.mark.parametrize("angle", [30.0, 45.0, -75.0, 200.0])

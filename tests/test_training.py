@@ -75,9 +75,7 @@ def test_same_seed_gives_the_same_weights(
     assert first.step == config.train.steps
 
 
-def test_global_generator_is_left_alone(
-    config_of: ConfigOf, small_volumes: list[Prepared]
-) -> None:
+def test_global_generator_is_left_alone(config_of: ConfigOf, small_volumes: list[Prepared]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -50,9 +50,9 @@ def pretrain(
     archive: str, out: str, config: str | None, overrides: tuple[str, ...], as_json: bool
 ) -> None:
     """Find the volumes of ARCHIVE, import what needs it, and train the encoder."""
-    from ctray.cli.checks import check_output
     from ctray.cli.progress import reporter
     from ctray.config import load_config
+    from ctray.storage.run_folder import check_output
 
     settings = load_config(config, overrides)
     check_output(archive, out)
@@ -112,7 +112,7 @@ def make_run(
     archive: str, out: str, settings: RunConfig, progress: Any
 ) -> tuple[RunFolder, list[Receipt]]:
     """Check the output and do everything but the report; failed volumes are named on an error."""
-    from ctray.cli.checks import check_output
+    from ctray.storage.run_folder import check_output
 
     check_output(archive, out)
     progress.note("looking for volumes")

@@ -32,7 +32,7 @@ from ctray.storage.catalog import (
     read_catalog,
     write_catalog,
 )
-from ctray.storage.run_folder import Receipt, RunFolder, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
 
 # What a rerun may change without making its results those of another run.
 _FREE_SECTIONS = {"pool", "ray"}
@@ -73,7 +73,10 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
     ------
     ConfigError
         If the folder belongs to a run of another archive or configuration.
+    NotFoundError, OutputExistsError
+        See `ctray.storage.run_folder.check_output`.
     """
+    check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
     ours: dict[str, Any] = {"archive": archive_url, "config": config.model_dump(mode="json")}
     try:

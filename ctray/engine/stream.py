@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataIterator, Dataset
 
@@ -20,6 +22,32 @@ from ctray.storage import store
 
 # What a reader keeps of prepared volumes, so that a small archive is fetched only once.
 _CACHE_BYTES = 256 * 2**20
+
+
+# Rounds that readers work ahead of training.
+_AHEAD = 2
+_POLL_S = 0.02
+_LONGEST_WAIT_S = 20.0
+
+
+class Pace:
+    """Tells readers how far training is, so that they do not run ahead; a Ray actor.
+
+    Ray Data's own back-pressure would hold readers back as well, but its scheduling loop then
+    turns without a pause, inside the training process: a whole core lost, and Python's lock with
+    it (seen with Ray 2.60).
+    """
+
+    def __init__(self) -> None:
+        self._round: dict[int, int] = {}
+
+    def advance(self, rank: int, round_index: int) -> None:
+        """Worker `rank` begins round `round_index`."""
+        self._round[rank] = round_index
+
+    def current(self, rank: int) -> int:
+        """Round that worker `rank` works on; -1 before its first."""
+        return self._round.get(rank, -1)
 
 
 class RunReader:
@@ -35,15 +63,27 @@ class RunReader:
         Side of the square canvas, pixels.
     runs
         Runs in the order in which they are read: row i of the dataset is runs[i].
+    rank
+        Worker that they are read for.
+    pace
+        Handle of a `Pace`, None to read as fast as Ray Data lets it.
     """
 
     def __init__(
-        self, config: RunConfig, working_urls: list[str], side: int, runs: list[int]
+        self,
+        config: RunConfig,
+        working_urls: list[str],
+        side: int,
+        runs: list[int],
+        rank: int = 0,
+        pace: Any = None,
     ) -> None:
         self._config = config
         self._urls = working_urls
         self._side = side
         self._runs = runs
+        self._rank = rank
+        self._pace = pace
         self._cache: OrderedDict[int, Prepared] = OrderedDict()
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Rows:
@@ -51,10 +91,28 @@ class RunReader:
         parts = []
         for place in batch["id"]:
             run = self._runs[int(place)]
+            self._wait_for(run // self._config.train.interleave)
             seed = self._config.train.seed
             prepared = self._volume(examples.volume_of_run(seed, run, len(self._urls)))
             parts.append(example_rows(prepared, self._config, run, self._side))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    def _wait_for(self, round_index: int) -> None:
+        """Wait until training is near `round_index`, or has not moved for long."""
+        if self._pace is None:
+            return
+        seen, since = None, time.monotonic()
+        while True:
+            now = ray.get(self._pace.current.remote(self._rank))
+            if now != seen:
+                seen, since = now, time.monotonic()
+            # Training that stands still may wait for this very round; it is bounded by Ray Data.
+            begun = now >= 0
+            if not begun or round_index <= now + _AHEAD:
+                return
+            if time.monotonic() - since > _LONGEST_WAIT_S:
+                return
+            time.sleep(_POLL_S)
 
     def _volume(self, index: int) -> Prepared:
         if index in self._cache:
@@ -71,9 +129,18 @@ class RunReader:
 
 
 def example_stream(
-    config: RunConfig, working_urls: list[str], side: int, *, first_round: int, rank: int = 0
+    config: RunConfig,
+    working_urls: list[str],
+    side: int,
+    *,
+    first_round: int,
+    rank: int = 0,
+    pace: Any = None,
 ) -> Dataset:
-    """Examples of worker `rank`, from round `first_round` to the last, in their order."""
+    """Examples of worker `rank`, from round `first_round` to the last, in their order.
+
+    `pace` is the handle of a `Pace` that `rounds` reports to.
+    """
     runs = [
         run
         for round_index in range(first_round, num_rounds(config))
@@ -92,7 +159,7 @@ def example_stream(
     stream.context.enable_progress_bars = False
     return stream.map_batches(
         RunReader,
-        fn_constructor_args=(config, working_urls, side, runs),
+        fn_constructor_args=(config, working_urls, side, runs, rank, pace),
         batch_size=1,
         # A quarter of a CPU each: readers mostly copy, and training must find a CPU beside them.
         num_cpus=0.25,
@@ -100,13 +167,20 @@ def example_stream(
     )
 
 
-def rounds(stream: DataIterator | Dataset, config: RunConfig) -> Iterator[Rows]:
-    """Rounds of examples as `ctray.pretext.training.train` takes them."""
+def rounds(
+    stream: DataIterator | Dataset,
+    config: RunConfig,
+    on_round: Callable[[int], None] = lambda index: None,
+) -> Iterator[Rows]:
+    """Rounds of examples as `ctray.pretext.training.train` takes them.
+
+    `on_round` is called with 0, 1, ... before each.
+    """
     per_round = config.train.run_length * config.train.interleave // config.train.num_workers
     iterator = stream.iterator() if isinstance(stream, Dataset) else stream
-    for batch in iterator.iter_batches(
-        batch_size=per_round, batch_format="numpy", prefetch_batches=1
-    ):
+    batches = iterator.iter_batches(batch_size=per_round, batch_format="numpy", prefetch_batches=1)
+    for index, batch in enumerate(batches):
+        on_round(index)
         with warnings.catch_warnings():
             # Arrow hands out read-only memory; torch warns although nobody writes to it.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -17,11 +17,11 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.session import cluster_cpus, cluster_gpus
-from ctray.engine.stream import example_stream, rounds
+from ctray.engine.stream import Pace, example_stream, rounds
 from ctray.errors import CtrayError, TrainingError
 from ctray.pretext.checkpoint import checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import steps_per_round
-from ctray.pretext.training import Trainer, train
+from ctray.pretext.training import Trainer, first_round, train
 
 Row = dict[str, float]
 
@@ -76,6 +76,7 @@ def pretrain(
     gpus = _gpus_per_worker(config)
     _check_resources(config, gpus)
     progress = ray.remote(num_cpus=0)(_Progress).remote()
+    pace = ray.remote(num_cpus=0)(Pace).remote()
     with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
         trainer = TorchTrainer(
             _worker,
@@ -84,6 +85,7 @@ def pretrain(
                 "side": side,
                 "checkpoint_url": checkpoint_url,
                 "progress": progress,
+                "pace": pace,
                 "threads": _threads_per_worker(config),
             },
             scaling_config=ScalingConfig(
@@ -97,7 +99,7 @@ def pretrain(
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=2),
             ),
-            datasets=_datasets(config, working_urls, side, checkpoint_url),
+            datasets=_datasets(config, working_urls, side, checkpoint_url, pace),
             dataset_config=DataConfig(datasets_to_split=[]),
         )
         _fit(trainer, progress, on_log)
@@ -108,7 +110,7 @@ _CPUS_PER_WORKER = 0.5
 
 
 def _datasets(
-    config: RunConfig, working_urls: list[str], side: int, checkpoint_url: str
+    config: RunConfig, working_urls: list[str], side: int, checkpoint_url: str, pace: Any
 ) -> dict[str, Any]:
     """Build one stream per worker, when the workers start: a restart begins where they stopped."""
 
@@ -121,6 +123,7 @@ def _datasets(
                 side,
                 first_round=step // steps_per_round(config.train),
                 rank=rank,
+                pace=pace,
             )
 
         return build
@@ -151,8 +154,13 @@ def _worker(arguments: dict[str, Any]) -> None:
         if rank == 0:
             save_checkpoint(arguments["checkpoint_url"], trainer)
 
+    first = first_round(trainer)
+
+    def advance(index: int) -> None:
+        arguments["pace"].advance.remote(rank, first + index)
+
     stream = ray.train.get_dataset_shard(f"rank-{rank}")
-    train(trainer, rounds(stream, config), on_log=log, on_checkpoint=checkpoint)
+    train(trainer, rounds(stream, config, advance), on_log=log, on_checkpoint=checkpoint)
 
 
 def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) -> None:

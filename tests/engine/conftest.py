@@ -27,7 +27,7 @@ def ray_cpus() -> Iterator[int]:
     from ctray.engine.session import ray_session
 
     # Sockets live in there: the path must be short.
-    folder = tempfile.mkdtemp(prefix="ct-", dir="/tmp")  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="ct-", dir="/tmp")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         with ray_session(RayConfig(num_cpus=2, object_store_mb=100)):
