@@ -84,7 +84,7 @@ class PrepareVolume:
             prepared = prepare(working, factors, self._config.preprocess)
             url = self._run.working(entry.volume_id)
             store.write_bytes(url, prepared.to_bytes())
-        except (CtrayError, MemoryError) as error:
+        except Exception as error:
             if _ends_run(error, self._run):
                 return CtrayError(_one_line(error))
             return PreparedRecord(volume_id=entry.volume_id, failed=_one_line(error))
@@ -110,7 +110,7 @@ class LocalizeVolume:
         try:
             try:
                 receipt = self._localize(entry)
-            except (CtrayError, MemoryError) as error:
+            except Exception as error:
                 if _ends_run(error, self._run):
                     raise
                 receipt = failed_receipt(entry, _one_line(error))
@@ -310,10 +310,11 @@ def _objects(values: list[Any]) -> dict[str, Any]:
 
 
 def _one_line(error: BaseException) -> str:
+    """Reason for a receipt: one volume's surprise must not end the work on the others."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
-    return text
+    return text if isinstance(error, CtrayError) else f"{type(error).__name__}: {text}"
 
 
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
