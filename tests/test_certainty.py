@@ -105,9 +105,7 @@ def test_number_of_slices_at_once_does_not_matter(
 
 @pytest.mark.parametrize("extent", [2, 3])
 def test_axis_with_fewer_slices_than_the_twins_reach(config: RunConfig, extent: int) -> None:
-    found = certainty_profile(
-        build_model(config), volume((extent, 12, 12), config), 0, 12, config
-    )
+    found = certainty_profile(build_model(config), volume((extent, 12, 12), config), 0, 12, config)
     assert found.shape == (extent,)
     assert np.isfinite(found).all()
 

@@ -52,9 +52,7 @@ def test_localizing_needs_no_ray() -> None:
     assert fresh(code) == "[]"
 
 
-def test_the_two_minutes_of_a_notebook(
-    trained_url: str, tmp_path: Path
-) -> None:
+def test_the_two_minutes_of_a_notebook(trained_url: str, tmp_path: Path) -> None:
     """What the package's own docstring shows, on a phantom."""
     from ctray.storage.phantoms import write_phantoms
 

@@ -113,7 +113,10 @@ def test_receipts_come_by_id_and_nothing_else(run: RunFolder) -> None:
 
 def test_pictures_come_back(run: RunFolder) -> None:
     assert run.read_preview("a") == {}
-    pictures = {"slice-z": np.arange(12, dtype=np.uint8).reshape(3, 4), "file": np.eye(2, dtype="u1")}
+    pictures = {
+        "slice-z": np.arange(12, dtype=np.uint8).reshape(3, 4),
+        "projection-x": np.eye(2, dtype=np.uint8),
+    }
     run.write_preview("a", pictures)
     found = run.read_preview("a")
     assert found.keys() == pictures.keys()

@@ -63,7 +63,9 @@ def certainty_profile(
         above[:-offset, column] = p0
         below[offset:, column] = p0
     both = np.stack([_row_mean(above), _row_mean(below)])
-    return np.asarray(np.nanmax(both, axis=0))
+    surer = np.where(np.isfinite(both), both, -1.0).max(axis=0)
+    # A single slice has no twin at all: chance.
+    return np.asarray(np.where(surer < 0, 1 / config.rotation.num_classes, surer))
 
 
 def certainty_profiles(

@@ -122,6 +122,7 @@ def evaluate_run(
     if held_out:
         trained = run.training_ids()
         receipts = [r for r in receipts if r.volume_id not in trained]
+        truths = {name: truth for name, truth in truths.items() if name not in trained}
         if not receipts:
             raise NotFoundError(
                 f"{run.url} trained on all of its volumes; set train.max_volumes below their number"

@@ -175,7 +175,12 @@ class RunFolder:
         except NotFoundError:
             return None
         known = {f.name for f in fields(Receipt)}
-        return Receipt(**{k: v for k, v in data.items() if k in known})
+        try:
+            return Receipt(**{k: v for k, v in data.items() if k in known})
+        except (AttributeError, TypeError) as error:
+            raise CtrayError(
+                f"{self.receipt(volume_id)} is no receipt ({error}); delete it to do the volume anew"
+            ) from error
 
     def receipts(self) -> list[Receipt]:
         """All receipts, by volume id."""
@@ -203,7 +208,7 @@ class RunFolder:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
                 return {name: loaded[name] for name in loaded.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InvalidVolumeError(f"{self.preview(volume_id)} is damaged: {error}") from error
 
 

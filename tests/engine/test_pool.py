@@ -1,0 +1,170 @@
+"""The actor pool: every item once, dead workers, limits of growth, errors that end a run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctray.config import PoolConfig, RunConfig
+from ctray.engine import archive
+from ctray.engine.archive import catalog_stage, localize_stage, open_run
+from ctray.engine.pool import LocalizeVolume, run_pool
+from ctray.errors import CheckpointError, CtrayError, StorageError
+from ctray.pretext.checkpoint import save_checkpoint
+from ctray.pretext.training import Trainer
+
+pytestmark = pytest.mark.ray
+
+ConfigOf = Callable[..., RunConfig]
+SMALL = PoolConfig(num_cpus=0.5, max_size=2)
+
+
+def worker_that(work: Callable[[Any], Any]) -> type:
+    """A pool worker around a function; local, so that it travels to other processes as code."""
+
+    class Worker:
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            column = np.empty(len(batch["item"]), dtype=object)
+            column[:] = [work(item) for item in batch["item"]]
+            return {"result": column}
+
+    return Worker
+
+
+def test_every_item_gives_its_result_once(ray_cpus: int) -> None:
+    worker = worker_that(lambda item: (item, item**2))
+    found = list(run_pool(worker, (), range(7), SMALL))
+    assert sorted(found) == [(n, n**2) for n in range(7)]
+
+
+def test_no_item_needs_no_worker(ray_cpus: int) -> None:
+    assert list(run_pool(worker_that(lambda item: item), (), [], SMALL)) == []
+
+
+def test_item_that_kills_its_worker_is_left_out_and_the_others_finish(
+    ray_cpus: int, tmp_path: Path
+) -> None:
+    def work(item: int) -> int:
+        with (tmp_path / f"tries-{item}").open("a") as file:
+            file.write("x")
+        if item == 2:
+            os._exit(1)
+        return item
+
+    found = list(run_pool(worker_that(work), (), range(6), SMALL))
+    assert sorted(found) == [0, 1, 3, 4, 5]
+    # It was tried again once: the machine may have been short of memory for a moment.
+    assert (tmp_path / "tries-2").read_text() == "xx"
+
+
+@pytest.mark.parametrize(("largest", "expected"), [(1, 1), (2, 2)])
+def test_pool_grows_to_its_limit(
+    ray_cpus: int, tmp_path: Path, largest: int, expected: int
+) -> None:
+    def work(item: int) -> int:
+        # So slow that a pool which may grow has time to.
+        time.sleep(1.5)
+        return os.getpid()
+
+    pool = PoolConfig(num_cpus=0.5, min_size=1, max_size=largest)
+    pids = list(run_pool(worker_that(work), (), range(10 * largest), pool))
+    assert len(pids) == 10 * largest
+    assert len(set(pids)) == expected
+
+
+def test_pool_larger_than_the_cluster_is_as_large_as_the_cluster(ray_cpus: int) -> None:
+    pool = PoolConfig(num_cpus=1.0, min_size=5, max_size=9)
+    found = list(run_pool(worker_that(lambda item: item), (), range(3), pool))
+    assert sorted(found) == [0, 1, 2]
+
+
+def test_actor_larger_than_the_cluster_is_told_at_once(ray_cpus: int) -> None:
+    pool = PoolConfig(num_cpus=64)
+    with pytest.raises(CtrayError, match=r"needs 64 CPUs and Ray has 2; lower pool\.num_cpus"):
+        list(run_pool(worker_that(lambda item: item), (), [1], pool))
+
+
+def test_error_that_ends_the_run_arrives(ray_cpus: int) -> None:
+    def work(item: int) -> Any:
+        return CtrayError("the output cannot be written") if item == 1 else item
+
+    with pytest.raises(CtrayError, match="the output cannot be written"):
+        list(run_pool(worker_that(work), (), range(3), SMALL))
+
+
+# --- localizing -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(
+    mixed_archive: tuple[Path, Any], archive_config: RunConfig, tmp_path: Path
+) -> tuple[Any, Any]:
+    """A run with its catalog and an untrained checkpoint."""
+    folder, _ = mixed_archive
+    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
+    catalog = catalog_stage(run, str(folder), archive_config)
+    trainer = Trainer(archive_config, 24)
+    trainer.step = archive_config.train.steps
+    save_checkpoint(run.checkpoint, trainer)
+    return run, catalog
+
+
+def test_volume_whose_worker_dies_becomes_a_failed_receipt(
+    ray_cpus: int,
+    begun: tuple[Any, Any],
+    archive_config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Out of memory, a segmentation fault in a codec: the process is gone without a word."""
+
+    class Dying(LocalizeVolume):
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            if any(entry.volume_id == "embryo_b" for entry in batch["item"]):
+                os._exit(1)
+            return super().__call__(batch)
+
+    run, catalog = begun
+    monkeypatch.setattr(archive, "LocalizeVolume", Dying)
+    receipts = localize_stage(run, archive_config, catalog.entries)
+    status = {receipt.volume_id: receipt.status for receipt in receipts}
+    assert status.pop("embryo_b") == "failed"
+    assert status.pop("cut_off") == "failed"
+    assert set(status.values()) == {"located"}
+    receipt = run.read_receipt("embryo_b")
+    assert "its worker died" in receipt.reason
+    assert run.read_receipt("embryo_a").crop_url is not None
+
+
+def test_missing_checkpoint_ends_the_run_with_its_reason(
+    ray_cpus: int, begun: tuple[Any, Any], archive_config: RunConfig
+) -> None:
+    """An actor that cannot start must not be started for ever."""
+    run, catalog = begun
+    (Path(run.checkpoint) / "checkpoint.json").unlink()
+    began = time.monotonic()
+    with pytest.raises(CheckpointError, match="holds no checkpoint") as caught:
+        localize_stage(run, archive_config, catalog.entries)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 90
+    # Nothing was said about volumes that nobody looked at.
+    assert run.read_receipt("embryo_a") is None
+
+
+def test_output_that_cannot_be_written_ends_the_run(
+    ray_cpus: int, begun: tuple[Any, Any], archive_config: RunConfig
+) -> None:
+    """A file in the way of the folder of crops: no volume is to blame."""
+    run, catalog = begun
+    Path(run.at("crops")).write_text("in the way")
+    with pytest.raises(CtrayError, match="crops") as caught:
+        localize_stage(run, archive_config, catalog.entries)
+    assert "\n" not in str(caught.value)
+    assert not isinstance(caught.value, StorageError) or run.url in str(caught.value)
+    located = [r for r in run.receipts() if r.status == "failed"]
+    assert [r.volume_id for r in located] == ["cut_off"]
