@@ -201,4 +201,4 @@ def test_rows_of_a_run_are_the_slices_that_its_examples_name(
 def test_workers_do_not_change_the_numbering_of_a_default_run() -> None:
     many = parse_config({"train": {"num_workers": 4}}).train
     shares = [runs_of_round(many, 3, rank) for rank in range(4)]
-    assert sorted(sum(shares, [])) == list(range(24, 32))
+    assert sorted(run for share in shares for run in share) == list(range(24, 32))

@@ -49,14 +49,14 @@ def digest(trainer: Trainer) -> str:
     return weights_digest(trainer.model.state_dict())
 
 
-class Stop(Exception):
+class StopTrainingError(Exception):
     """Ends a training in its middle, as a kill would."""
 
 
 def stop_at(step: int) -> Callable[[Trainer], None]:
     def check(trainer: Trainer) -> None:
         if trainer.step == step:
-            raise Stop
+            raise StopTrainingError
 
     return check
 
@@ -113,7 +113,7 @@ def test_resumed_training_gives_the_same_bits(
         save_checkpoint(url, trainer)
         stop_at(stop)(trainer)
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopTrainingError):
         run(config, small_volumes, on_checkpoint=save_until)
     resumed = trainer_of(config, small_volumes)
     assert restore(resumed, url)

@@ -122,7 +122,7 @@ class Localizer:
         if is_constant(working):
             return Localization(
                 status="empty",
-                reason="all voxels have the same grey value",
+                reason=_why_constant(working),
                 bytes_read=volume.bytes_read - read_before,
                 seconds=time.monotonic() - began,
             )
@@ -165,6 +165,12 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
         Configuration whose `localize` section counts; None takes the model's own.
     """
     return Localizer(model, config).localize(volume)
+
+
+def _why_constant(working: npt.NDArray[Any]) -> str:
+    if working.dtype.kind == "f" and not np.isfinite(working).any():
+        return "no voxel is finite"
+    return "all voxels have the same grey value"
 
 
 def _box(stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple) -> Box | None:

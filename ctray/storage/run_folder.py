@@ -179,7 +179,8 @@ class RunFolder:
             return Receipt(**{k: v for k, v in data.items() if k in known})
         except (AttributeError, TypeError) as error:
             raise CtrayError(
-                f"{self.receipt(volume_id)} is no receipt ({error}); delete it to do the volume anew"
+                f"{self.receipt(volume_id)} is no receipt ({error}); "
+                "delete it to do the volume anew"
             ) from error
 
     def receipts(self) -> list[Receipt]:

@@ -309,7 +309,7 @@ class Killable:
 @pytest.fixture
 def start(tmp_path: Path, archive_settings: dict[str, Any]) -> Iterator[Callable[..., Killable]]:
     """Starts killable runs, and kills what is left of them at the end."""
-    scratch = tempfile.mkdtemp(prefix="ck-", dir="/tmp")  # noqa: S108
+    scratch = tempfile.mkdtemp(prefix="ck-", dir="/tmp")
     started: list[Killable] = []
 
     def begin(archive: Path, out: Path, settings: dict[str, Any]) -> Killable:
