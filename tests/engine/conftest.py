@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from ctray.config import RayConfig, RunConfig
-from ctray.phantom import Phantom
+from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared
 from ctray.storage.phantoms import write_phantoms
 
@@ -54,21 +54,29 @@ def stored_volumes(working_urls: list[str]) -> list[Prepared]:
     return [Prepared.from_bytes(Path(url).read_bytes()) for url in working_urls]
 
 
-def write_tiff_folder(folder: Path, voxels: np.ndarray) -> None:
-    folder.mkdir(parents=True)
-    resolution = (1e4 / VOXEL_UM,) * 2
-    for z, plane in enumerate(voxels):
-        tifffile.imwrite(
-            folder / f"slice_{z:04d}.tif",
-            plane,
-            resolution=resolution,
-            resolutionunit="CENTIMETER",
-        )
+@pytest.fixture(scope="session")
+def write_tiff_folder() -> Callable[[Path, np.ndarray], None]:
+    """Writes a volume as a folder of single pages."""
+
+    def write(folder: Path, voxels: np.ndarray) -> None:
+        folder.mkdir(parents=True)
+        resolution = (1e4 / VOXEL_UM,) * 2
+        for z, plane in enumerate(voxels):
+            tifffile.imwrite(
+                folder / f"slice_{z:04d}.tif",
+                plane,
+                resolution=resolution,
+                resolutionunit="CENTIMETER",
+            )
+
+    return write
 
 
 @pytest.fixture
 def mixed_archive(
-    tmp_path: Path, phantom_of: Callable[..., Phantom]
+    tmp_path: Path,
+    phantom_of: Callable[..., Phantom],
+    write_tiff_folder: Callable[[Path, np.ndarray], None],
 ) -> tuple[Path, dict[str, np.ndarray]]:
     """A TIFF folder, an HDF5 file, an OME-Zarr and a TIFF that is cut off; voxels by volume id."""
     archive = tmp_path / "archive"
@@ -76,12 +84,9 @@ def mixed_archive(
     write_tiff_folder(archive / "embryo_a", voxels["embryo_a"])
     with h5py.File(archive / "embryo_b.h5", "w") as file:
         file["entry/data"] = voxels["embryo_b"]
-    write_phantoms(str(archive), count=1, size=24, seed=5, reconstruction_circle=False)
-    from ctray.phantom import make_phantom, preset
-
-    voxels["embryo-0000"] = make_phantom(
-        preset("easy", seed=5, size=24, reconstruction_circle=False)
-    ).volume
+    options = {"size": 24, "seed": 5, "reconstruction_circle": False}
+    write_phantoms(str(archive), count=1, **options)
+    voxels["embryo-0000"] = make_phantom(preset("easy", **options)).volume
     tifffile.imwrite(archive / "cut_off.tif", voxels["embryo_a"])
     whole = (archive / "cut_off.tif").read_bytes()
     (archive / "cut_off.tif").write_bytes(whole[: len(whole) // 3])

@@ -1,40 +1,32 @@
-"""Whole runs over small archives: what comes out, what a rerun does, and what survives a kill."""
+"""Whole runs over small archives: what comes out, what a rerun does, and what a run refuses."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 import zarr
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import Event, run_archive, status_counts
-from ctray.errors import ConfigError, DiskFullError, InvalidVolumeError
+from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
 from ctray.geometry import Box
-from ctray.phantom import Phantom
-from ctray.pretext.checkpoint import checkpoint_step, load_model
+from ctray.pretext.checkpoint import load_model
 from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import Receipt, RunFolder, read_localizations
 from ctray.storage.volume import open_volume
 
-from .conftest import VOXEL_UM, write_tiff_folder
-
 pytestmark = pytest.mark.ray
 
 Mixed = tuple[Path, dict[str, np.ndarray]]
+WriteFolder = Callable[[Path, np.ndarray], None]
+VOXEL_UM = 2.5
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -53,7 +45,11 @@ def by_id(receipts: list[Receipt]) -> dict[str, Receipt]:
 
 
 def test_whole_run_over_a_mixed_archive(
-    ray_cpus: int, mixed_archive: Mixed, archive_config: RunConfig, tmp_path: Path
+    ray_cpus: int,
+    mixed_archive: Mixed,
+    archive_config: RunConfig,
+    write_tiff_folder: WriteFolder,
+    tmp_path: Path,
 ) -> None:
     archive, voxels = mixed_archive
     before = contents(archive)
@@ -73,7 +69,9 @@ def test_whole_run_over_a_mixed_archive(
     assert last.done == last.total
 
     check_second_run(archive, run, archive_config)
-    check_volume_that_came_later(archive, voxels, run, archive_config)
+    # Volumes come later: localized with the model that is there, the others stay.
+    write_tiff_folder(archive / "embryo_later", voxels["embryo_a"][:, ::-1])
+    check_volume_that_came_later(archive, run, archive_config)
 
 
 def check_receipts(run: RunFolder, receipts: list[Receipt], voxels: dict[str, np.ndarray]) -> None:
@@ -158,11 +156,7 @@ def check_second_run(archive: Path, run: RunFolder, config: RunConfig) -> None:
     assert after.keys() == before.keys()
 
 
-def check_volume_that_came_later(
-    archive: Path, voxels: dict[str, np.ndarray], run: RunFolder, config: RunConfig
-) -> None:
-    """It is localized with the model that is there; the others keep their receipts."""
-    write_tiff_folder(archive / "embryo_later", voxels["embryo_a"][:, ::-1])
+def check_volume_that_came_later(archive: Path, run: RunFolder, config: RunConfig) -> None:
     folder = Path(run.url)
     before = times(folder)
     _, receipts = run_archive(str(archive), run.url, config)
@@ -228,7 +222,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_full_disk_is_one_clear_error_and_loses_nothing(
-    ray_cpus: int, archive_config: RunConfig, tmp_path: Path, small_disk: Path
+    ray_cpus: int,
+    archive_config: RunConfig,
+    write_tiff_folder: WriteFolder,
+    tmp_path: Path,
+    small_disk: Path,
 ) -> None:
     archive = tmp_path / "noisy"
     rng = np.random.default_rng(0)
@@ -238,7 +236,7 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(
         write_tiff_folder(archive / f"scan_{i}", noise)
     before = contents(archive)
     out = str(small_disk / "run")
-    with pytest.raises((DiskFullError, Exception), match="no space left") as caught:
+    with pytest.raises(CtrayError, match="no space left") as caught:
         run_archive(str(archive), out, archive_config)
     assert "\n" not in str(caught.value)
     assert contents(archive) == before
@@ -248,152 +246,3 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(
     _, receipts = run_archive(str(archive), out, archive_config)
     assert len(receipts) == 3
     assert "failed" not in status_counts(receipts)
-
-
-# --- killed ---------------------------------------------------------------------------------
-
-COMMAND = "from ctray.cli.main import main; main()"
-
-
-def processes_of(session: int) -> list[int]:
-    """Living processes of a session; a command's whole offspring, whatever their groups."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            state, _, _, sid = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-            if int(sid) == session and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-class Killable:
-    """`ctray run` in a session of its own, whose processes can be killed all at once."""
-
-    def __init__(self, archive: Path, out: Path, config: Path, scratch: str) -> None:
-        self._log = (out.parent / "output.log").open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "run", archive, "--out", out, "--config", config],
-            stdout=self._log,
-            stderr=self._log,
-            env={**os.environ, "RAY_TMPDIR": scratch},
-            start_new_session=True,
-        )
-
-    def kill_when(self, reached: Callable[[], bool], timeout_s: float = 240) -> None:
-        """Kill as soon as `reached`; a run that ends before is a failure of the test."""
-        began = time.monotonic()
-        while not reached():
-            assert self._process.poll() is None, "the run ended before the kill"
-            assert time.monotonic() - began < timeout_s, "the run did not get there"
-            time.sleep(0.005)
-        self.kill()
-
-    def finish(self, timeout_s: float = 300) -> int:
-        return self._process.wait(timeout_s)
-
-    def kill(self) -> None:
-        """SIGKILL to every process of the session, until none is left."""
-        deadline = time.monotonic() + 30
-        while alive := processes_of(self._process.pid):
-            assert time.monotonic() < deadline, f"still alive: {alive}"
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
-        self._process.wait()
-        self._log.close()
-
-
-@pytest.fixture
-def start(tmp_path: Path, archive_settings: dict[str, Any]) -> Iterator[Callable[..., Killable]]:
-    """Starts killable runs, and kills what is left of them at the end."""
-    scratch = tempfile.mkdtemp(prefix="ck-", dir="/tmp")
-    started: list[Killable] = []
-
-    def begin(archive: Path, out: Path, settings: dict[str, Any]) -> Killable:
-        config = tmp_path / "run.yaml"
-        config.write_text(yaml.safe_dump(settings))
-        started.append(Killable(archive, out, config, scratch))
-        return started[-1]
-
-    yield begin
-    for run in started:
-        run.kill()
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-@pytest.mark.slow
-def test_killed_anywhere_the_same_command_finishes_the_work(
-    ray_cpus: int,
-    start: Callable[..., Killable],
-    phantom_of: Callable[..., Phantom],
-    archive_settings: dict[str, Any],
-    tmp_path: Path,
-) -> None:
-    """Killed while importing, while training and while localizing; then left alone."""
-    archive, out = tmp_path / "archive", tmp_path / "killed"
-    for i in range(5):
-        write_tiff_folder(archive / f"scan_{i}", phantom_of(i).volume)
-    # Long enough that there is something to kill.
-    settings = {**archive_settings, "pool": {"num_cpus": 0.5, "max_size": 1}}
-    settings["train"] = {**archive_settings["train"], "steps": 150, "checkpoint_every": 20}
-    run = RunFolder(url=str(out))
-
-    start(archive, out, settings).kill_when(lambda: Path(run.at("imported")).exists())
-    assert checkpoint_step(run.checkpoint) is None
-    imported = committed(out)
-
-    start(archive, out, settings).kill_when(lambda: checkpoint_step(run.checkpoint) is not None)
-    stopped_at = checkpoint_step(run.checkpoint)
-    assert stopped_at is not None
-    assert 0 < stopped_at < 150
-    kept = times(out)
-    assert all(kept[name] == when for name, when in imported.items())
-    imported = committed(out)
-
-    start(archive, out, settings).kill_when(lambda: bool(receipts_in(out)))
-    done = receipts_in(out)
-    assert 0 < len(done) < 5
-
-    assert start(archive, out, settings).finish() == 0
-    kept = times(out)
-    for name, when in {**imported, **done}.items():
-        assert kept[name] == when, f"{name} was done again"
-
-    _, expected = run_archive(str(archive), str(tmp_path / "whole"), parse_config(settings))
-    same_result(run, RunFolder(url=str(tmp_path / "whole")), expected)
-
-
-def committed(out: Path) -> dict[str, int]:
-    """Imported volumes that are finished: their group says so, and is written last."""
-    return {
-        name: when
-        for name, when in times(out).items()
-        if name.startswith("imported/") and name.count("/") == 2 and name.endswith("zarr.json")
-    }
-
-
-def receipts_in(out: Path) -> dict[str, int]:
-    folder = out / "receipts"
-    if not folder.exists():
-        return {}
-    return {f"receipts/{p.name}": p.stat().st_mtime_ns for p in folder.glob("*.json")}
-
-
-def same_result(killed: RunFolder, whole: RunFolder, expected: list[Receipt]) -> None:
-    assert load_model(killed.checkpoint).digest == load_model(whole.checkpoint).digest
-    assert len(expected) == 5
-    for receipt in expected:
-        other = killed.read_receipt(receipt.volume_id)
-        assert other is not None
-        # Times and places differ between two runs, what was found does not.
-        own = {"seconds": 0.0, "bytes_read": 0, "crop_url": None, "volume_url": None}
-        assert replace(other, **own) == replace(receipt, **own)
-        assert other.crop_url is not None
-        mine, theirs = open_volume(other.crop_url), open_volume(str(receipt.crop_url))
-        whole_box = Box.whole(mine.shape)
-        np.testing.assert_array_equal(mine.read(whole_box), theirs.read(whole_box))
-    rows = read_localizations(killed.localizations)
-    assert [row["volume_id"] for row in rows] == [r.volume_id for r in expected]
