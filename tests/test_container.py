@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
 
 from ctray.config import PreprocessConfig
 from ctray.phantom import Phantom, make_phantom, preset
@@ -100,3 +103,16 @@ def test_tube_in_a_volume_with_holes_of_nan() -> None:
     assert found is not None
     assert 14 <= found.radius <= 17.5
     assert isinstance(found, Cylinder)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["mouse_B6129PF1_J", "mouse_B6SJLF1_J"])
+def test_tube_of_real_scans_is_found_and_holds_the_head(name: str, real_data: Path) -> None:
+    folder = real_data / "mouse_heads_tube" / name
+    volume = tifffile.imread(folder / "volume.tif").astype(np.float32)
+    head = tifffile.imread(folder / "mask.tif") > 0
+    found = find_field_of_view(volume, PreprocessConfig()).container
+    assert found is not None
+    inside = found.mask(volume.shape)
+    assert (head & ~inside).sum() < 0.005 * head.sum()
+    assert inside.mean() < 0.4

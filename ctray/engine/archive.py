@@ -22,7 +22,7 @@ from ctray.engine.pool import (
 from ctray.engine.session import ray_session
 from ctray.engine.train import pretrain
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError, NotFoundError
-from ctray.pretext.checkpoint import checkpoint_step
+from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
 from ctray.storage.catalog import (
     DEFAULT_EXCLUDE,
@@ -221,6 +221,9 @@ def localize_stage(
 ) -> list[Receipt]:
     """Localize and crop what has no receipt yet, and write `localizations.parquet`."""
     todo = [e for e in entries if _is_open(run.read_receipt(e.volume_id), crop)]
+    if todo:
+        # An actor that finds no model would be started again and again: look here first.
+        load_model(run.checkpoint)
     arguments = (run, config, crop, threads_per_actor(config.pool))
     done: set[str] = set()
     for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):

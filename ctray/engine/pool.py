@@ -22,6 +22,7 @@ from ray.exceptions import RayError
 
 from ctray import __version__
 from ctray.config import PoolConfig, RunConfig
+from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError, StorageError
 from ctray.geometry import Box, VoxelSize
@@ -265,6 +266,11 @@ def run_pool(
     )
     dataset.context.enable_progress_bars = False
     dataset.context.max_errored_blocks = -1
+    # Actors take one item at a time, which Ray counts as a load of 1: by its own threshold, 1.75,
+    # the pool would never grow.
+    dataset.context.autoscaling_config = replace(
+        dataset.context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0
+    )
     with warnings.catch_warnings():
         # Ray 2.60 says to use a named parameter for restarts, and has none yet.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
@@ -288,7 +294,7 @@ def run_pool(
                 raise row["result"]
             yield row["result"]
     except RayError as error:
-        raise _unwrap(error) from error
+        raise own_error(error) or CtrayError(f"the pool failed: {last_line(error)}") from error
 
 
 def actor_gpus(pool: PoolConfig) -> float:
@@ -320,15 +326,3 @@ def _one_line(error: BaseException) -> str:
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
     """Whether the run's own folder failed: then no other volume can be written either."""
     return isinstance(error, StorageError) and run.url in str(error)
-
-
-def _unwrap(error: BaseException) -> BaseException:
-    """Find the actor's own `CtrayError` in what Ray wraps around it."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, CtrayError):
-            return seen
-        inner = getattr(seen, "cause", None) or seen.__cause__
-        seen = inner if isinstance(inner, BaseException) else None
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return CtrayError(f"the pool failed: {lines[-1] if lines else type(error).__name__}")

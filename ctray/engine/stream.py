@@ -15,6 +15,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataIterator, Dataset
 
 from ctray.config import RunConfig
+from ctray.errors import InvalidVolumeError, NotFoundError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext import examples
 from ctray.pretext.training import Rows, example_rows, num_rounds
@@ -118,7 +119,14 @@ class RunReader:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
-        prepared = Prepared.from_bytes(store.read_bytes(self._urls[index]))
+        url = self._urls[index]
+        try:
+            prepared = Prepared.from_bytes(store.read_bytes(url))
+        except (InvalidVolumeError, NotFoundError) as error:
+            raise InvalidVolumeError(
+                f"{url} is missing or damaged ({error}); delete the folder that it lies in, and "
+                "the same command prepares the volumes anew"
+            ) from error
         self._cache[index] = prepared
         while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
             self._cache.popitem(last=False)

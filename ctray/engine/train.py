@@ -16,9 +16,10 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from ctray.config import RunConfig, parse_config
+from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.engine.stream import Pace, example_stream, rounds
-from ctray.errors import CtrayError, TrainingError
+from ctray.errors import TrainingError
 from ctray.pretext.checkpoint import checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import steps_per_round
 from ctray.pretext.training import Trainer, first_round, train
@@ -180,21 +181,10 @@ def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) ->
         for row in ray.get(progress.take.remote()):
             on_log(row)
     if failure:
-        raise _cause(failure[0]) from failure[0]
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Find the worker's own `CtrayError` in what Ray Train wraps around it."""
-    workers = getattr(error, "worker_failures", None) or {}
-    for inner in workers.values():
-        cause = getattr(inner, "cause", inner)
-        for candidate in (cause, getattr(cause, "__cause__", None), inner):
-            if isinstance(candidate, CtrayError):
-                return candidate
-    if isinstance(error, CtrayError | KeyboardInterrupt):
-        return error
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return TrainingError(f"training failed: {lines[-1] if lines else type(error).__name__}")
+        error = failure[0]
+        if not isinstance(error, Exception):
+            raise error
+        raise own_error(error) or TrainingError(f"training failed: {last_line(error)}") from error
 
 
 def _gpus_per_worker(config: RunConfig) -> float:

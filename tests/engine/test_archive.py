@@ -133,7 +133,7 @@ def check_crops(
 
 def check_table(run: RunFolder, receipts: list[Receipt]) -> None:
     rows = read_localizations(run.localizations)
-    entries = read_catalog(run.catalog).entries
+    entries = read_catalog(run.catalog)
     assert [row["volume_id"] for row in rows] == [entry.volume_id for entry in entries]
     for row, receipt in zip(rows, receipts, strict=True):
         box = receipt.sample_box

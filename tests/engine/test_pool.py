@@ -40,7 +40,8 @@ def worker_that(work: Callable[[Any], Any]) -> type:
 def test_every_item_gives_its_result_once(ray_cpus: int) -> None:
     worker = worker_that(lambda item: (item, item**2))
     found = list(run_pool(worker, (), range(7), SMALL))
-    assert sorted(found) == [(n, n**2) for n in range(7)]
+    # Arrow carries pairs of numbers as lists; records of our own it leaves alone.
+    assert sorted(found) == [[n, n**2] for n in range(7)]
 
 
 def test_no_item_needs_no_worker(ray_cpus: int) -> None:
@@ -69,12 +70,12 @@ def test_pool_grows_to_its_limit(
 ) -> None:
     def work(item: int) -> int:
         # So slow that a pool which may grow has time to.
-        time.sleep(1.5)
+        time.sleep(1.0)
         return os.getpid()
 
     pool = PoolConfig(num_cpus=0.5, min_size=1, max_size=largest)
-    pids = list(run_pool(worker_that(work), (), range(10 * largest), pool))
-    assert len(pids) == 10 * largest
+    pids = list(run_pool(worker_that(work), (), range(8 * largest), pool))
+    assert len(pids) == 8 * largest
     assert len(set(pids)) == expected
 
 

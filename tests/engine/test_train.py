@@ -11,7 +11,7 @@ import torch
 
 from ctray.config import RunConfig
 from ctray.engine.train import pretrain
-from ctray.errors import CheckpointError, CtrayError, TrainingError
+from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
 from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
@@ -110,7 +110,7 @@ def test_damaged_working_volume_is_named(
 ) -> None:
     bad = tmp_path / "bad.npz"
     bad.write_bytes(b"no archive")
-    with pytest.raises(CtrayError, match="damaged") as caught:
+    with pytest.raises(InvalidVolumeError, match=r"bad\.npz is missing or damaged") as caught:
         pretrain(config_of(), [*working_urls, str(bad)], SIDE, str(tmp_path / "checkpoint"))
     assert "\n" not in str(caught.value)
 
