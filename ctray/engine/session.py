@@ -91,8 +91,13 @@ def _start(config: RayConfig, folder: str | None) -> None:
         }
     try:
         with _quiet_stderr():
-            ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+            try:
+                ray.init(**options)
+            except (RuntimeError, TimeoutError):
+                # Ray gives its own processes half a minute, which a busy machine can take.
+                ray.shutdown()
+                ray.init(**options)
+    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         where = f"the cluster at {config.address}" if config.address else "a session of its own"
         first = str(error).splitlines()[0]
         raise CtrayError(f"Ray cannot start {where}: {first}") from error

@@ -20,7 +20,7 @@ from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.engine.stream import Pace, example_stream, rounds
 from ctray.errors import TrainingError
-from ctray.pretext.checkpoint import checkpoint_step, restore, save_checkpoint
+from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import steps_per_round
 from ctray.pretext.training import Trainer, first_round, train
 
@@ -74,6 +74,8 @@ def pretrain(
         return
     if not working_urls:
         raise TrainingError("there is no volume to train on; all volumes failed or are empty")
+    # The workers look too, but Ray Train starts them anew twice before it gives up.
+    check_resumable(checkpoint_url, config, side)
     gpus = _gpus_per_worker(config)
     _check_resources(config, gpus)
     progress = ray.remote(num_cpus=0)(_Progress).remote()

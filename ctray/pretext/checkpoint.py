@@ -117,19 +117,19 @@ def restore(trainer: Trainer, url: str) -> bool:
     manifest = _read_manifest(url)
     if manifest is None:
         return False
-    theirs = _bound(parse_config(manifest["config"], source=f"{url}/{MANIFEST}"))
-    ours = _bound(trainer.config)
-    if theirs != ours or manifest["side"] != trainer.side:
-        changed = [s for s in _BOUND_SECTIONS if theirs[s] != ours[s]] or ["working shape"]
-        raise CheckpointError(
-            f"{url} was trained with another {', '.join(changed)}; give another output, "
-            "or the configuration that it was started with"
-        )
+    _check_fits(url, manifest, trainer.config, trainer.side)
     _load_weights(trainer.model, url, manifest)
     _load_optimizer(trainer, store.join(url, manifest["files"]["optimizer"]))
     trainer.step = int(manifest["step"])
     trainer.metrics.rows = read_metrics(url)
     return True
+
+
+def check_resumable(url: str, config: RunConfig, side: int) -> None:
+    """Raise `CheckpointError` if `url` holds a checkpoint that training cannot go on from."""
+    manifest = _read_manifest(url)
+    if manifest is not None:
+        _check_fits(url, manifest, config, side)
 
 
 def load_model(url: str) -> TrainedModel:
@@ -191,6 +191,17 @@ def _read_manifest(url: str) -> dict[str, Any] | None:
     if not isinstance(manifest["files"], dict) or not manifest["files"].keys() >= _FILES:
         raise damaged
     return manifest
+
+
+def _check_fits(url: str, manifest: dict[str, Any], config: RunConfig, side: int) -> None:
+    theirs = _bound(parse_config(manifest["config"], source=f"{url}/{MANIFEST}"))
+    ours = _bound(config)
+    if theirs != ours or manifest["side"] != side:
+        changed = [s for s in _BOUND_SECTIONS if theirs[s] != ours[s]] or ["working shape"]
+        raise CheckpointError(
+            f"{url} was trained with another {', '.join(changed)}; give another output, "
+            "or the configuration that it was started with"
+        )
 
 
 def _load_weights(model: torch.nn.Module, url: str, manifest: dict[str, Any]) -> None:

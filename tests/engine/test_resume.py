@@ -64,7 +64,8 @@ def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def start(archive: Path, out: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ctray.cli.main", "run", str(archive), "--out", str(out)]
+    command = [sys.executable, "-c", "from ctray.cli.main import main; main()"]
+    command += ["run", str(archive), "--out", str(out)]
     for setting in SETTINGS:
         command += ["--set", setting]
     return subprocess.Popen(
