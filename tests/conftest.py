@@ -40,11 +40,11 @@ def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
         "ray": {"num_cpus": 2, "object_store_mb": 100},
     }
     for name, values in sections.items():
-        small[name] = {**small.get(name, {}), **values}
+        small[name] = {**small.get(name, {}), **values} if isinstance(values, dict) else values
     return small
 
 
-def small_config(**sections: dict[str, Any]) -> RunConfig:
+def small_config(**sections: Any) -> RunConfig:
     """`small_settings` as a configuration."""
     return parse_config(small_settings(**sections))
 

@@ -11,7 +11,7 @@ import torch
 from ctray.config import RunConfig
 from ctray.localization.certainty import certainty_profile, certainty_profiles
 from ctray.preprocess.prepare import Prepared, prepare
-from ctray.pretext.training import build_model
+from ctray.pretext.tasks import build_model
 
 ConfigOf = Callable[..., RunConfig]
 

@@ -223,3 +223,33 @@ def test_train_defaults_are_the_papers_angles_and_whole_rounds() -> None:
     assert config.rotation.num_classes == 7
     train: TrainConfig = config.train
     assert train.run_length * train.interleave % train.batch_size == 0
+
+
+def test_sorting_has_its_own_defaults_and_given_settings_win() -> None:
+    config = parse_config({"task": "sorting", "train": {"batch_size": 16}})
+    assert config.encoder.pool_grid == 1
+    assert config.train.validation_part == 0.25
+    assert config.train.batch_size == 16
+    assert RunConfig().train.validation_part == 0
+    assert parse_config(config.model_dump(mode="json")) == config
+
+
+def test_widths_of_the_users_own_keep_the_stride_that_fits_them() -> None:
+    encoder = parse_config({"task": "sorting", "encoder": {"widths": [4, 6, 8]}}).encoder
+    assert (encoder.widths, encoder.output_stride, encoder.dropout) == ((4, 6, 8), 8, 0.05)
+
+
+def test_task_can_be_set_on_the_command_line() -> None:
+    assert load_config(None, ("task=sorting",)).encoder.output_stride == 16
+    with pytest.raises(ConfigError, match="task"):
+        load_config(None, ("task=jigsaw",))
+
+
+def test_sorting_needs_an_axis() -> None:
+    with pytest.raises(ConfigError, match="at least one of z, y, x"):
+        parse_config({"sorting": {"axes": []}})
+
+
+def test_shifts_divide_every_superpixel() -> None:
+    with pytest.raises(ConfigError, match=r"uncertainty\.shifts"):
+        parse_config({"uncertainty": {"stride": 8, "shifts": 3}})

@@ -22,7 +22,8 @@ def test_loads_and_says_what_it_is_for(name: str) -> None:
 
 
 def test_the_expected_ones_are_there() -> None:
-    assert {"run.yaml", "rotation-paper.yaml", "rotation-long.yaml", "demo.yaml"} <= set(NAMES)
+    expected = {"run", "demo", "rotation-paper", "rotation-long", "sorting-paper", "sorting-long"}
+    assert {f"{name}.yaml" for name in expected} <= set(NAMES)
 
 
 def test_run_yaml_names_every_key_with_its_default() -> None:
@@ -49,6 +50,16 @@ def test_paper_config_is_the_plain_form() -> None:
     encoder = config.encoder
     assert (encoder.name, encoder.output_stride, encoder.pool_grid) == ("resnet50", 32, 1)
     assert config.rotation.num_classes == 7
+
+
+def test_sorting_paper_config_is_the_plain_form() -> None:
+    config = load_config(CONFIGS / "sorting-paper.yaml")
+    encoder, sorting, uncertainty = config.encoder, config.sorting, config.uncertainty
+    assert (encoder.name, encoder.output_stride, encoder.pool_grid) == ("resnet18", 32, 1)
+    assert (sorting.num_slices, sorting.margin, sorting.sampling) == (12, 0.2, "uniform")
+    assert (uncertainty.stride or encoder.output_stride, uncertainty.shifts) == (32, 1)
+    assert (uncertainty.threshold, uncertainty.top_part) == ("top", 0.03)
+    assert config.train.validation_part == 0.25
 
 
 def test_demo_of_the_package_is_that_of_the_repository() -> None:

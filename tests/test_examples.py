@@ -13,8 +13,8 @@ from ctray.config import RotationConfig, RunConfig, TrainConfig, parse_config
 from ctray.errors import TrainingError
 from ctray.pretext.examples import (
     batch_rows,
+    examples_of_run,
     rotation_example,
-    run_examples,
     runs_of_round,
     steps_per_round,
     volume_of_run,
@@ -171,21 +171,22 @@ def test_batch_mixes_all_runs_of_its_round_evenly(train: TrainConfig) -> None:
 @settings(max_examples=20)
 @given(run=st.integers(0, 1000))
 def test_run_is_its_consecutive_examples(run: int) -> None:
-    train, rotation = TrainConfig(run_length=32), RotationConfig()
-    expected = [rotation_example(7, 32 * run + i, SHAPE, rotation) for i in range(32)]
-    assert run_examples(7, run, SHAPE, rotation, train) == expected
+    numbers = list(examples_of_run(run, TrainConfig(run_length=32)))
+    assert numbers == [32 * run + i for i in range(32)]
 
 
 def test_rows_of_a_run_are_the_slices_that_its_examples_name(
     config_of: Any, small_volumes: Any
 ) -> None:
-    from ctray.pretext.training import example_rows
+    from ctray.pretext.tasks import example_rows
 
     config: RunConfig = config_of()
     volume = small_volumes[1]
     side = max(volume.shape)
-    rows = example_rows(volume, config, 4, side)
-    chosen = run_examples(config.train.seed, 4, volume.shape, config.rotation, config.train)
+    numbers = examples_of_run(4, config.train)
+    rows = example_rows(volume, config, numbers, side)
+    seed = config.train.seed
+    chosen = [rotation_example(seed, n, volume.shape, config.rotation) for n in numbers]
     assert len(chosen) == len(rows["label"]) == config.train.run_length
     for i, example in enumerate(chosen):
         plain = np.take(volume.voxels, example.index, axis=example.axis)

@@ -16,7 +16,7 @@ from ctray.geometry import AXES
 from ctray.localization.localizer import Localizer
 from ctray.phantom import Phantom
 from ctray.pretext.checkpoint import TrainedModel, load_model, weights_digest
-from ctray.pretext.training import build_model
+from ctray.pretext.tasks import build_model
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import create_volume
 

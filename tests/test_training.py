@@ -15,10 +15,10 @@ from ctray.config import RunConfig
 from ctray.errors import TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import read_metrics, restore, save_checkpoint, weights_digest
+from ctray.pretext.examples import Rows
+from ctray.pretext.tasks import build_model
 from ctray.pretext.training import (
-    Rows,
     Trainer,
-    build_model,
     first_round,
     learning_rate,
     local_rounds,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.options import config_options, print_json, run_argument, say, shared_options
-from ctray.errors import NotFoundError, PartialFailureError
+from ctray.errors import ConfigError, NotFoundError, PartialFailureError
 
 if TYPE_CHECKING:
     from ctray.config import RunConfig
@@ -77,10 +77,15 @@ def pretrain(
 @click.command(short_help="Locate and crop what has no receipt yet.")
 @run_argument
 @click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
+@click.option(
+    "--method",
+    type=click.Choice(["rotation", "sorting"]),
+    help="Way to the boxes; that of the run's own task, and refused if the run has another.",
+)
 @shared_options()
-def localize(run_url: str, no_crop: bool, as_json: bool) -> None:
+def localize(run_url: str, no_crop: bool, method: str | None, as_json: bool) -> None:
     """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
-    _localize(run_url, as_json, crop=not no_crop, only_located=False)
+    _localize(run_url, as_json, crop=not no_crop, only_located=False, method=method)
 
 
 @click.command()
@@ -154,7 +159,9 @@ def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) ->
     _end(receipts, len(receipts))
 
 
-def _localize(run_url: str, as_json: bool, *, crop: bool, only_located: bool) -> None:
+def _localize(
+    run_url: str, as_json: bool, *, crop: bool, only_located: bool, method: str | None = None
+) -> None:
     from ctray.cli.progress import reporter
 
     with reporter() as progress:
@@ -164,6 +171,11 @@ def _localize(run_url: str, as_json: bool, *, crop: bool, only_located: bool) ->
         from ctray.storage.catalog import read_catalog
 
         folder, settings, archive = resume_run(run_url)
+        if method not in (None, settings.task):
+            raise ConfigError(
+                f"{run_url} was trained on the {settings.task} task, which --method {method} "
+                f"cannot use; train one with ctray pretrain {archive} --task {method}"
+            )
         _check_trained(folder, settings, archive, run_url)
         entries = read_catalog(folder.catalog)
         if only_located:

@@ -88,15 +88,27 @@ def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
 
 
 def config_options(function: Command) -> Command:
-    """Options ``--config`` and ``--set`` of everything that a configuration steers."""
-    chosen = click.option(
+    """Options ``--config``, ``--task`` and ``--set`` of what a configuration steers."""
+
+    @functools.wraps(function)
+    def with_task(*args: Any, task: str | None, overrides: tuple[str, ...], **kwargs: Any) -> Any:
+        # The short form of --set task=...; what --set says comes later and wins.
+        named = (f"task={task}", *overrides) if task else overrides
+        return function(*args, overrides=named, **kwargs)
+
+    command: Any = click.option(
         "--set",
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         help="Change one setting, for example --set train.steps=3000; may be repeated.",
-    )(function)
-    return click.option("--config", metavar="FILE", help="YAML file with settings.")(chosen)
+    )(with_task)
+    command = click.option(
+        "--task",
+        type=click.Choice(["rotation", "sorting"]),
+        help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
+    )(command)
+    return click.option("--config", metavar="FILE", help="YAML file with settings.")(command)  # type: ignore[no-any-return]
 
 
 def run_argument(function: Command) -> Command:

@@ -159,22 +159,32 @@ def pretrain_stage(
         return
     records = prepare_stage(run, config, entries, on_event)
     ready = [r for r in records if r.working_url]
-    if not ready:
+    learned = [r.working_url for r in ready if r.working_url and not r.validation]
+    if not learned:
         raise CtrayError(
             f"none of {len(entries)} volumes can be trained on; see the receipts in "
             f"{run.at('receipts')}"
         )
 
     def log(row: dict[str, float]) -> None:
-        text = (
-            f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.0%}, "
-            f"{row['slices_per_second']:.0f} slices/s"
-        )
         done = int(row["step"])
+        text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)
         on_event(Event(stage="pretrain", done=done, total=config.train.steps, text=text))
 
-    urls = [r.working_url for r in ready if r.working_url]
-    pretrain(config, urls, max(r.side for r in ready), run.checkpoint, on_log=log)
+    held_out = [r.working_url for r in ready if r.working_url and r.validation]
+    side = max(r.side for r in ready)
+    pretrain(config, learned, side, run.checkpoint, on_log=log, validation_urls=held_out)
+
+
+# What the line of progress shows of a row of metrics.
+_METRICS = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.0%}",
+    "displacement": "displacement {:.2f}",
+    "validation_accuracy": "held out {:.0%}",
+    "validation_displacement": "held out {:.2f}",
+    "slices_per_second": "{:.0f} slices/s",
+}
 
 
 def prepare_stage(
@@ -204,9 +214,9 @@ def prepare_stage(
         if reason is not None:
             run.write_receipt(failed_receipt(entry, reason))
     ordered = [by_id[e.volume_id] for e in open_entries if e.volume_id in by_id]
-    kept = [record for record in ordered if record.working_url]
+    kept = _hold_out([record for record in ordered if record.working_url], config)
     if kept:
-        fields = ("volume_id", "working_url", "side")
+        fields = ("volume_id", "working_url", "side", "validation")
         store.write_json(index_url, [{f: getattr(r, f) for f in fields} for r in kept])
     return kept
 
@@ -283,6 +293,16 @@ def _training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str
         return set(ids)
     rng = np.random.default_rng([config.train.seed, len(ids)])
     return {ids[i] for i in rng.choice(len(ids), config.train.max_volumes, replace=False)}
+
+
+def _hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
+    """Records with a seeded choice of them marked as held out; never all of them."""
+    count = min(round(config.train.validation_part * len(records)), len(records) - 1)
+    if count < 1:
+        return records
+    rng = np.random.default_rng([config.train.seed, len(records), 1])
+    chosen = set(rng.choice(len(records), count, replace=False).tolist())
+    return [replace(r, validation=True) if i in chosen else r for i, r in enumerate(records)]
 
 
 def _keep_ids(

@@ -25,14 +25,17 @@ from ctray.config import PoolConfig, RunConfig
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError, StorageError
-from ctray.geometry import Box, VoxelSize
+from ctray.geometry import Box, VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
+from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.pretext.checkpoint import load_model
+from ctray.pretext.tasks import canvas_side
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry
 from ctray.storage.crops import write_crop
 from ctray.storage.importing import import_volume
+from ctray.storage.maps import write_map
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import is_committed
@@ -52,15 +55,18 @@ class PreparedRecord:
     working_url
         Prepared working level, None where there is nothing to learn from or it was not asked for.
     side
-        Longest side of the working level, voxels.
+        Side of the square that holds its slices, pixels.
     failed
         Why the volume cannot be used, None if it can.
+    validation
+        Whether it is held out of the training.
     """
 
     volume_id: str
     working_url: str | None = None
     side: int = 0
     failed: str | None = None
+    validation: bool = False
 
 
 class PrepareVolume:
@@ -89,7 +95,7 @@ class PrepareVolume:
             if _ends_run(error, self._run):
                 return CtrayError(_one_line(error))
             return PreparedRecord(volume_id=entry.volume_id, failed=_one_line(error))
-        side = max(prepared.shape)
+        side = canvas_side(prepared.shape, self._config)
         return PreparedRecord(volume_id=entry.volume_id, working_url=url, side=side)
 
 
@@ -127,13 +133,35 @@ class LocalizeVolume:
             return crop_located(volume, earlier, self._run, self._config)
         found = self._localizer.localize(volume)
         if found.preview is not None:
-            pictures = {f"slice-{a}": p for a, p in found.preview.slices.items()}
-            pictures |= {f"projection-{a}": p for a, p in found.preview.projections.items()}
-            self._run.write_preview(entry.volume_id, pictures)
+            self._run.write_preview(entry.volume_id, found.preview.pictures())
         receipt = receipt_of(entry, volume, found, self._localizer.digest, self._config.task)
+        if found.uncertainty is not None:
+            receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
         if self._crop and receipt.status == "located":
             receipt = crop_located(volume, receipt, self._run, self._config)
         return receipt
+
+    def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
+        """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
+        url = self._run.map(receipt.volume_id)
+        if not is_committed(url):
+            write_map(
+                url,
+                uncertainty.values,
+                volume=volume,
+                cell=uncertainty.cell,
+                offset=uncertainty.offset,
+                factors=as_triple(receipt.working["factors"], "factors"),
+                provenance={
+                    "volume_id": receipt.volume_id,
+                    "original_url": receipt.source_url,
+                    "method": receipt.method,
+                    "model_digest": receipt.model_digest,
+                    "scale": uncertainty.scale,
+                    "version": __version__,
+                },
+            )
+        return url
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:

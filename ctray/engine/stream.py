@@ -18,7 +18,9 @@ from ctray.config import RunConfig
 from ctray.errors import InvalidVolumeError, NotFoundError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext import examples
-from ctray.pretext.training import Rows, example_rows, num_rounds
+from ctray.pretext.examples import Rows
+from ctray.pretext.tasks import example_rows
+from ctray.pretext.training import num_rounds
 from ctray.storage import store
 
 # What a reader keeps of prepared volumes, so that a small archive is fetched only once.
@@ -95,7 +97,8 @@ class RunReader:
             self._wait_for(run // self._config.train.interleave)
             seed = self._config.train.seed
             prepared = self._volume(examples.volume_of_run(seed, run, len(self._urls)))
-            parts.append(example_rows(prepared, self._config, run, self._side))
+            numbers = examples.examples_of_run(run, self._config.train)
+            parts.append(example_rows(prepared, self._config, numbers, self._side))
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def _wait_for(self, round_index: int) -> None:
@@ -119,14 +122,7 @@ class RunReader:
         if index in self._cache:
             self._cache.move_to_end(index)
             return self._cache[index]
-        url = self._urls[index]
-        try:
-            prepared = Prepared.from_bytes(store.read_bytes(url))
-        except (InvalidVolumeError, NotFoundError) as error:
-            raise InvalidVolumeError(
-                f"{url} is missing or damaged ({error}); delete the folder that it lies in, and "
-                "the same command prepares the volumes anew"
-            ) from error
+        prepared = read_prepared(self._urls[index])
         self._cache[index] = prepared
         while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
             self._cache.popitem(last=False)
@@ -134,6 +130,23 @@ class RunReader:
 
     def _cached_bytes(self) -> int:
         return sum(p.voxels.nbytes for p in self._cache.values())
+
+
+def read_prepared(url: str) -> Prepared:
+    """Prepared working level at `url`.
+
+    Raises
+    ------
+    InvalidVolumeError
+        If it is missing or damaged.
+    """
+    try:
+        return Prepared.from_bytes(store.read_bytes(url))
+    except (InvalidVolumeError, NotFoundError) as error:
+        raise InvalidVolumeError(
+            f"{url} is missing or damaged ({error}); delete the folder that it lies in, and "
+            "the same command prepares the volumes anew"
+        ) from error
 
 
 def example_stream(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -18,11 +18,11 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
-from ctray.engine.stream import Pace, example_stream, rounds
+from ctray.engine.stream import Pace, example_stream, read_prepared, rounds
 from ctray.errors import TrainingError
 from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
-from ctray.pretext.examples import steps_per_round
-from ctray.pretext.training import Trainer, first_round, train
+from ctray.pretext.examples import Rows, steps_per_round
+from ctray.pretext.training import Trainer, first_round, train, validation_rows
 
 Row = dict[str, float]
 
@@ -47,6 +47,7 @@ def pretrain(
     side: int,
     checkpoint_url: str,
     on_log: Callable[[Row], None] = lambda row: None,
+    validation_urls: Sequence[str] = (),
 ) -> None:
     """Train to the configured last step, from the checkpoint where there is one.
 
@@ -62,6 +63,8 @@ def pretrain(
         Folder of the checkpoint, writable from every node.
     on_log
         Called on the driver with every row of metrics.
+    validation_urls
+        Prepared working levels of volumes that are only looked at.
 
     Raises
     ------
@@ -87,6 +90,8 @@ def pretrain(
                 "config": config.model_dump(mode="json"),
                 "side": side,
                 "checkpoint_url": checkpoint_url,
+                "training_urls": working_urls,
+                "validation_urls": list(validation_urls),
                 "progress": progress,
                 "pace": pace,
                 "threads": _threads_per_worker(config),
@@ -163,7 +168,29 @@ def _worker(arguments: dict[str, Any]) -> None:
         arguments["pace"].advance.remote(rank, first + index)
 
     stream = ray.train.get_dataset_shard(f"rank-{rank}")
-    train(trainer, rounds(stream, config, advance), on_log=log, on_checkpoint=checkpoint)
+    train(
+        trainer,
+        rounds(stream, config, advance),
+        validation=_validation(arguments, config) if rank == 0 else None,
+        on_log=log,
+        on_checkpoint=checkpoint,
+    )
+
+
+def _validation(arguments: dict[str, Any], config: RunConfig) -> dict[str, Rows | None]:
+    """Rows of held-out volumes, and as many of volumes that are learned from, to compare."""
+
+    def rows_of(urls: list[str]) -> Rows | None:
+        return validation_rows(
+            lambda index: read_prepared(urls[index]), len(urls), config, arguments["side"]
+        )
+
+    if not arguments["validation_urls"]:
+        return {}
+    return {
+        "validation": rows_of(arguments["validation_urls"]),
+        "training": rows_of(arguments["training_urls"]),
+    }
 
 
 def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) -> None:

@@ -12,6 +12,9 @@ from ctray.config import LocalizeConfig
 
 FloatArray = npt.NDArray[np.float64]
 
+# Empty slices are equally uncertain: a larger spread of certainties is not theirs alone.
+_PURE_SPREAD = 0.05
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
@@ -50,12 +53,20 @@ def background_level(profile: FloatArray) -> tuple[float, float]:
     """Level and spread of a profile's empty slices: its lowest fifth, robustly.
 
     Most of a volume is not sample, so the lowest fifth of the slices is empty unless the sample
-    spans the whole axis.
+    spans nearly the whole axis. Then that fifth holds slices of sample too, which shows in its
+    spread, and a twentieth is taken.
     """
-    lowest = np.sort(profile)[: max(2, len(profile) // 5)]
-    level = float(np.median(lowest))
-    spread = 1.4826 * float(np.median(np.abs(lowest - level)))
+    ascending = np.sort(profile)
+    level, spread = _middle(ascending[: max(2, len(profile) // 5)])
+    if spread > _PURE_SPREAD:
+        return _middle(ascending[: max(3, len(profile) // 20)])
     return level, spread
+
+
+def _middle(values: FloatArray) -> tuple[float, float]:
+    """Median, and the standard deviation that the median absolute deviation stands for."""
+    level = float(np.median(values))
+    return level, 1.4826 * float(np.median(np.abs(values - level)))
 
 
 def choose_threshold(profile: FloatArray, config: LocalizeConfig, chance: float) -> float:
@@ -93,7 +104,8 @@ def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> 
     what lies beyond makes up for it, and leaves out a lone peak far away.
     """
     background, _ = background_level(profile)
-    if float(np.percentile(profile, 95)) - background < config.min_peak:
+    # Where all slices are certain the sample spans the axis: that is no lack of a peak.
+    if float(np.percentile(profile, 95)) - min(background, 2 * chance) < config.min_peak:
         return None
     threshold = choose_threshold(profile, config, chance)
     start, stop = _largest_sum(profile - threshold)
@@ -105,8 +117,8 @@ def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> 
         threshold=threshold,
         background=background,
         certainty=(
-            _face_certainty(profile[start:stop], threshold),
-            _face_certainty(profile[start:stop][::-1], threshold),
+            face_certainty(profile[start:stop], threshold),
+            face_certainty(profile[start:stop][::-1], threshold),
         ),
     )
 
@@ -126,7 +138,7 @@ def _largest_sum(values: FloatArray) -> tuple[int, int]:
     return best_range
 
 
-def _face_certainty(inward: FloatArray, threshold: float) -> float:
+def face_certainty(inward: FloatArray, threshold: float) -> float:
     """Part of the way from the threshold to the inside level that the outermost slices reach."""
     inside = float(np.percentile(inward, 75))
     edge = float(np.mean(inward[: max(1, len(inward) // 16)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,12 @@ from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
+from ctray.localization.region import find_region
+from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 from ctray.pretext.checkpoint import TrainedModel
+from ctray.pretext.encoder import RotationModel, SortingModel
+from ctray.pretext.tasks import canvas_side
 from ctray.storage.volume import Volume
 
 Status = Literal["located", "empty", "uncertain", "failed"]
@@ -33,10 +37,40 @@ class Preview:
         Slice through the middle of the box (of the volume, where there is none).
     projections
         Largest smoothed grey value along the axis.
+    variances
+        Variance in the slices, 255 for the volume's highest; empty for the rotation method.
+    regions
+        Region of high variance seen along the axis, 0 or 255; as `variances`.
     """
 
     slices: dict[str, UintArray]
     projections: dict[str, UintArray]
+    variances: dict[str, UintArray] = field(default_factory=dict)
+    regions: dict[str, UintArray] = field(default_factory=dict)
+
+    def pictures(self) -> dict[str, UintArray]:
+        """All pictures, named `slice-z`, `projection-z`, `variance-z`, `region-z` and so on."""
+        named = {
+            "slice": self.slices,
+            "projection": self.projections,
+            "variance": self.variances,
+            "region": self.regions,
+        }
+        return {f"{what}-{axis}": p for what, by in named.items() for axis, p in by.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Finding:
+    """What a method says of a prepared working level.
+
+    `profiles` have a value a slice; `cells` are the region of `uncertainty`.
+    """
+
+    profiles: dict[str, npt.NDArray[np.float64]]
+    stretches: dict[str, Stretch | None]
+    nothing: str
+    uncertainty: UncertaintyMap | None = None
+    cells: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +86,10 @@ class Localization:
     face_confidence
         Certainty of the faces z0, z1, y0, y1, x0, x1, in [0, 1].
     profiles
-        Certainty per slice of the working level, by axis.
+        Certainty per slice of the working level, by axis; largest relative variance for the
+        sorting method.
+    uncertainty
+        Map of the sorting method.
     stretches
         Range and threshold along each axis.
     working
@@ -73,6 +110,7 @@ class Localization:
     bytes_read: int = 0
     seconds: float = 0.0
     preview: Preview | None = None
+    uncertainty: UncertaintyMap | None = None
 
     @property
     def confidence(self) -> float | None:
@@ -88,8 +126,8 @@ class Localizer:
     trained
         From `ctray.pretext.checkpoint.load_model`.
     config
-        Configuration whose `localize` section counts; working size, field of view and encoder
-        are the model's own.
+        Configuration whose `localize` and `uncertainty` sections count; working size, field of
+        view and encoder are the model's own.
     device
         Where the network runs; None takes the GPU where there is one.
     """
@@ -101,7 +139,10 @@ class Localizer:
         device: torch.device | None = None,
     ) -> None:
         own = trained.config
-        self.config = own.model_copy(update={"localize": (config or own).localize})
+        given = config or own
+        self.config = own.model_copy(
+            update={"localize": given.localize, "uncertainty": given.uncertainty}
+        )
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = trained.model.to(self.device)
         self.side = trained.side
@@ -127,29 +168,54 @@ class Localizer:
                 seconds=time.monotonic() - began,
             )
         prepared = prepare(working, factors, self.config.preprocess)
-        profiles = certainty_profiles(self.model, prepared, self._side_for(prepared), self.config)
+        found = self._find(prepared)
+        box = _box(found.stretches, prepared, volume.shape)
+        about = {"shape": list(prepared.shape), **prepared.to_json()}
+        if found.uncertainty is not None:
+            about["uncertainty"] = found.uncertainty.to_json()
+        return Localization(
+            status="located" if box else "empty",
+            reason=None if box else found.nothing,
+            box=box,
+            face_confidence=_faces(found.stretches) if box else None,
+            profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
+            stretches=found.stretches,
+            working=about,
+            bytes_read=volume.bytes_read - read_before,
+            seconds=time.monotonic() - began,
+            preview=_preview(working, found, prepared),
+            uncertainty=found.uncertainty,
+        )
+
+    def _find(self, prepared: Prepared) -> _Finding:
+        # A volume larger than those of training gets the canvas that it needs.
+        side = max(self.side, canvas_side(prepared.shape, self.config))
+        if self.config.task == "rotation":
+            return self._by_certainty(prepared, side)
+        return self._by_variance(prepared, side)
+
+    def _by_certainty(self, prepared: Prepared, side: int) -> _Finding:
+        model = cast(RotationModel, self.model)
+        profiles = certainty_profiles(model, prepared, side, self.config)
         chance = 1 / self.config.rotation.num_classes
         stretches = {
             axis: find_stretch(profile, self.config.localize, chance)
             for axis, profile in profiles.items()
         }
-        box = _box(stretches, prepared, volume.shape)
-        return Localization(
-            status="located" if box else "empty",
-            reason=None if box else "no slice along any axis is certain to hold structure",
-            box=box,
-            face_confidence=_faces(stretches) if box else None,
-            profiles={a: [round(float(v), 4) for v in p] for a, p in profiles.items()},
-            stretches=stretches,
-            working={"shape": list(prepared.shape), **prepared.to_json()},
-            bytes_read=volume.bytes_read - read_before,
-            seconds=time.monotonic() - began,
-            preview=_preview(working, stretches, prepared),
-        )
+        nothing = "no slice along any axis is certain to hold structure"
+        return _Finding(profiles=profiles, stretches=stretches, nothing=nothing)
 
-    def _side_for(self, prepared: Prepared) -> int:
-        # A volume larger than those of training gets the canvas that it needs.
-        return max(self.side, *prepared.shape)
+    def _by_variance(self, prepared: Prepared, side: int) -> _Finding:
+        model = cast(SortingModel, self.model)
+        uncertainty = uncertainty_map(model, prepared, side, self.config)
+        region, profiles = find_region(uncertainty, prepared.shape, self.config.uncertainty)
+        return _Finding(
+            profiles=profiles,
+            stretches=region.stretches if region else {},
+            nothing="no region stands out by the variance of its embedding",
+            uncertainty=uncertainty,
+            cells=region.cells if region else None,
+        )
 
 
 def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
@@ -195,20 +261,36 @@ def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
     return tuple(faces)
 
 
-def _preview(
-    working: npt.NDArray[Any], stretches: dict[str, Stretch | None], prepared: Prepared
-) -> Preview:
+def _preview(working: npt.NDArray[Any], found: _Finding, prepared: Prepared) -> Preview:
     low, high = prepared.window
     with np.errstate(invalid="ignore"):
         grey = np.nan_to_num((working.astype(np.float32) - low) / max(high - low, 1e-12))
     grey = np.clip(grey, 0, 1)
     # Projections show what the network saw: a bright container would hide the sample.
     smooth = ndimage.gaussian_filter(prepared.voxels.astype(np.float32), 1.0)
-    slices, projections = {}, {}
+    heat, region = _overlays(found, prepared)
+    slices, projections, variances, regions = {}, {}, {}, {}
     for axis, name in enumerate(AXES):
-        stretch = stretches.get(name)
+        stretch = found.stretches.get(name)
         extent = working.shape[axis]
         middle = (stretch.start + stretch.stop) // 2 if stretch else extent // 2
         slices[name] = (np.take(grey, middle, axis=axis) * 255).astype(np.uint8)
         projections[name] = smooth.max(axis=axis).astype(np.uint8)
-    return Preview(slices=slices, projections=projections)
+        if heat is not None:
+            variances[name] = np.take(heat, middle, axis=axis)
+        if region is not None:
+            regions[name] = region.max(axis=axis)
+    return Preview(slices=slices, projections=projections, variances=variances, regions=regions)
+
+
+def _overlays(found: _Finding, prepared: Prepared) -> tuple[UintArray | None, UintArray | None]:
+    """Variance above the background, and the region, as uint8 volumes of the working level."""
+    uncertainty = found.uncertainty
+    if uncertainty is None:
+        return None, None
+    background = min((s.background for s in found.stretches.values() if s), default=0.0)
+    above = np.clip((uncertainty.values - background) / max(1 - background, 1e-6), 0, 1)
+    heat = uncertainty.to_voxels((above * 255).astype(np.uint8), prepared.shape)
+    if found.cells is None:
+        return heat, None
+    return heat, uncertainty.to_voxels(found.cells.astype(np.uint8) * 255, prepared.shape)

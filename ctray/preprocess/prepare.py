@@ -125,7 +125,7 @@ def is_constant(volume: npt.NDArray[Any]) -> bool:
 
 
 def prepare(
-    volume: npt.NDArray[Any], factors: Triple, config: PreprocessConfig, seed: int = 0
+    volume: npt.NDArray[Any], factors: Triple, config: PreprocessConfig, seed: int | None = None
 ) -> Prepared:
     """Make a working level ready.
 
@@ -139,7 +139,8 @@ def prepare(
     config
         Window and field of view.
     seed
-        Draws the noise.
+        Draws the noise. None takes it from the voxels: volumes that shared their noise would tell
+        a network by it where along an axis a slice lies.
 
     Raises
     ------
@@ -158,7 +159,8 @@ def prepare(
         grey = remove_rings(grey, view.circle)
     if config.trend == "auto":
         grey = remove_trend(grey, inside, config.trend_degree)
-    background = estimate_background(grey, inside, np.random.default_rng(seed))
+    drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed
+    background = estimate_background(grey, inside, np.random.default_rng(drawn))
     if not inside.all():
         grey = np.where(inside, grey, background.fill(grey.shape))
     low, high = (float(v) for v in np.percentile(grey[inside], config.window_percentiles))

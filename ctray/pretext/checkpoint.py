@@ -22,8 +22,9 @@ from torch import Tensor
 from ctray import __version__
 from ctray.config import RunConfig, parse_config
 from ctray.errors import CheckpointError, NotFoundError
-from ctray.pretext.encoder import RotationModel
-from ctray.pretext.training import Trainer, build_model, on_device
+from ctray.pretext.encoder import PretextModel
+from ctray.pretext.tasks import build_model, on_device
+from ctray.pretext.training import Trainer
 from ctray.storage import store
 
 MANIFEST = "checkpoint.json"
@@ -36,7 +37,7 @@ _FREE_TRAIN_FIELDS = (
 )
 _MANIFEST_KEYS = {"step", "side", "digest", "files", "config"}
 _FILES = {"weights", "optimizer", "metrics"}
-_BOUND_SECTIONS = ("task", "preprocess", "encoder", "rotation", "train")
+_BOUND_SECTIONS = ("task", "preprocess", "encoder", "rotation", "sorting", "train")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +58,7 @@ class TrainedModel:
         SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
     """
 
-    model: RotationModel
+    model: PretextModel
     config: RunConfig
     side: int
     step: int
@@ -172,8 +173,7 @@ def read_metrics(url: str) -> list[dict[str, float]]:
         table = pq.read_table(io.BytesIO(store.read_bytes(metrics)))
     except (pa.ArrowException, NotFoundError) as error:
         raise CheckpointError(f"{metrics} is missing or damaged: {error}") from error
-    rows: list[dict[str, float]] = table.to_pylist()
-    return rows
+    return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
 
 
 def _read_manifest(url: str) -> dict[str, Any] | None:
@@ -254,7 +254,8 @@ def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
     buffer = io.BytesIO()
-    names = ("step", "loss", "accuracy", "learning_rate", "slices_per_second")
+    # Validation adds its columns to some rows only: all names, in the order of their first use.
+    names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
     schema = pa.schema([(name, pa.float64()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     store.write_bytes(url, buffer.getvalue())

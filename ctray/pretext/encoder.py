@@ -1,4 +1,4 @@
-"""Encoders of single slices, and the siamese model of the rotation task.
+"""Encoders of single slices, and the models of the two pretext tasks on top of them.
 
 Legend of tensor names: B slices, C channels, H, W pixels or superpixels, D embedding, K classes.
 """
@@ -6,6 +6,8 @@ Legend of tensor names: B slices, C channels, H, W pixels or superpixels, D embe
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -26,25 +28,45 @@ class SpatialDropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
+        # Set by `monte_carlo`: the number of samples, and whether the batch grows here.
+        self.samples = 0
+        self.expands = False
         self._generators: dict[str, torch.Generator] = {}
+        self._masks: Tensor | None = None
         self._seed = 0
 
     def reseed(self, seed: int) -> None:
         """Restart the masks from `seed`."""
         self._seed = seed
         self._generators.clear()
+        self._masks = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Same shape, some channels 0 while training."""
+        """Same shape, some channels 0 while training; `samples` times the rows where it grows."""
+        if self.samples:
+            return self._sample(x_BCHW)
         if not self.training or self.p == 0:
             return x_BCHW
+        return self._drop(x_BCHW, self._draw(x_BCHW, x_BCHW.shape[0]))
+
+    def _sample(self, x_BCHW: Tensor) -> Tensor:
+        """Every input under the same `samples` masks, which stand until the next `reseed`."""
+        if self.expands:
+            x_BCHW = x_BCHW.repeat_interleave(self.samples, dim=0)
+        if self._masks is None:
+            self._masks = self._draw(x_BCHW, self.samples)
+        return self._drop(x_BCHW, self._masks.repeat(len(x_BCHW) // self.samples, 1, 1, 1))
+
+    def _draw(self, x_BCHW: Tensor, count: int) -> Tensor:
         device = x_BCHW.device
         rng = self._generators.get(str(device))
         if rng is None:
             rng = torch.Generator(device).manual_seed(self._seed)
             self._generators[str(device)] = rng
-        shape = (x_BCHW.shape[0], x_BCHW.shape[1], 1, 1)
-        keep = torch.rand(shape, generator=rng, device=device) >= self.p
+        shape = (count, x_BCHW.shape[1], 1, 1)
+        return torch.rand(shape, generator=rng, device=device) >= self.p
+
+    def _drop(self, x_BCHW: Tensor, keep: Tensor) -> Tensor:
         return x_BCHW * keep.to(x_BCHW.dtype) / (1 - self.p)
 
 
@@ -53,6 +75,28 @@ def reseed_dropout(model: nn.Module, seed: int) -> None:
     for place, module in enumerate(m for m in model.modules() if isinstance(m, SpatialDropout)):
         # torch takes seeds of 64 bits.
         module.reseed((seed * 1009 + place) % 2**63)
+
+
+@contextmanager
+def monte_carlo(model: nn.Module, samples: int, seed: int) -> Iterator[None]:
+    """Send every input through `samples` dropout masks; all other layers as in evaluation.
+
+    The batch grows at the first dropout, so that the work before it is done once: the output has
+    `samples` consecutive rows for each input. The masks are a function of `seed` alone, the same
+    for every input.
+    """
+    dropouts = [m for m in model.modules() if isinstance(m, SpatialDropout)]
+    model.eval()
+    reseed_dropout(model, seed)
+    dropouts[0].expands = True
+    for dropout in dropouts:
+        dropout.samples = samples
+    try:
+        yield
+    finally:
+        dropouts[0].expands = False
+        for dropout in dropouts:
+            dropout.samples = 0
 
 
 class _ResidualBlock(nn.Module):
@@ -95,9 +139,10 @@ class NarrowBackbone(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.out_channels = widths[-1]
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Last feature map of slices (B, 1, H, W)."""
-        return cast(Tensor, self.stages(x_BCHW))
+    def forward(self, x_BCHW: Tensor, stride: int | None = None) -> Tensor:
+        """Feature map of slices (B, 1, H, W): the last one, or that of a smaller stride."""
+        stages = self.stages if stride is None else self.stages[: stride.bit_length() - 1]
+        return cast(Tensor, stages(x_BCHW))
 
 
 class LibraryBackbone(nn.Module):
@@ -119,10 +164,14 @@ class LibraryBackbone(nn.Module):
         for stage, drop in zip(stages, self.dropouts, strict=False):
             stage.register_forward_hook(lambda _m, _i, out, drop=drop: drop(out))
         self._drop_last = not stages
+        self._output_stride = output_stride
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Last feature map of slices (B, 1, H, W)."""
-        y_BCHW = self.encoder(x_BCHW)[-1]
+    def forward(self, x_BCHW: Tensor, stride: int | None = None) -> Tensor:
+        """Feature map of slices (B, 1, H, W): the last one, or that of a smaller stride."""
+        maps = self.encoder(x_BCHW)
+        if stride is not None and stride < self._output_stride:
+            return cast(Tensor, maps[stride.bit_length() - 1])
+        y_BCHW = maps[-1]
         return cast(Tensor, self.dropouts[0](y_BCHW) if self._drop_last else y_BCHW)
 
 
@@ -145,9 +194,13 @@ class SliceEncoder(nn.Module):
         cells = config.pool_grid**2
         self.project = nn.Linear(self.backbone.out_channels * cells, config.embedding_dim)
 
-    def superpixels(self, x_BCHW: Tensor) -> Tensor:
-        """Last feature map, (B, C, H / output_stride, W / output_stride)."""
-        return cast(Tensor, self.backbone(x_BCHW))
+    def superpixels(self, x_BCHW: Tensor, stride: int | None = None) -> Tensor:
+        """Feature map (B, C, H / stride, W / stride); the last one, with stride None.
+
+        Superpixel i sees a field around pixel i x stride: every halving of the encoders is
+        centred on the even pixels.
+        """
+        return cast(Tensor, self.backbone(x_BCHW, stride))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding (B, D) of slices (B, 1, H, W)."""
@@ -179,3 +232,19 @@ class RotationModel(nn.Module):
         both = self.embed(torch.cat([a_BCHW, b_BCHW]))
         a_BD, b_BD = both.chunk(2)
         return self.compare(a_BD, b_BD)
+
+
+class SortingModel(nn.Module):
+    """Encoder and one scalar per slice, which orders the slices of a volume (paper 2.1)."""
+
+    def __init__(self, encoder: EncoderConfig) -> None:
+        super().__init__()
+        self.encoder = SliceEncoder(encoder)
+        self.head = nn.Sequential(nn.ReLU(), nn.Linear(encoder.embedding_dim, 1))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Scores (B,) of slices (B, 1, H, W)."""
+        return cast(Tensor, self.head(self.encoder(x_BCHW)))[:, 0]
+
+
+PretextModel = RotationModel | SortingModel

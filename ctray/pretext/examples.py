@@ -11,15 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ctray.config import RotationConfig, TrainConfig
 from ctray.errors import TrainingError
 from ctray.geometry import AXES, Triple
 
+# Columns of examples: what readers make and training takes.
+Rows = dict[str, npt.NDArray[Any]]
+
 # Purposes keep the streams of one seed apart.
-_PERMUTATION, _EXAMPLE = 1, 2
+PERMUTATION, EXAMPLE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,13 +60,13 @@ def volume_of_run(seed: int, run: int, num_volumes: int) -> int:
     if num_volumes < 1:
         raise TrainingError("there is no volume to train on; check the catalog for failed volumes")
     cycle, place = divmod(run, num_volumes)
-    order = generator(seed, _PERMUTATION, cycle).permutation(num_volumes)
+    order = generator(seed, PERMUTATION, cycle).permutation(num_volumes)
     return int(order[place])
 
 
 def rotation_example(seed: int, n: int, shape: Triple, config: RotationConfig) -> RotationExample:
     """Example `n` of a run over a volume whose working level has `shape` voxels (z, y, x)."""
-    rng = generator(seed, _EXAMPLE, n)
+    rng = generator(seed, EXAMPLE, n)
     usable = [AXES.index(a) for a in config.axes if shape[AXES.index(a)] >= 2]
     if not usable:
         raise TrainingError(
@@ -84,14 +89,9 @@ def rotation_example(seed: int, n: int, shape: Triple, config: RotationConfig) -
     )
 
 
-def run_examples(
-    seed: int, run: int, shape: Triple, rotation: RotationConfig, train: TrainConfig
-) -> list[RotationExample]:
-    """All `run_length` examples of run number `run`."""
-    first = run * train.run_length
-    return [
-        rotation_example(seed, n, shape, rotation) for n in range(first, first + train.run_length)
-    ]
+def examples_of_run(run: int, train: TrainConfig) -> range:
+    """Numbers of the `run_length` examples of run number `run`."""
+    return range(run * train.run_length, (run + 1) * train.run_length)
 
 
 def steps_per_round(train: TrainConfig) -> int:

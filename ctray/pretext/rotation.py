@@ -1,17 +1,21 @@
 """The rotation task: views of slices, made on the worker's device, and the loss (paper 2.1).
 
-Legend of tensor names: B slices, H = W pixels of the square canvas.
+Legend of tensor names: B pairs of slices, H = W pixels of the square canvas, K classes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from ctray.config import RotationConfig
+from ctray.config import RotationConfig, RunConfig
+from ctray.preprocess.prepare import Prepared
+from ctray.pretext.examples import Rows, rotation_example
 
 
 def class_angles(config: RotationConfig, device: torch.device | None = None) -> Tensor:
@@ -67,3 +71,52 @@ def make_views(x_BHW: Tensor, angle_deg_B: Tensor, mask_HW: Tensor) -> Tensor:
 def rotation_loss(logits_BK: Tensor, label_B: Tensor) -> Tensor:
     """Negative log-likelihood of the relative angle's class, a scalar (paper 2.1)."""
     return functional.nll_loss(functional.log_softmax(logits_BK.float(), dim=1), label_B)
+
+
+def rotation_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
+    """Examples of one volume, by their numbers.
+
+    Returns
+    -------
+    Rows
+        `slice` and `twin` (N, side, side) uint8, `label` (N,) int64, `orientation_deg`, `mean`,
+        `std` (N,) float32.
+    """
+    seed = config.train.seed
+    chosen = [rotation_example(seed, n, prepared.shape, config.rotation) for n in numbers]
+    count = len(chosen)
+    return {
+        "slice": np.stack([prepared.slice(e.axis, e.index, side, e.index) for e in chosen]),
+        "twin": np.stack([prepared.slice(e.axis, e.twin, side, e.twin + 7) for e in chosen]),
+        "label": np.array([e.label for e in chosen], dtype=np.int64),
+        "orientation_deg": np.array([e.orientation_deg for e in chosen], dtype=np.float32),
+        "mean": np.full(count, prepared.mean, dtype=np.float32),
+        "std": np.full(count, prepared.std, dtype=np.float32),
+    }
+
+
+class RotationTask:
+    """Loss and accuracy of a batch of pairs; see `ctray.pretext.tasks.Task`."""
+
+    metrics: tuple[str, ...] = ("accuracy",)
+
+    def __init__(self, config: RunConfig, side: int, device: torch.device) -> None:
+        self.slices_per_example = 2
+        self._mask_HW = circular_mask(side, device)
+        self._angles_K = class_angles(config.rotation, device).float()
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Loss, and accuracy as (1,)."""
+        first = standardise(batch["slice"], batch["mean"], batch["std"])
+        second = standardise(batch["twin"], batch["mean"], batch["std"])
+        angle, label_B = batch["orientation_deg"], batch["label"]
+        a_BCHW = make_views(first, angle, self._mask_HW)
+        b_BCHW = make_views(second, angle + self._angles_K[label_B], self._mask_HW)
+        layout = torch.channels_last
+        logits_BK = module(
+            a_BCHW.contiguous(memory_format=layout), b_BCHW.contiguous(memory_format=layout)
+        )
+        accuracy = (logits_BK.argmax(1) == label_B).float().mean()
+        return rotation_loss(logits_BK, label_B), accuracy[None]

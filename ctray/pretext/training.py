@@ -1,18 +1,13 @@
-"""The training loop itself: a step, its learning rate, its metrics. Knows nothing of Ray.
-
-Legend of tensor names: B pairs of slices, H = W pixels of the canvas, K classes.
-"""
+"""The training loop itself: a step, its learning rate, its metrics. Knows nothing of Ray."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,34 +15,20 @@ from ctray.config import RunConfig
 from ctray.errors import TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext import examples
-from ctray.pretext.encoder import RotationModel, reseed_dropout
-from ctray.pretext.rotation import (
-    circular_mask,
-    class_angles,
-    make_views,
-    rotation_loss,
-    standardise,
-)
+from ctray.pretext.encoder import reseed_dropout
+from ctray.pretext.examples import Rows
+from ctray.pretext.tasks import build_model, example_rows, make_task, on_device
 
-Rows = dict[str, npt.NDArray[Any]]
+# Numbers of validation examples lie beyond those of any training.
+_VALIDATION_FIRST = 2**40
+_VALIDATION_EXAMPLES = 256
+_VALIDATION_BYTES = 2**28
+_VALIDATION_VOLUMES = 16
 
 
 def best_device() -> torch.device:
     """The GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def build_model(config: RunConfig) -> RotationModel:
-    """Model with initial weights that `config.train.seed` alone decides."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        return RotationModel(config.encoder, config.rotation)
-
-
-def on_device(model: RotationModel, device: torch.device) -> RotationModel:
-    """Model moved to `device`, its weights laid out channels last, as convolutions like it."""
-    # The stub of Module.to lacks the overload with a memory format and a device.
-    return cast(RotationModel, cast(Any, model).to(device, memory_format=torch.channels_last))
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
@@ -60,54 +41,47 @@ def learning_rate(config: RunConfig, step: int) -> float:
     return train.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def example_rows(prepared: Prepared, config: RunConfig, run: int, side: int) -> Rows:
-    """All examples of run number `run`, cut from its volume.
+def validation_rows(
+    load: Callable[[int], Prepared], num_volumes: int, config: RunConfig, side: int
+) -> Rows | None:
+    """Examples of volumes that are looked at again and again while training; None without any.
 
     Parameters
     ----------
-    prepared
-        The volume that `examples.volume_of_run` names.
-    config
-        Seed, run length, rotation task.
-    run
-        Number of the run.
-    side
-        Side of the square canvas, pixels.
-
-    Returns
-    -------
-    Rows
-        `slice` and `twin` (N, side, side) uint8, `label` (N,) int64, `orientation_deg`, `mean`,
-        `std` (N,) float32; N is `config.train.run_length`.
+    load
+        Gives volume 0 to `num_volumes` - 1; called once for each, so that one is in memory.
+    num_volumes
+        Volumes at hand; the examples are spread over the first of them.
+    config, side
+        As for training; nothing is augmented.
     """
-    chosen = examples.run_examples(
-        config.train.seed, run, prepared.shape, config.rotation, config.train
-    )
-    count = len(chosen)
-    return {
-        "slice": np.stack([prepared.slice(e.axis, e.index, side, e.index) for e in chosen]),
-        "twin": np.stack([prepared.slice(e.axis, e.twin, side, e.twin + 7) for e in chosen]),
-        "label": np.array([e.label for e in chosen], dtype=np.int64),
-        "orientation_deg": np.array([e.orientation_deg for e in chosen], dtype=np.float32),
-        "mean": np.full(count, prepared.mean, dtype=np.float32),
-        "std": np.full(count, prepared.std, dtype=np.float32),
-    }
+    if num_volumes == 0:
+        return None
+    slices = make_task(config, side, torch.device("cpu")).slices_per_example
+    total = max(1, min(_VALIDATION_EXAMPLES, _VALIDATION_BYTES // (slices * side**2)))
+    used = min(num_volumes, total, _VALIDATION_VOLUMES)
+    parts = []
+    for index in range(used):
+        count = total // used + (index < total % used)
+        first = _VALIDATION_FIRST + index * _VALIDATION_EXAMPLES
+        parts.append(example_rows(load(index), config, range(first, first + count), side))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def local_rounds(volumes: list[Prepared], config: RunConfig, side: int) -> Callable[[int], Rows]:
     """Rounds of examples from volumes in memory, for notebooks and tests."""
 
     def load(round_index: int) -> Rows:
-        runs = [
-            example_rows(
-                volumes[examples.volume_of_run(config.train.seed, run, len(volumes))],
-                config,
-                run,
-                side,
-            )
-            for run in examples.runs_of_round(config.train, round_index)
-        ]
-        return {key: np.concatenate([r[key] for r in runs]) for key in runs[0]}
+        parts = []
+        for run in examples.runs_of_round(config.train, round_index):
+            volume = volumes[examples.volume_of_run(config.train.seed, run, len(volumes))]
+            numbers = examples.examples_of_run(run, config.train)
+            parts.append(example_rows(volume, config, numbers, side))
+        return _joined(parts)
 
     return load
 
@@ -161,45 +135,46 @@ class Trainer:
             lr=config.train.learning_rate,
             weight_decay=config.train.weight_decay,
         )
-        self._mask_HW = circular_mask(side, self.device)
-        self._angles_K = class_angles(config.rotation, self.device).float()
-        self._sums = torch.zeros(3, device=self.device)
+        self._task = make_task(config, side, self.device)
+        self._plain_task = make_task(config, side, self.device, augment=False)
+        # Loss, the task's own values, and the number of steps.
+        self._sums = torch.zeros(2 + len(self._task.metrics), device=self.device)
         self._since = time.monotonic()
 
     def train_step(self, rows: Rows) -> None:
-        """One optimizer step on a batch of rows, see `example_rows`."""
+        """One optimizer step on a batch of rows, see `ctray.pretext.tasks.example_rows`."""
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        reseed_dropout(self.model, (self.config.train.seed * 2**20 + self.step) * 64 + self.rank)
+        seed = (self.config.train.seed * 2**20 + self.step) * 64 + self.rank
+        reseed_dropout(self.model, seed)
+        rng = torch.Generator(self.device).manual_seed(seed % 2**63)
         self._module.train()
-        batch = {k: torch.from_numpy(v).to(self.device, non_blocking=True) for k, v in rows.items()}
-        a_BCHW, b_BCHW, label_B = self._views(batch)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits_BK = self._module(a_BCHW, b_BCHW)
-        loss = rotation_loss(logits_BK, label_B)
+            loss, values = self._task.loss(self._module, self._on_device(rows), rng)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()
         self.step += 1
-        correct = (logits_BK.argmax(1) == label_B).float().mean()
-        self._sums += torch.stack([loss.detach(), correct, torch.ones_like(loss)])
+        self._sums += torch.cat([loss.detach()[None], values.detach(), torch.ones_like(loss)[None]])
         if self.step % self.config.train.log_every == 0 or self.step == self.config.train.steps:
-            self._log(rate, len(label_B))
+            self._log(rate, len(rows["mean"]))
 
-    def _views(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        first = standardise(batch["slice"], batch["mean"], batch["std"])
-        second = standardise(batch["twin"], batch["mean"], batch["std"])
-        angle = batch["orientation_deg"]
-        relative = self._angles_K[batch["label"]]
-        a_BCHW = make_views(first, angle, self._mask_HW)
-        b_BCHW = make_views(second, angle + relative, self._mask_HW)
-        layout = torch.channels_last
-        return (
-            a_BCHW.contiguous(memory_format=layout),
-            b_BCHW.contiguous(memory_format=layout),
-            batch["label"],
-        )
+    @torch.inference_mode()
+    def validate(self, rows: Rows) -> dict[str, float]:
+        """Loss and metrics, by name, on rows that are not learned from; nothing is augmented."""
+        self.model.eval()
+        count, size = len(rows["mean"]), self.config.train.batch_size
+        rng = torch.Generator(self.device).manual_seed(0)
+        total = torch.zeros(1 + len(self._task.metrics), device=self.device)
+        for start in range(0, count, size):
+            part = {key: value[start : start + size] for key, value in rows.items()}
+            loss, values = self._plain_task.loss(self.model, self._on_device(part), rng)
+            total += torch.cat([loss[None], values]) * len(part["mean"])
+        return dict(zip(("loss", *self._task.metrics), (total / count).tolist(), strict=True))
+
+    def _on_device(self, rows: Rows) -> dict[str, Tensor]:
+        return {k: torch.from_numpy(v).to(self.device, non_blocking=True) for k, v in rows.items()}
 
     def check_loss(self) -> None:
         """Raise `TrainingError` if a loss since the last row of metrics was not finite."""
@@ -210,18 +185,18 @@ class Trainer:
                 f"({self.config.train.learning_rate})"
             )
 
-    def _log(self, rate: float, pairs: int) -> None:
+    def _log(self, rate: float, num_examples: int) -> None:
         self.check_loss()
-        loss, accuracy, count = self._sums.tolist()
+        *sums, count = self._sums.tolist()
         self._sums.zero_()
+        slices = self._task.slices_per_example * num_examples * count
         now = time.monotonic()
         self.metrics.rows.append(
             {
                 "step": float(self.step),
-                "loss": loss / count,
-                "accuracy": accuracy / count,
+                **dict(zip(("loss", *self._task.metrics), (v / count for v in sums), strict=True)),
                 "learning_rate": rate,
-                "slices_per_second": 2 * pairs * count / max(now - self._since, 1e-9),
+                "slices_per_second": slices / max(now - self._since, 1e-9),
             }
         )
         self._since = now
@@ -231,6 +206,7 @@ def train(
     trainer: Trainer,
     rounds: Iterable[Rows],
     *,
+    validation: Mapping[str, Rows | None] | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
     on_checkpoint: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
@@ -242,6 +218,8 @@ def train(
         Fresh, or restored from a checkpoint.
     rounds
         Rounds of examples, the first one being round `first_round(trainer)`.
+    validation
+        Rows to look at with every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
     on_checkpoint
@@ -256,11 +234,14 @@ def train(
     for batch in _batches(trainer, rounds):
         logged = len(trainer.metrics.rows)
         trainer.train_step(batch)
-        for row in trainer.metrics.rows[logged:]:
-            on_log(row)
-        if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+        due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
+        if due:
             # A checkpoint of broken weights would take the place of the last good one.
             trainer.check_loss()
+            _validate(trainer, validation or {})
+        for row in trainer.metrics.rows[logged:]:
+            on_log(row)
+        if due:
             on_checkpoint(trainer)
         if trainer.step >= config.steps:
             return
@@ -268,6 +249,22 @@ def train(
         raise TrainingError(
             f"the examples ended at step {trainer.step} of {config.steps}; a reader stopped early"
         )
+
+
+def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
+    """Add what the trainer says of `validation` to the metrics of this step."""
+    found = {
+        f"{prefix}_{name}": value
+        for prefix, rows in validation.items()
+        if rows is not None
+        for name, value in trainer.validate(rows).items()
+    }
+    if not found:
+        return
+    rows = trainer.metrics.rows
+    if not rows or rows[-1]["step"] != trainer.step:
+        rows.append({"step": float(trainer.step)})
+    rows[-1].update(found)
 
 
 def first_round(trainer: Trainer) -> int:
@@ -286,7 +283,7 @@ def _batches(trainer: Trainer, rounds: Iterable[Rows]) -> Iterator[Rows]:
         return
     skip = trainer.step % examples.steps_per_round(config)
     for rows in rounds:
-        num_runs = len(rows["label"]) // config.run_length
+        num_runs = len(rows["mean"]) // config.run_length
         for inner in range(skip, examples.steps_per_round(config)):
             picked = list(examples.batch_rows(config, inner, num_runs))
             yield {key: value[picked] for key, value in rows.items()}

@@ -1,4 +1,4 @@
-"""Pictures of a run: boxes on projections and slices, certainty profiles, training curves.
+"""Pictures of a run: boxes on projections and slices, profiles and maps, training curves.
 
 All pictures have axes in level-0 voxels, where voxel i covers [i, i + 1): a box [a, b) is drawn
 from a to b exactly, whatever level the picture comes from. One point is one CSS pixel.
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from skimage.morphology import convex_hull_image
 
 from ctray.geometry import AXES, Box
 from ctray.preprocess.field_of_view import FieldOfView
@@ -25,7 +27,7 @@ from ctray.report.encoding import GREY, INK, drawing_style
 
 UintArray = npt.NDArray[np.uint8]
 
-BOX, TRUTH, VIEW = "#ff8a00", "#12b886", "#22b8e6"
+BOX, TRUTH, VIEW, HEAT = "#ff8a00", "#12b886", "#22b8e6", "#e64980"
 
 # Width of a column, its left and right margins, longest height of a picture, height of a profile.
 _WIDTH, _LEFT, _RIGHT, _MAX_HEIGHT, _PROFILE = 370.0, 40.0, 8.0, 400.0, 96.0
@@ -48,7 +50,8 @@ class VolumeView:
     spacing
         Edges of a level-0 voxel, (z, y, x), in any unit: the pictures' proportions.
     pictures
-        2D uint8 arrays named `projection-z`, `slice-z` and so on.
+        2D uint8 arrays named `projection-z`, `slice-z` and so on; of the sorting method also
+        `variance-z` (in the slice) and `region-z` (seen along the axis).
     box, crop_box, truth
         Box of the sample, of the crop, and the true one.
     field_of_view
@@ -68,6 +71,12 @@ class VolumeView:
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def quantity(self) -> str:
+        """What the profiles show."""
+        by_variance = any(name.startswith("variance") for name in self.pictures)
+        return "Variance" if by_variance else "Certainty"
+
     def middle(self, axis: int) -> int:
         """Slice of the working level that `slice-z` (or y, x) shows."""
         stretch = self.stretches.get(AXES[axis])
@@ -78,7 +87,7 @@ class VolumeView:
 
 
 def axis_figure(view: VolumeView, axis: int) -> Figure:
-    """One column of a volume's section: projection, slice and certainty profile along an axis.
+    """One column of a volume's section: projection, slice and profile along an axis.
 
     Rows have the same place in all three columns, and all pictures of a volume one scale. Panels
     that the view has nothing for are left out.
@@ -105,7 +114,7 @@ def axis_figure(view: VolumeView, axis: int) -> Figure:
             draw_picture(axes, view, axis, panel)
             top -= tallest + _TITLE + _TICKS + _GAP
         if profile:
-            _title(figure, f"Certainty along {name}", _LEFT, top)
+            _title(figure, f"{view.quantity} along {name}", _LEFT, top)
             rect = (_LEFT, top - _TITLE - _PROFILE, _WIDTH - _LEFT - _RIGHT, _PROFILE)
             draw_profile(figure.add_axes(_relative(rect, (_WIDTH, height))), view, axis)
     return figure
@@ -127,33 +136,53 @@ def overview_figure(view: VolumeView) -> Figure:
                 draw_picture(figure.add_axes(_relative(rect, size)), view, axis, "projection")
             top -= tallest + _TITLE + _TICKS + _GAP
             if name in view.profiles:
-                _title(figure, f"Certainty along {name}", left, top)
+                _title(figure, f"{view.quantity} along {name}", left, top)
                 rect = (left, top - _TITLE - _PROFILE, _WIDTH - _LEFT - _RIGHT, _PROFILE)
                 draw_profile(figure.add_axes(_relative(rect, size)), view, axis)
     return figure
 
 
-def training_figure(metrics: Sequence[dict[str, float]], name: str, chance: float) -> Figure:
-    """Loss or accuracy over the steps; beside accuracy, that of guessing."""
-    steps = [row["step"] for row in metrics]
+# Lines of a training curve: prefix of the metric's name, style, label.
+_CURVES: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("", {"color": INK, "linewidth": 1.4}, "as trained"),
+    ("training_", {"color": VIEW, "linewidth": 1.4}, "trained on"),
+    ("validation_", {"color": BOX, "linewidth": 1.8}, "held out"),
+)
+
+
+def training_figure(metrics: Sequence[dict[str, float]], name: str, guessing: float) -> Figure:
+    """One metric over the steps, as trained and on held-out volumes, and what guessing gives."""
+    last = max(row["step"] for row in metrics)
     height = 180.0
     with drawing_style():
         figure = Figure(figsize=(_WIDTH / 72, height / 72), dpi=72)
-        _title(figure, name.capitalize(), _LEFT, height)
+        _title(figure, metric_title(name), _LEFT, height)
         rect = (_LEFT, _TICKS, _WIDTH - _LEFT - 2 * _RIGHT, height - _TITLE - _TICKS)
         axes = figure.add_axes(_relative(rect, (_WIDTH, height)))
-        axes.plot(steps, [row[name] for row in metrics], color=INK, linewidth=1.4)
+        for prefix, style, label in _CURVES:
+            rows = [row for row in metrics if prefix + name in row]
+            if rows:
+                values = [row[prefix + name] for row in rows]
+                axes.plot([row["step"] for row in rows], values, label=label, **style)
         _calm(axes)
-        axes.set_xlim(0, max(steps))
-        _name_axis(axes.xaxis, "step", int(max(steps)))
+        axes.set_xlim(0, last)
+        _name_axis(axes.xaxis, "step", int(last))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_ylim(bottom=0)
-        if name == "accuracy":
-            axes.set_ylim(0, 1)
-            axes.axhline(chance, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
-            place = (float(max(steps)), chance + 0.02)
-            axes.text(*place, f"chance {chance:.2f}", color=GREY, ha="right")
+        if name != "loss":
+            axes.set_ylim(0, 1 if name == "accuracy" else 1.1 * guessing)
+            axes.axhline(guessing, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+            place = (float(last), guessing * 0.99 if name != "accuracy" else guessing + 0.02)
+            side = "bottom" if name == "accuracy" else "top"
+            axes.text(*place, f"guessing {guessing:.2f}", color=GREY, ha="right", va=side)
+        if len(axes.lines) > 1 + (name != "loss"):
+            axes.legend(frameon=False, loc="lower left" if name != "accuracy" else "upper left")
     return figure
+
+
+def metric_title(name: str) -> str:
+    """Name of a metric as people read it."""
+    return {"displacement": "Mean displacement"}.get(name, name.capitalize())
 
 
 def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
@@ -172,6 +201,7 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
             aspect="auto",
             interpolation="none",
         )
+    _draw_uncertainty(axes, view, axis, panel)
     _draw_field_of_view(axes, view, axis, panel)
     lines: tuple[tuple[Box | None, str, dict[str, Any]], ...] = (
         (view.truth, "truth", {"edgecolor": TRUTH, "linewidth": 1.4, "linestyle": (0, (5, 3))}),
@@ -191,7 +221,7 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
 
 
 def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
-    """Draw the certainty of every slice, with background level, threshold and range (figure 5)."""
+    """Draw certainty or variance of every slice, background, threshold, range (paper figure 5)."""
     name, factor = AXES[axis], view.factors[axis]
     stretch = view.stretches.get(name)
     if stretch:
@@ -277,6 +307,28 @@ def _draw_field_of_view(axes: Axes, view: VolumeView, axis: int, panel: str) -> 
             for side in (-bound.radius, bound.radius):
                 across = (centers + side + 0.5) * view.factors[3 - axis]
                 axes.plot(across, (ends + 0.5) * fz, color=VIEW, **style)
+
+
+def _draw_uncertainty(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
+    """Variance over the slice, hull of the region over the projection (paper figure 3)."""
+    down, right = (a for a in range(3) if a != axis)
+    kind = "variance" if panel == "slice" else "region"
+    values = view.pictures.get(f"{kind}-{AXES[axis]}")
+    if values is None or not values.any():
+        return
+    bottom, side = values.shape[0] * view.factors[down], values.shape[1] * view.factors[right]
+    if panel == "slice":
+        shade = np.zeros((*values.shape, 4))
+        shade[..., :3] = to_rgb(HEAT)
+        shade[..., 3] = 0.6 * np.sqrt(values / 255)
+        axes.imshow(shade, extent=(0, side, bottom, 0), aspect="auto", interpolation="none")
+        return
+    hull = convex_hull_image(values > 0)
+    # A frame of nothing closes the line where the region reaches the picture's edge.
+    framed = np.pad(hull.astype(float), 1)
+    rows = (np.arange(framed.shape[0]) - 0.5) * view.factors[down]
+    cols = (np.arange(framed.shape[1]) - 0.5) * view.factors[right]
+    axes.contour(cols, rows, framed, levels=[0.5], colors=[HEAT], linewidths=1.3)
 
 
 def _stretched(picture: UintArray, view: VolumeView, axis: int) -> UintArray:

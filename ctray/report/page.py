@@ -87,7 +87,7 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
         sections.model_part(summary, _links(run)),
         sections.volumes_part(summary.rows, shown, max_rows=max_rows, table_url=table_url),
         "<h2>Pictures</h2>",
-        sections.key_part(scored=scored),
+        sections.key_part(scored=scored, mapped=any(r.receipt.map_url for r in pictured)),
         *(sections.volume_part(row, _view(run, row)) for row in pictured),
     ]
     return (

@@ -8,7 +8,7 @@ from typing import Any
 from ctray.geometry import AXES, Box
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
 from ctray.report.encoding import svg_data_uri
-from ctray.report.figures import VolumeView, axis_figure, training_figure
+from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
 from ctray.report.summary import RunSummary, Sizes, VolumeRow
 from ctray.report.text import (
     NONE,
@@ -80,15 +80,12 @@ def model_part(summary: RunSummary, links: Sequence[tuple[str, str]]) -> str:
     """Training curve, versions and model, and links (address, name) to the tables."""
     parts = ["<h2>Model and files</h2>"]
     if summary.metrics:
-        last = summary.metrics[-1]
-        said = (
-            f"At step {last['step']:,.0f} the loss is {last['loss']:.3f} and the accuracy "
-            f"{last['accuracy']:.2f}; guessing gives {summary.chance:.2f}."
-        )
+        said = _training_said(summary)
+        names = [n for n in ("loss", "accuracy", "displacement") if n in _last_row(summary)]
         curves = "".join(
-            f'<img src="{svg_data_uri(training_figure(summary.metrics, name, summary.chance))}" '
-            f'alt="{escape(f"{name.capitalize()} over the training steps. {said}")}">'
-            for name in ("loss", "accuracy")
+            f'<img src="{svg_data_uri(training_figure(summary.metrics, name, summary.guessing))}" '
+            f'alt="{escape(f"{metric_title(name)} over the training steps. {said}")}">'
+            for name in names
         )
         parts.append(f'<div class="curves">{curves}</div><p class="note">{escape(said)}</p>')
     facts = "".join(
@@ -102,6 +99,30 @@ def model_part(summary: RunSummary, links: Sequence[tuple[str, str]]) -> str:
         facts += f"<dt>Files</dt><dd>{named}</dd>"
     parts += [f'<dl class="facts">{facts}</dl>'] if facts else []
     return "".join(parts) if len(parts) > 1 else ""
+
+
+def _last_row(summary: RunSummary) -> dict[str, float]:
+    """Last row of metrics that is of training, not of held-out volumes alone."""
+    return next((row for row in reversed(summary.metrics) if "loss" in row), summary.metrics[-1])
+
+
+def _training_said(summary: RunSummary) -> str:
+    """One or two sentences on how training ended."""
+    last = _last_row(summary)
+    name = next((n for n in ("accuracy", "displacement") if n in last), None)
+    said = f"At step {last['step']:,.0f} the loss is {last.get('loss', float('nan')):.3f}"
+    if name is None:
+        return f"{said}."
+    said += f" and the {metric_title(name).lower()} {last[name]:.2f}; guessing gives "
+    said += f"{summary.guessing:.2f}."
+    checked = [row for row in summary.metrics if f"validation_{name}" in row]
+    if checked:
+        held, own = (checked[-1][f"{prefix}_{name}"] for prefix in ("validation", "training"))
+        said += f" Without dropout and augmentation it is {held:.2f} on volumes that were held "
+        said += f"out and {own:.2f} on those that were learned from"
+        ranks = [checked[-1].get(f"{p}_rank_{name}") for p in ("validation", "training")]
+        said += f" (by rank {ranks[0]:.2f} and {ranks[1]:.2f})." if None not in ranks else "."
+    return said
 
 
 def scores_part(summary: RunSummary) -> str:
@@ -147,7 +168,7 @@ def volumes_part(
     return f"<h2>Volumes</h2>{_table(names, body, 'Volumes')}{extra}"
 
 
-def key_part(*, scored: bool) -> str:
+def key_part(*, scored: bool, mapped: bool = False) -> str:
     """What the lines in the pictures mean."""
     items = [
         ("box of the sample", "#ff8a00", 2, ""),
@@ -157,6 +178,7 @@ def key_part(*, scored: bool) -> str:
         ("background level", "#5f6b7a", 1.2, "1 2"),
     ]
     items[1:1] = [("truth", "#12b886", 1.4, "5 3")] if scored else []
+    items += [("variance, and hull of its region", HEAT, 1.6, "")] if mapped else []
     lines = "".join(
         f'<li><svg viewBox="0 0 28 12" aria-hidden="true"><line x1="0" x2="28" y1="6" y2="6" '
         f'stroke="{color}" stroke-width="{width}" stroke-dasharray="{dash}"/></svg>{name}</li>'
@@ -191,7 +213,8 @@ def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
 
 def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
     name = AXES[axis]
-    shown = "Projection, slice and certainty profile" if view.pictures else "Certainty profile"
+    shown = f"{view.quantity} profile"
+    shown = f"Projection, slice and {shown.lower()}" if view.pictures else shown
     box = view.box
     place = f"; the box spans {box.start[axis]} to {box.stop[axis]}" if box else "; no box"
     alt = f"{shown} of {row.volume_id} along {name}{place} of {view.shape[axis]} voxels."
@@ -204,7 +227,9 @@ def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
         caption += [f"background {stretch['background']:.2f}"]
         caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
     elif view.profiles:
-        caption.append("no slice is certain enough")
+        caption.append(
+            "no slice is certain enough" if view.quantity == "Certainty" else "no region stands out"
+        )
     return (
         f'<figure><img src="{uri}" alt="{escape(alt)}">'
         f"<figcaption>{' · '.join(caption)}</figcaption></figure>"

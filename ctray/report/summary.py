@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctray.config import RotationConfig, RunConfig, parse_config
+from ctray.config import RotationConfig, RunConfig, parse_config, random_displacement
 from ctray.errors import CtrayError, NotFoundError
 from ctray.geometry import Box
 from ctray.localization.scoring import OWN_METHOD
@@ -104,8 +104,8 @@ class RunSummary:
         Short name, and URL of the archive if the run tells it.
     rows
         Volumes, those that need a look first.
-    metrics, chance
-        Rows of training metrics, and the accuracy of guessing.
+    metrics, guessing
+        Rows of training metrics, and the accuracy or displacement that guessing has.
     facts
         Versions, model and the like, as (name, value).
     scores
@@ -118,7 +118,7 @@ class RunSummary:
     archive: str | None
     rows: list[VolumeRow]
     metrics: list[dict[str, float]] = field(default_factory=list)
-    chance: float = 1 / RotationConfig().num_classes
+    guessing: float = 1 / RotationConfig().num_classes
     facts: list[tuple[str, str]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -167,7 +167,7 @@ def summarize_run(run: RunFolder) -> RunSummary:
         archive=str(archive) if archive else None,
         rows=sorted(_rows(receipts, catalog, scores), key=_urgency),
         metrics=metrics,
-        chance=_chance(training.get("config") or manifest.get("config")),
+        guessing=_guessing(training.get("config") or manifest.get("config")),
         facts=_facts(manifest, training, receipts),
         scores=_score_rows(scores),
         notes=notes,
@@ -236,11 +236,13 @@ def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[di
         return manifest, []
 
 
-def _chance(config: Any) -> float:
+def _guessing(config: Any) -> float:
     try:
         parsed = parse_config(config) if isinstance(config, dict) else RunConfig()
     except CtrayError:
         parsed = RunConfig()
+    if parsed.task == "sorting":
+        return random_displacement(parsed.sorting.num_slices)
     return 1 / parsed.rotation.num_classes
 
 

@@ -1,6 +1,6 @@
 """The folder of a run: where everything lies, receipts, and the table of boxes.
 
-It holds run.json, catalog.parquet, imported/, working/, checkpoint/, receipts/, previews/,
+It holds run.json, catalog.parquet, imported/, working/, checkpoint/, receipts/, previews/, maps/,
 localizations.parquet, crops/ and report/index.html.
 """
 
@@ -52,9 +52,11 @@ class Receipt:
         Wall time of localizing and cropping.
     crop_url, checksum
         Crop and its checksum.
+    map_url
+        Uncertainty map of the sorting method.
     profiles, stretches
-        Certainty per slice of the working level, and range, threshold and background found in
-        it, by axis.
+        Certainty per slice of the working level (for the sorting method its largest relative
+        variance), and range, threshold and background found in it, by axis.
     working
         Shape, factors, window and field of view of the working level.
     """
@@ -79,6 +81,7 @@ class Receipt:
     seconds: float = 0.0
     crop_url: str | None = None
     checksum: str | None = None
+    map_url: str | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
     working: dict[str, Any] = field(default_factory=dict)
@@ -146,7 +149,7 @@ class RunFolder:
             records = store.read_json(self.training_index)
         except NotFoundError:
             return frozenset()
-        return frozenset(str(record["volume_id"]) for record in records)
+        return frozenset(str(r["volume_id"]) for r in records if not r.get("validation"))
 
     def working(self, volume_id: str) -> str:
         """URL of a volume's prepared working level."""
@@ -155,6 +158,10 @@ class RunFolder:
     def crop(self, volume_id: str) -> str:
         """URL of a crop."""
         return self.at("crops", f"{volume_id}.zarr")
+
+    def map(self, volume_id: str) -> str:
+        """URL of an uncertainty map."""
+        return self.at("maps", f"{volume_id}.zarr")
 
     def receipt(self, volume_id: str) -> str:
         """URL of a receipt."""

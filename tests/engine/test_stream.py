@@ -10,7 +10,8 @@ import pytest
 from ctray.config import RunConfig
 from ctray.engine.stream import example_stream, rounds
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.training import Rows, local_rounds, num_rounds
+from ctray.pretext.examples import Rows
+from ctray.pretext.training import local_rounds, num_rounds
 
 pytestmark = pytest.mark.ray
 
@@ -24,6 +25,7 @@ def check_equal(found: Rows, expected: Rows) -> None:
         np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
+@pytest.mark.parametrize("task", ["rotation", "sorting"])
 @pytest.mark.parametrize(("readers", "first_round"), [(1, 0), (3, 2)])
 def test_stream_is_the_plain_loop(
     ray_cpus: int,
@@ -32,8 +34,9 @@ def test_stream_is_the_plain_loop(
     stored_volumes: list[Prepared],
     readers: int,
     first_round: int,
+    task: str,
 ) -> None:
-    config = config_of(train={"steps": 17, "num_readers": readers})
+    config = config_of(task=task, train={"steps": 17, "num_readers": readers})
     side = max(stored_volumes[0].shape)
     stream = example_stream(config, working_urls, side, first_round=first_round)
     found = list(rounds(stream, config))

@@ -68,6 +68,36 @@ def test_ray_train_gives_the_weights_of_the_plain_loop(
     assert [row["step"] for row in read_metrics(str(url))] == [3, 6, 9]
 
 
+def test_sorting_gives_the_same_weights_with_one_reader_or_three(
+    ray_cpus: int,
+    config_of: ConfigOf,
+    working_urls: list[str],
+    stored_volumes: list[Prepared],
+    tmp_path: Path,
+) -> None:
+    """Augmentation and dropout included, and held-out volumes change nothing."""
+    config = config_of(task="sorting", encoder={"dropout": 0.3, "pool_grid": 1})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    trainer = Trainer(config, SIDE, device=torch.device("cpu"))
+    load = local_rounds(stored_volumes[:2], config, SIDE)
+    train(trainer, (load(i) for i in range(num_rounds(config))))
+    torch.set_num_threads(threads)
+    save_checkpoint(str(tmp_path / "plain"), trainer)
+    expected = load_model(str(tmp_path / "plain")).digest
+    for readers, held_out in ((1, []), (3, working_urls[2:])):
+        url = str(tmp_path / f"readers-{readers}")
+        changed = config_of(
+            task="sorting",
+            encoder={"dropout": 0.3, "pool_grid": 1},
+            train={"num_readers": readers},
+        )
+        pretrain(changed, working_urls[:2], SIDE, url, validation_urls=held_out)
+        assert load_model(url).digest == expected
+        validated = [row["step"] for row in read_metrics(url) if "validation_displacement" in row]
+        assert validated == ([5, 9] if held_out else [])
+
+
 def test_two_workers_finish(
     ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
 ) -> None:

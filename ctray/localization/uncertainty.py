@@ -1,0 +1,231 @@
+"""Uncertainty map: how much dropout moves the embedding of every superpixel (paper 2.2).
+
+Legend of tensor names: B slices, T Monte Carlo samples, C channels, H = W pixels of the canvas,
+h = w superpixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ctray.config import RunConfig
+from ctray.errors import ConfigError
+from ctray.geometry import AXES, Triple
+from ctray.preprocess.prepare import Prepared
+from ctray.pretext.encoder import SortingModel, monte_carlo
+from ctray.pretext.rotation import standardise
+from ctray.pretext.sorting import sorting_axes
+
+FloatArray = npt.NDArray[np.float32]
+
+# Pixels of all samples that go through the network at once.
+_BATCH_PIXELS = 2**21
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UncertaintyMap:
+    """Variance of the superpixels' embeddings over a volume.
+
+    Parameters
+    ----------
+    values
+        Variance, averaged over channels, relative to the volume's 99.9th percentile; float32,
+        (z, y, x) cells.
+    cell
+        Working-level voxels a cell, (z, y, x); 1 along the slicing axis.
+    offset
+        Working-level voxel where the first cell begins, (z, y, x); 0 or below.
+    scale
+        Variance that a value of 1 stands for.
+    axis
+        Slicing axis, 0, 1, 2 for z, y, x.
+    """
+
+    values: FloatArray
+    cell: Triple
+    offset: Triple
+    scale: float
+    axis: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Receipt form: everything but the values."""
+        return {
+            "shape": list(self.values.shape),
+            "cell": list(self.cell),
+            "offset": list(self.offset),
+            "scale": float(f"{self.scale:.6g}"),
+            "axis": AXES[self.axis],
+        }
+
+    def cell_of_voxel(self, axis: int, shape: Triple) -> npt.NDArray[np.intp]:
+        """Cell (extent,) along `axis` that each voxel of a working level of `shape` lies in."""
+        return (np.arange(shape[axis]) - self.offset[axis]) // self.cell[axis]
+
+    def to_voxels(self, cells: npt.NDArray[Any], shape: Triple) -> npt.NDArray[Any]:
+        """Array of cells, repeated to one value a voxel of a working level of `shape`."""
+        for axis in range(3):
+            cells = np.take(cells, self.cell_of_voxel(axis, shape), axis=axis)
+        return cells
+
+
+def uncertainty_map(
+    model: SortingModel, prepared: Prepared, side: int, config: RunConfig, seed: int = 0
+) -> UncertaintyMap:
+    """Variance of every superpixel's embedding over Monte Carlo dropout samples.
+
+    Pooling and last layer are left out, dropout is on, everything else as in evaluation. With
+    `uncertainty.shifts` above 1 the slices are seen at shifted places too, whose superpixels lie
+    between each other. Slices go through in slabs, so that memory does not grow with the volume.
+    All slices see the same dropout masks, which makes their variances comparable and independent
+    of the slabs.
+
+    Parameters
+    ----------
+    model
+        Trained model, used on the device that it is on.
+    prepared
+        The volume.
+    side
+        Side of the canvas of training, pixels.
+    config
+        Encoder, sorting axis, samples and shifts.
+    seed
+        Draws the dropout masks.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no dropout.
+    """
+    if config.encoder.dropout == 0:
+        raise ConfigError(
+            "encoder.dropout is 0: nothing is uncertain without dropout; train with some, or "
+            "localize with the rotation task"
+        )
+    axis = sorting_axes(prepared.shape, config.sorting)[0]
+    grid = _Grid.of(side, config)
+    planes = np.concatenate(
+        [
+            _cells_of_slices(model, prepared, axis, index, grid, config, seed)
+            for index in _slabs(prepared.shape[axis], grid, config)
+        ]
+    )
+    across = [n for other, n in enumerate(prepared.shape) if other != axis]
+    kept = [grid.cells_of(extent) for extent in across]
+    planes = planes[:, kept[0][0], kept[1][0]]
+    scale = max(float(np.percentile(planes, 99.9)), 1e-30)
+    return UncertaintyMap(
+        values=np.ascontiguousarray(np.moveaxis(planes / scale, 0, axis), dtype=np.float32),
+        cell=_insert((grid.cell, grid.cell), axis, 1),
+        offset=_insert((kept[0][1], kept[1][1]), axis, 0),
+        scale=scale,
+        axis=axis,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Grid:
+    """How superpixels lie on a canvas that is larger than the slices all around.
+
+    Superpixel i of a window that begins at pixel p sees a field around p + i x stride, so that
+    its cell, the middle of that field, begins half a cell before.
+    """
+
+    canvas: int
+    stride: int
+    cell: int
+
+    @classmethod
+    def of(cls, side: int, config: RunConfig) -> _Grid:
+        stride = min(config.uncertainty.stride or 32, config.encoder.output_stride)
+        cell = max(1, stride // config.uncertainty.shifts)
+        return cls(canvas=(-(-side // stride) + 3) * stride, stride=stride, cell=cell)
+
+    @property
+    def window(self) -> int:
+        """Pixels of the canvas that the network sees at once."""
+        return self.canvas - self.stride
+
+    @property
+    def shifts(self) -> int:
+        return self.stride // self.cell
+
+    def cells_of(self, extent: int) -> tuple[slice, int]:
+        """Cells that cover `extent` pixels in the canvas' middle; the first one's pixel there."""
+        before = (self.canvas - extent) // 2
+        half = self.cell // 2
+        first = (before + half) // self.cell
+        last = -(-(before + extent + half) // self.cell)
+        return slice(first, last), first * self.cell - half - before
+
+
+def sample_variance(
+    model: SortingModel, x_BCHW: Tensor, samples: int, seed: int, stride: int | None = None
+) -> Tensor:
+    """Variance (B, h, w) over dropout masks, unbiased, averaged over the channels.
+
+    Parameters
+    ----------
+    model
+        The model whose encoder makes the superpixels.
+    x_BCHW
+        Standardised slices.
+    samples, seed
+        Number of masks, and what draws them.
+    stride
+        Input pixels per superpixel; None takes the last feature map.
+    """
+    with monte_carlo(model, samples, seed):
+        map_BCHW = model.encoder.superpixels(x_BCHW, stride)
+    map_BTCHW = map_BCHW.float().reshape(len(x_BCHW), samples, *map_BCHW.shape[1:])
+    variance_BHW: Tensor = map_BTCHW.var(dim=1).mean(dim=1)
+    return variance_BHW
+
+
+@torch.inference_mode()
+def _cells_of_slices(
+    model: SortingModel,
+    prepared: Prepared,
+    axis: int,
+    index: range,
+    grid: _Grid,
+    config: RunConfig,
+    seed: int,
+) -> FloatArray:
+    """Cells (slices, window / cell, window / cell) of the slices `index`."""
+    device = next(model.parameters()).device
+    planes = np.stack([prepared.slice(axis, i, grid.canvas, i) for i in index])
+    count = len(planes)
+    mean = torch.full((count,), prepared.mean, device=device)
+    std = torch.full((count,), prepared.std, device=device)
+    x_BHW = standardise(torch.from_numpy(planes).to(device), mean, std)
+    cells = torch.empty((count, grid.window // grid.cell, grid.window // grid.cell), device=device)
+    for row in range(grid.shifts):
+        for col in range(grid.shifts):
+            top, left = row * grid.cell, col * grid.cell
+            x_BCHW = x_BHW[:, None, top : top + grid.window, left : left + grid.window]
+            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                found = sample_variance(
+                    model, x_BCHW, config.uncertainty.samples, seed, grid.stride
+                )
+            cells[:, row :: grid.shifts, col :: grid.shifts] = found
+    mapped: FloatArray = cells.cpu().numpy()
+    return mapped
+
+
+def _slabs(extent: int, grid: _Grid, config: RunConfig) -> list[range]:
+    thick = max(1, _BATCH_PIXELS // (grid.canvas**2 * config.uncertainty.samples))
+    return [range(start, min(extent, start + thick)) for start in range(0, extent, thick)]
+
+
+def _insert(pair: tuple[int, int], axis: int, value: int) -> Triple:
+    values = list(pair)
+    values.insert(axis, value)
+    return (values[0], values[1], values[2])
