@@ -12,7 +12,7 @@ import torch
 
 import ctray
 from ctray.config import RunConfig, parse_config
-from ctray.geometry import AXES
+from ctray.geometry import AXES, Box
 from ctray.localization.localizer import Localizer
 from ctray.phantom import Phantom
 from ctray.pretext.checkpoint import TrainedModel, load_model, weights_digest
@@ -214,3 +214,34 @@ def test_only_the_localize_section_of_another_configuration_counts(
     found = localizer.localize(stored(tmp_path, held_out[0].volume))
     assert found.box is not None
     assert found.box.faces == (0, 32, 0, 32, 0, 32)
+
+
+def test_sorting_model_gives_a_map_and_pictures(config_of: Any, tmp_path: Path) -> None:
+    """Even an untrained encoder is moved more by what stands out from its medium."""
+    config: RunConfig = config_of(
+        task="sorting",
+        preprocess={"working_size": 32},
+        sorting={"axes": ["z"]},
+        encoder={"widths": [12, 24, 32], "dropout": 0.2},
+        uncertainty={"samples": 8},
+    )
+    model = build_model(config).eval()
+    digest = weights_digest(model.state_dict())
+    trained = TrainedModel(model=model, config=config, side=32, step=0, digest=digest)
+    voxels = np.random.default_rng(0).normal(100, 4, (32, 32, 32))
+    voxels[8:24, 10:22, 6:20] += 60
+    volume = stored(tmp_path, voxels.astype(np.uint8))
+    found = Localizer(trained, device=CPU).localize(volume)
+    assert found.status == "located"
+    assert found.box is not None
+    sample = Box(start=(8, 10, 6), stop=(24, 22, 20))
+    assert found.box.contains(sample)
+    assert found.box.iou(sample) > 0.25
+    assert found.uncertainty is not None
+    assert found.uncertainty.cell == (1, 2, 2)
+    assert found.preview is not None
+    assert {p.shape for p in found.preview.pictures().values()} == {(32, 32)}
+    assert len(found.preview.pictures()) == 12
+    assert found.working["uncertainty"]["axis"] == "z"
+    again = Localizer(trained, device=CPU).localize(volume)
+    assert again.box == found.box

@@ -270,6 +270,48 @@ def test_training_curve(run: RunFolder) -> None:
     assert "At step 90 the loss is 1.100 and the accuracy 0.90; guessing gives 0.20." in page.text
 
 
+def test_sorting_run_shows_displacement_variance_and_hull(run: RunFolder) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    region = np.zeros((24, 20), np.uint8)
+    region[4:9, 3:7] = region[9, 12] = 255
+    fill(run, located("a", method="sorting", map_url="maps/a.zarr"))
+    more = {f"region-{name}": region[:n] for name, n in (("z", 20), ("y", 24), ("x", 24))}
+    run.write_preview("a", pictures() | more | {f"variance-{n}": region for n in "zyx"})
+    rows = [{"step": 50.0, "loss": 0.1, "displacement": 2.5, "rank_displacement": 1.5}]
+    names = ("displacement", "rank_displacement")
+    held = {f"{p}_{n}": v for p, v in (("validation", 0.75), ("training", 0.5)) for n in names}
+    rows.append({**rows[0], "step": 100.0, **held})
+    buffer = io.BytesIO()
+    columns = {name: [row.get(name) for row in rows] for name in rows[1]}
+    pq.write_table(pa.table(columns), buffer)
+    store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
+    files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
+    config = {"task": "sorting"}
+    manifest = {"step": 100, "side": 48, "files": files, "config": config, "digest": "cd"}
+    store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
+    page = page_of(run)
+    assert "the mean displacement 2.50; guessing gives 3.97." in page.text
+    assert "it is 0.75 on volumes that were held out and 0.50 on those" in page.text
+    assert "variance, and hull of its region" in page.text
+    assert any("Mean displacement over" in alt for alt in page.attributes("img", "alt"))
+    assert any("variance profile of a along z" in alt for alt in page.attributes("img", "alt"))
+
+
+def test_hull_lies_around_the_region() -> None:
+    """Cells [4, 9) by [3, 7) of the working level are voxels [16, 36) by [12, 28)."""
+    region = np.zeros((20, 16), np.uint8)
+    region[4:9, 3:7] = 255
+    shown = view(pictures=pictures() | {"region-z": region, "variance-z": region})
+    assert shown.quantity == "Variance"
+    panel = axis_figure(shown, 0).axes[0]
+    (hull,) = [c for c in panel.collections if type(c).__name__ == "QuadContourSet"]
+    points = np.concatenate([path.vertices for path in hull.get_paths()])
+    assert points.min(axis=0) == pytest.approx([12, 16], abs=FACTOR / 2)
+    assert points.max(axis=0) == pytest.approx([28, 36], abs=FACTOR / 2)
+
+
 def view(**changes: Any) -> VolumeView:
     values: dict[str, Any] = {
         "shape": SHAPE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.options import config_options, print_json, run_argument, say, shared_options
-from ctray.errors import ConfigError, NotFoundError, PartialFailureError
+from ctray.errors import ConfigError, PartialFailureError
 
 if TYPE_CHECKING:
     from ctray.config import RunConfig
@@ -166,7 +166,7 @@ def _localize(
 
     with reporter() as progress:
         progress.note("starting")
-        from ctray.engine.archive import localize_stage, resume_run
+        from ctray.engine.archive import check_trained, localize_stage, resume_run
         from ctray.engine.session import ray_session
         from ctray.storage.catalog import read_catalog
 
@@ -176,25 +176,13 @@ def _localize(
                 f"{run_url} was trained on the {settings.task} task, which --method {method} "
                 f"cannot use; train one with ctray pretrain {archive} --task {method}"
             )
-        _check_trained(folder, settings, archive, run_url)
+        check_trained(folder, settings, archive)
         entries = read_catalog(folder.catalog)
         if only_located:
             entries = [e for e in entries if folder.read_receipt(e.volume_id) is not None]
         with ray_session(settings.ray):
             receipts = localize_stage(folder, settings, entries, crop=crop, on_event=progress)
     finish(run_facts(folder, receipts, report=False), receipts, as_json)
-
-
-def _check_trained(folder: RunFolder, settings: RunConfig, archive: str, run_url: str) -> None:
-    """Refuse half-trained weights: receipts that come of them would stand for good."""
-    from ctray.pretext.checkpoint import checkpoint_step
-
-    step = checkpoint_step(folder.checkpoint) or 0
-    if step < settings.train.steps:
-        raise NotFoundError(
-            f"{run_url} is trained for {step} of {settings.train.steps} steps; first run "
-            f"ctray pretrain {archive} --out {run_url}, with the options that it was begun with"
-        )
 
 
 def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:

@@ -221,6 +221,22 @@ def prepare_stage(
     return kept
 
 
+def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
+    """Refuse half-trained weights: receipts that come of them would stand for good.
+
+    Raises
+    ------
+    NotFoundError
+        If the run's training has not come to its end.
+    """
+    step = checkpoint_step(run.checkpoint) or 0
+    if step < config.train.steps:
+        raise NotFoundError(
+            f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
+            f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
+        )
+
+
 def localize_stage(
     run: RunFolder,
     config: RunConfig,

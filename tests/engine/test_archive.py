@@ -17,8 +17,9 @@ from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import Event, run_archive, status_counts
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
 from ctray.geometry import Box
-from ctray.pretext.checkpoint import load_model
+from ctray.pretext.checkpoint import load_model, read_metrics
 from ctray.storage.catalog import read_catalog
+from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt, RunFolder, read_localizations
 from ctray.storage.volume import open_volume
 
@@ -72,6 +73,42 @@ def test_whole_run_over_a_mixed_archive(
     # Volumes come later: localized with the model that is there, the others stay.
     write_tiff_folder(archive / "embryo_later", voxels["embryo_a"][:, ::-1])
     check_volume_that_came_later(archive, run, archive_config)
+
+
+def test_sorting_run_holds_volumes_out_and_keeps_its_maps(
+    ray_cpus: int, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    write_phantoms(str(archive), count=4, size=24, kind="fish")
+    config = config_of(
+        task="sorting",
+        encoder={"dropout": 0.2},
+        uncertainty={"samples": 3, "shifts": 2},
+    )
+    run, receipts = run_archive(str(archive), str(tmp_path / "run"), config)
+    assert len(run.training_ids()) == 3
+    rows = read_metrics(run.checkpoint)
+    assert {"validation_displacement", "training_displacement"} <= rows[-1].keys()
+    assert {r.status for r in receipts} <= {"located", "empty"}
+    for receipt in receipts:
+        assert receipt.method == "sorting"
+        assert receipt.map_url == run.map(receipt.volume_id)
+        found = open_volume(receipt.map_url)
+        about = receipt.working["uncertainty"]
+        assert list(found.shape) == about["shape"]
+        assert found.attributes["model_digest"] == receipt.model_digest
+        assert about["cell"] == [1, 4, 4]
+        shown = {"slice", "projection", "variance"}
+        shown |= {"region"} if receipt.status == "located" else set()
+        assert set(run.read_preview(receipt.volume_id)) == {
+            f"{w}-{a}" for w in shown for a in "zyx"
+        }
+    # A receipt that was lost after its map was written: the volume is done anew, the map stays.
+    first = receipts[0]
+    Path(run.receipt(first.volume_id)).unlink()
+    _, again = run_archive(str(archive), run.url, config)
+    assert again[0].box == first.box
+    assert again[0].map_url == first.map_url
 
 
 def check_receipts(run: RunFolder, receipts: list[Receipt], voxels: dict[str, np.ndarray]) -> None:

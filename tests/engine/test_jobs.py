@@ -1,0 +1,83 @@
+"""The entry points that a cluster runs, as it runs them: as scripts of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ctray.storage.phantoms import write_phantoms
+from ctray.storage.run_folder import RunFolder, read_localizations
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
+        yield folder
+
+
+def job(name: str, *arguments: object, ray_folder: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, f"jobs/{name}.py", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **({"RAY_TMPDIR": ray_folder} if ray_folder else {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_training_and_boxes_as_two_jobs(
+    settings_of: Callable[..., dict[str, Any]], tmp_path: Path, short_folder: str
+) -> None:
+    """The sorting task, with one volume that nobody can read."""
+    archive, out = tmp_path / "archive", tmp_path / "run"
+    write_phantoms(str(archive), count=4, size=24, kind="fish")
+    (archive / "cut_off.tif").write_bytes(b"II*\0")
+    settings = settings_of(
+        task="sorting", encoder={"dropout": 0.2}, uncertainty={"samples": 2, "shifts": 1}
+    )
+    config = tmp_path / "sorting.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    trained = job("pretrain", config, archive, out, ray_folder=short_folder)
+    assert trained.returncode == 3, trained.stderr
+    assert "pretrain 9/9 loss" in trained.stdout
+    assert "held out" in trained.stdout
+
+    run = RunFolder(url=str(out))
+    assert run.training_ids() < {f"fish-{i:04d}" for i in range(4)}
+
+    located = job("localize", out, ray_folder=short_folder)
+    assert located.returncode == 3, located.stderr
+    rows = {row["volume_id"]: row for row in read_localizations(run.localizations)}
+    assert len(rows) == 5
+    assert rows["cut_off"]["status"] == "failed"
+    assert len(run.training_ids()) == 3
+
+
+@pytest.mark.parametrize("name", ["archive", "localize", "pretrain"])
+def test_wrong_arguments_say_how_it_is_called(name: str) -> None:
+    done = job(name, "one", "two", "three", "four")
+    assert done.returncode == 1
+    assert f"python jobs/{name}.py" in done.stderr
+
+
+def test_error_is_one_line(tmp_path: Path) -> None:
+    done = job("localize", tmp_path / "nothing")
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
