@@ -238,10 +238,10 @@ class UncertaintyConfig(_Section):
     stride: Literal[8, 16, 32] | None = 8
     """Input pixels per superpixel: the feature map of an earlier stage is finer than the last;
     null takes the last one (paper: 32)."""
-    shifts: Literal[1, 2, 4, 8] = 4
+    shifts: Literal[1, 2, 4, 8] = 2
     """Places per axis that the slices are seen at, which makes the map finer than the superpixels
     by this factor; 1 is the paper's plain form."""
-    smooth: float = Field(default=1.0, ge=0)
+    smooth: float = Field(default=0.5, ge=0)
     """Standard deviation of the Gaussian that calms the map: in its cells, and in as many slices
     along the slicing axis."""
     threshold: Literal["background", "top"] = "background"
@@ -251,7 +251,7 @@ class UncertaintyConfig(_Section):
     """Part of the volume's superpixels that `top` takes (paper: 3%)."""
     spreads: float = Field(default=5.0, gt=0)
     """Background spreads above the background level that `background` lies at least."""
-    rise_part: float = Field(default=0.05, ge=0, lt=1)
+    rise_part: float = Field(default=0.08, ge=0, lt=1)
     """Its least distance from the background level, as a part of that of the highest variance."""
     min_part: float = Field(default=0.001, ge=0, lt=1)
     """A region smaller than this part of the volume is no sample."""
