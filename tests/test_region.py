@@ -53,22 +53,23 @@ def test_box_is_that_of_what_stands_out(
     assert {name: len(p) for name, p in profiles.items()} == dict(zip("zyx", shape, strict=True))
 
 
-def test_larger_of_two_regions_is_taken() -> None:
+@pytest.mark.parametrize(
+    ("small", "large", "expected"),
+    [
+        # The larger of two regions, not the more uncertain one.
+        ([(2, 5)] * 3, [(10, 17), (8, 14), (8, 14)], [(10, 17), (32, 56), (32, 56)]),
+        # Cells that touch by a corner are one region.
+        ([(2, 8)] * 3, [(8, 12)] * 3, [(2, 12), (8, 48), (8, 48)]),
+    ],
+    ids=["two regions", "corner"],
+)
+def test_region_is_the_largest_connected_one(small: Any, large: Any, expected: Any) -> None:
     values = background((20, 16, 16))
-    values[2:5, 2:5, 2:5] = 1.0
-    values[10:17, 8:14, 8:14] = 0.6
+    for block, value in ((small, 1.0), (large, 0.6)):
+        values[tuple(slice(a, b) for a, b in block)] = value
     found, _ = find_region(map_of(values), (20, 64, 64), PLAIN)
     assert found is not None
-    assert ranges(found) == [(10, 17), (32, 56), (32, 56)]
-
-
-def test_cells_that_touch_by_a_corner_are_one_region() -> None:
-    values = background((20, 16, 16))
-    values[2:8, 2:8, 2:8] = 1.0
-    values[8:12, 8:12, 8:12] = 1.0
-    found, _ = find_region(map_of(values), (20, 64, 64), PLAIN)
-    assert found is not None
-    assert ranges(found) == [(2, 12), (8, 48), (8, 48)]
+    assert ranges(found) == expected
 
 
 @pytest.mark.parametrize("part", [0.03, 0.2])

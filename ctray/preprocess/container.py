@@ -72,16 +72,6 @@ class Cylinder:
         inside: npt.NDArray[np.bool_] = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= self.radius**2
         return inside
 
-    def scaled(self, factor: float) -> Cylinder:
-        """The same region on a grid with `factor` voxels per voxel of this one, on every axis."""
-        return Cylinder(
-            center_y=(self.center_y + 0.5) * factor - 0.5,
-            center_x=(self.center_x + 0.5) * factor - 0.5,
-            slope_y=self.slope_y,
-            slope_x=self.slope_x,
-            radius=self.radius * factor,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Slabs:

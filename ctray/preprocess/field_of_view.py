@@ -43,11 +43,6 @@ class FieldOfView:
     circle: Cylinder | None = None
     container: Cylinder | None = None
 
-    @property
-    def bounded(self) -> bool:
-        """Whether anything lies beyond."""
-        return self.circle is not None or self.container is not None
-
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """Voxels inside, bool, `shape` (z, y, x)."""
         inside = np.ones(shape, dtype=bool)
