@@ -235,13 +235,16 @@ class UncertaintyConfig(_Section):
 
     samples: int = Field(default=20, ge=2)
     """Monte Carlo dropout samples."""
-    stride: Literal[8, 16, 32] | None = 8
-    """Input pixels per superpixel: the feature map of an earlier stage is finer than the last;
-    null takes the last one (paper: 32)."""
-    shifts: Literal[1, 2, 4, 8] = 2
+    stride: Literal[4, 8, 16, 32] | None = 4
+    """Input pixels per superpixel: the feature map of an earlier stage is finer than the last and
+    sees less of what lies beside; null takes the last one (paper: 32)."""
+    shifts: Literal[1, 2, 4] = 2
     """Places per axis that the slices are seen at, which makes the map finer than the superpixels
     by this factor; 1 is the paper's plain form."""
-    smooth: float = Field(default=0.5, ge=0)
+    channels: Literal["relative", "plain"] = "relative"
+    """`relative`: every channel's variance in units of its mean over the volume, and at most ten
+    of them, so that no channel speaks for all; `plain`: as it is (paper)."""
+    smooth: float = Field(default=1.0, ge=0)
     """Standard deviation of the Gaussian that calms the map: in its cells, and in as many slices
     along the slicing axis."""
     threshold: Literal["background", "top"] = "background"
@@ -251,7 +254,7 @@ class UncertaintyConfig(_Section):
     """Part of the volume's superpixels that `top` takes (paper: 3%)."""
     spreads: float = Field(default=5.0, gt=0)
     """Background spreads above the background level that `background` lies at least."""
-    rise_part: float = Field(default=0.08, ge=0, lt=1)
+    rise_part: float = Field(default=0.4, ge=0, lt=1)
     """Its least distance from the background level, as a part of that of the highest variance."""
     min_part: float = Field(default=0.001, ge=0, lt=1)
     """A region smaller than this part of the volume is no sample."""

@@ -223,7 +223,7 @@ def test_sorting_model_gives_a_map_and_pictures(config_of: Any, tmp_path: Path) 
         preprocess={"working_size": 32},
         sorting={"axes": ["z"]},
         encoder={"widths": [12, 24, 32], "dropout": 0.2},
-        uncertainty={"samples": 8, "shifts": 4},
+        uncertainty={"samples": 8},
     )
     model = build_model(config).eval()
     digest = weights_digest(model.state_dict())

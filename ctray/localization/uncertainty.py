@@ -26,6 +26,9 @@ FloatArray = npt.NDArray[np.float32]
 
 # Pixels of all samples that go through the network at once.
 _BATCH_PIXELS = 2**21
+# Slices that a channel's mean variance is taken from, and how many of it a superpixel may have.
+_MEAN_SLICES = 16
+_MOST = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,13 +112,11 @@ def uncertainty_map(
             "localize with the rotation task"
         )
     axis = sorting_axes(prepared.shape, config.sorting)[0]
-    grid = _Grid.of(side, config)
-    planes = np.concatenate(
-        [
-            _cells_of_slices(model, prepared, axis, index, grid, config, seed)
-            for index in _slabs(prepared.shape[axis], grid, config)
-        ]
-    )
+    grid, extent = _Grid.of(side, config), prepared.shape[axis]
+    views = _Views(model, prepared, axis, grid, config, seed)
+    unit_C = views.channel_means(extent) if config.uncertainty.channels == "relative" else None
+    slabs = _slabs(extent, grid, config)
+    planes = np.concatenate([views.cells(index, unit_C) for index in slabs])
     across = [n for other, n in enumerate(prepared.shape) if other != axis]
     kept = [grid.cells_of(extent) for extent in across]
     planes = planes[:, kept[0][0], kept[1][0]]
@@ -168,7 +169,7 @@ class _Grid:
 def sample_variance(
     model: SortingModel, x_BCHW: Tensor, samples: int, seed: int, stride: int | None = None
 ) -> Tensor:
-    """Variance (B, h, w) over dropout masks, unbiased, averaged over the channels.
+    """Variance (B, C, h, w) of the superpixels' embeddings over dropout masks, unbiased.
 
     Parameters
     ----------
@@ -183,41 +184,81 @@ def sample_variance(
     """
     with monte_carlo(model, samples, seed):
         map_BCHW = model.encoder.superpixels(x_BCHW, stride)
-    map_BTCHW = map_BCHW.float().reshape(len(x_BCHW), samples, *map_BCHW.shape[1:])
-    variance_BHW: Tensor = map_BTCHW.var(dim=1).mean(dim=1)
-    return variance_BHW
+    return map_BCHW.float().reshape(len(x_BCHW), samples, *map_BCHW.shape[1:]).var(dim=1)
 
 
-@torch.inference_mode()
-def _cells_of_slices(
-    model: SortingModel,
-    prepared: Prepared,
-    axis: int,
-    index: range,
-    grid: _Grid,
-    config: RunConfig,
-    seed: int,
-) -> FloatArray:
-    """Cells (slices, window / cell, window / cell) of the slices `index`."""
-    device = next(model.parameters()).device
-    planes = np.stack([prepared.slice(axis, i, grid.canvas, i) for i in index])
-    count = len(planes)
-    mean = torch.full((count,), prepared.mean, device=device)
-    std = torch.full((count,), prepared.std, device=device)
-    x_BHW = standardise(torch.from_numpy(planes).to(device), mean, std)
-    cells = torch.empty((count, grid.window // grid.cell, grid.window // grid.cell), device=device)
-    for row in range(grid.shifts):
-        for col in range(grid.shifts):
-            top, left = row * grid.cell, col * grid.cell
-            x_BCHW = x_BHW[:, None, top : top + grid.window, left : left + grid.window]
-            x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                found = sample_variance(
-                    model, x_BCHW, config.uncertainty.samples, seed, grid.stride
-                )
-            cells[:, row :: grid.shifts, col :: grid.shifts] = found
-    mapped: FloatArray = cells.cpu().numpy()
-    return mapped
+def over_channels(variance_BCHW: Tensor, unit_C: Tensor | None) -> Tensor:
+    """Mean (B, h, w) over the channels, each in its unit and at most `_MOST` of them.
+
+    A channel whose unit is 0 says nothing anywhere and is left out.
+    """
+    if unit_C is None:
+        return variance_BCHW.mean(dim=1)
+    speaks = unit_C > 0
+    relative = variance_BCHW[:, speaks] / unit_C[speaks][:, None, None]
+    return relative.clamp(max=_MOST).mean(dim=1)
+
+
+class _Views:
+    """The slices of a volume on their canvas, seen by the encoder under dropout."""
+
+    def __init__(
+        self,
+        model: SortingModel,
+        prepared: Prepared,
+        axis: int,
+        grid: _Grid,
+        config: RunConfig,
+        seed: int,
+    ) -> None:
+        self._model = model
+        self._prepared = prepared
+        self._axis = axis
+        self._grid = grid
+        self._samples = config.uncertainty.samples
+        self._seed = seed
+        self._device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def cells(self, index: range, unit_C: Tensor | None) -> FloatArray:
+        """Cells (slices, window / cell, window / cell) of the slices `index`."""
+        grid = self._grid
+        x_BHW, count = self._slices(index), grid.window // grid.cell
+        cells = torch.empty((len(x_BHW), count, count), device=self._device)
+        for row in range(grid.shifts):
+            for col in range(grid.shifts):
+                found = self._variance(x_BHW, row * grid.cell, col * grid.cell)
+                cells[:, row :: grid.shifts, col :: grid.shifts] = over_channels(found, unit_C)
+        mapped: FloatArray = cells.cpu().numpy()
+        return mapped
+
+    @torch.inference_mode()
+    def channel_means(self, extent: int) -> Tensor:
+        """Mean variance (C,) of each channel, over a few slices spread along the axis."""
+        step = -(-extent // _MEAN_SLICES)
+        means = [
+            self._variance(self._slices(range(i, i + 1)), 0, 0).mean(dim=(0, 2, 3))
+            for i in range(step // 2, extent, step)
+        ]
+        return torch.stack(means).mean(dim=0)
+
+    def _slices(self, index: range) -> Tensor:
+        prepared, canvas = self._prepared, self._grid.canvas
+        planes = np.stack([prepared.slice(self._axis, i, canvas, i) for i in index])
+        mean = torch.full((len(planes),), prepared.mean, device=self._device)
+        std = torch.full((len(planes),), prepared.std, device=self._device)
+        return standardise(torch.from_numpy(planes).to(self._device), mean, std)
+
+    def _variance(self, x_BHW: Tensor, top: int, left: int) -> Tensor:
+        """Variance (B, C, h, w) of the window that begins at pixel (top, left)."""
+        side = self._grid.window
+        x_BCHW = x_BHW[:, None, top : top + side, left : left + side]
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        device = self._device.type
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            return sample_variance(
+                self._model, x_BCHW, self._samples, self._seed, self._grid.stride
+            )
 
 
 def _slabs(extent: int, grid: _Grid, config: RunConfig) -> list[range]:

@@ -97,7 +97,7 @@ def test_sorting_run_holds_volumes_out_and_keeps_its_maps(
         about = receipt.working["uncertainty"]
         assert list(found.shape) == about["shape"]
         assert found.attributes["model_digest"] == receipt.model_digest
-        assert about["cell"] == [1, 4, 4]
+        assert about["cell"] == [1, 2, 2]
         shown = {"slice", "projection", "variance"}
         shown |= {"region"} if receipt.status == "located" else set()
         assert set(run.read_preview(receipt.volume_id)) == {
