@@ -299,6 +299,24 @@ def test_sorting_run_shows_displacement_variance_and_hull(run: RunFolder) -> Non
     assert any("variance profile of a along z" in alt for alt in page.attributes("img", "alt"))
 
 
+def test_variance_is_laid_over_the_slice_in_colour() -> None:
+    """The slice below stays grey and opaque, what lies over it is transparent where it is 0."""
+    variance = np.zeros((20, 16), np.uint8)
+    variance[4:9, 3:7] = 255
+    shown = view(pictures=pictures() | {"variance-z": variance})
+    svg = unquote(svg_data_uri(axis_figure(shown, 0)))
+    found = re.findall(r"data:image/png;base64,\s*([^'\"]+)", svg)
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    assert [image.mode for image in images].count("L") == 2
+    (coloured,) = [image.convert("RGBA") for image in images if image.mode != "L"]
+    red, green, blue, alpha = (np.asarray(band) for band in coloured.split())
+    assert alpha.min() == 0
+    strong = alpha > 100
+    assert 0.01 < strong.mean() < 0.2
+    assert red[strong].mean() > 200 > 120 > green[strong].mean()
+    assert blue[strong].mean() > green[strong].mean()
+
+
 def test_hull_lies_around_the_region() -> None:
     """Cells [4, 9) by [3, 7) of the working level are voxels [16, 36) by [12, 28)."""
     region = np.zeros((20, 16), np.uint8)

@@ -49,7 +49,7 @@ def drawing_style() -> Iterator[None]:
 
 
 def svg_data_uri(figure: Figure) -> str:
-    """Picture as a data URI of an SVG: text in the reader's font, voxels as small grey PNGs."""
+    """Picture as a data URI of an SVG: text in the reader's font, voxels as small PNGs."""
     buffer = io.BytesIO()
     with drawing_style():
         figure.set_canvas(FigureCanvasSVG(figure))
@@ -78,7 +78,7 @@ def png_bytes(figure: Figure, scale: float = 1.0) -> bytes:
 def _compact(svg: str) -> str:
     """SVG without what no reader sees, in single quotes."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _grey_png, svg)
+    svg = re.sub(r'data:image/png;base64,\s*([^"]+)', _small_png, svg)
     # Voxels are shown smooth: the pictures are overviews, and squares would draw the eye.
     svg = svg.replace(' style="image-rendering:crisp-edges;image-rendering:pixelated"', "")
     svg = re.sub(r"font-family: [^;\"]*'DejaVu Sans'[^;\"]*;? ?", "", svg)
@@ -94,8 +94,15 @@ def _compact(svg: str) -> str:
     return svg.replace("> <", "><").replace('"', "'")
 
 
-def _grey_png(match: re.Match[str]) -> str:
-    image = Image.open(io.BytesIO(base64.b64decode(match.group(1)))).convert("L")
+def _small_png(match: re.Match[str]) -> str:
+    """Picture as a grey PNG where it has no colour, else with a palette."""
+    image = Image.open(io.BytesIO(base64.b64decode(match.group(1)))).convert("RGBA")
+    red, green, blue, alpha = (np.asarray(band) for band in image.split())
+    if (red == green).all() and (green == blue).all() and alpha.min() == 255:
+        small = image.convert("L")
+    else:
+        # The only method that keeps transparency.
+        small = image.quantize(64, method=Image.Quantize.FASTOCTREE)
     buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
+    small.save(buffer, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
