@@ -105,18 +105,23 @@ class RotationTask:
         self._mask_HW = circular_mask(side, device)
         self._angles_K = class_angles(config.rotation, device).float()
 
+    def views(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Views (B, 1, H, W) of slices and twins, the second turned by its class's angle."""
+        first = standardise(batch["slice"], batch["mean"], batch["std"])
+        second = standardise(batch["twin"], batch["mean"], batch["std"])
+        angle = batch["orientation_deg"]
+        a_BCHW = make_views(first, angle, self._mask_HW)
+        b_BCHW = make_views(second, angle + self._angles_K[batch["label"]], self._mask_HW)
+        layout = torch.channels_last
+        return (
+            a_BCHW.contiguous(memory_format=layout),
+            b_BCHW.contiguous(memory_format=layout),
+        )
+
     def loss(
         self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Loss, and accuracy as (1,)."""
-        first = standardise(batch["slice"], batch["mean"], batch["std"])
-        second = standardise(batch["twin"], batch["mean"], batch["std"])
-        angle, label_B = batch["orientation_deg"], batch["label"]
-        a_BCHW = make_views(first, angle, self._mask_HW)
-        b_BCHW = make_views(second, angle + self._angles_K[label_B], self._mask_HW)
-        layout = torch.channels_last
-        logits_BK = module(
-            a_BCHW.contiguous(memory_format=layout), b_BCHW.contiguous(memory_format=layout)
-        )
+        logits_BK, label_B = module(*self.views(batch)), batch["label"]
         accuracy = (logits_BK.argmax(1) == label_B).float().mean()
         return rotation_loss(logits_BK, label_B), accuracy[None]
