@@ -64,7 +64,8 @@ def test_reversed_volume_gives_the_reversed_profile(config: RunConfig) -> None:
 
 def test_profile_is_the_mean_over_pairs_of_the_surer_side(config_of: ConfigOf) -> None:
     """Against the definition, one orientation, pair by pair."""
-    from ctray.pretext.rotation import circular_mask, make_views, standardise
+    from ctray.pretext.rotation import circular_mask, make_views
+    from ctray.pretext.slices import standardise
 
     config = config_of(localize={"twin_offsets": [1, 3], "orientations": 1})
     prepared, model = volume((8, 16, 16), config), build_model(config).eval()

@@ -19,9 +19,9 @@ from ctray.pretext.rotation import (
     make_views,
     rotate,
     rotation_loss,
-    standardise,
     zero_class,
 )
+from ctray.pretext.slices import standardise
 
 
 def picture(side: int, seed: int = 0) -> torch.Tensor:

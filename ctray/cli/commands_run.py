@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.options import config_options, print_json, run_argument, say, shared_options
+from ctray.cli.options import (
+    TASKS,
+    config_options,
+    print_json,
+    run_argument,
+    say,
+    shared_options,
+)
 from ctray.errors import ConfigError, PartialFailureError
 
 if TYPE_CHECKING:
@@ -79,7 +86,7 @@ def pretrain(
 @click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
 @click.option(
     "--method",
-    type=click.Choice(["rotation", "sorting"]),
+    type=click.Choice(TASKS),
     help="Way to the boxes; that of the run's own task, and refused if the run has another.",
 )
 @shared_options()

@@ -16,6 +16,8 @@ import click
 from ctray.errors import CtrayError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+# The tasks of `ctray.config`, which --help does not wait for.
+TASKS = ("rotation", "sorting")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
@@ -105,7 +107,7 @@ def config_options(function: Command) -> Command:
     )(with_task)
     command = click.option(
         "--task",
-        type=click.Choice(["rotation", "sorting"]),
+        type=click.Choice(TASKS),
         help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
     )(command)
     return click.option("--config", metavar="FILE", help="YAML file with settings.")(command)  # type: ignore[no-any-return]

@@ -14,7 +14,8 @@ from ctray.config import RunConfig
 from ctray.geometry import AXES
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import RotationModel
-from ctray.pretext.rotation import circular_mask, make_views, standardise, zero_class
+from ctray.pretext.rotation import circular_mask, make_views, zero_class
+from ctray.pretext.slices import standardised_slices
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,12 +91,9 @@ def _embed_slices(
     parts = []
     for start in range(0, extent, _BATCH // rotations or 1):
         index = range(start, min(extent, start + (_BATCH // rotations or 1)))
-        planes = np.stack([prepared.slice(axis, i, side, i) for i in index])
-        x_NHW = torch.from_numpy(planes).to(device)
-        count = len(x_NHW)
-        mean = torch.full((count,), prepared.mean, device=device)
-        std = torch.full((count,), prepared.std, device=device)
-        x_NHW = standardise(x_NHW, mean, std).repeat_interleave(rotations, dim=0)
+        count = len(index)
+        x_NHW = standardised_slices(prepared, axis, index, side, device)
+        x_NHW = x_NHW.repeat_interleave(rotations, dim=0)
         views = make_views(x_NHW, angles.repeat(count), mask_HW)
         views = views.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

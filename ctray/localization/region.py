@@ -94,11 +94,11 @@ def find_region(
     if count == 0 or sizes.max() < config.min_part * values.size or threshold <= level:
         return None, profiles
     cells = labels == 1 + int(sizes.argmax())
-    stretches = {
+    stretches: dict[str, Stretch | None] = {
         name: _stretch(cells, profiles[name], uncertainty, axis, shape, (threshold, level))
         for axis, name in enumerate(AXES)
     }
-    return Region(cells=cells, stretches=dict(stretches)), profiles
+    return Region(cells=cells, stretches=stretches), profiles
 
 
 def _profile(

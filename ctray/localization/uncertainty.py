@@ -19,7 +19,7 @@ from ctray.errors import ConfigError
 from ctray.geometry import AXES, Triple
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SortingModel, monte_carlo
-from ctray.pretext.rotation import standardise
+from ctray.pretext.slices import standardised_slices
 from ctray.pretext.sorting import sorting_axes
 
 FloatArray = npt.NDArray[np.float32]
@@ -243,11 +243,8 @@ class _Views:
         return torch.stack(means).mean(dim=0)
 
     def _slices(self, index: range) -> Tensor:
-        prepared, canvas = self._prepared, self._grid.canvas
-        planes = np.stack([prepared.slice(self._axis, i, canvas, i) for i in index])
-        mean = torch.full((len(planes),), prepared.mean, device=self._device)
-        std = torch.full((len(planes),), prepared.std, device=self._device)
-        return standardise(torch.from_numpy(planes).to(self._device), mean, std)
+        canvas = self._grid.canvas
+        return standardised_slices(self._prepared, self._axis, index, canvas, self._device)
 
     def _variance(self, x_BHW: Tensor, top: int, left: int) -> Tensor:
         """Variance (B, C, h, w) of the window that begins at pixel (top, left)."""

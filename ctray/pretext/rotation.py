@@ -16,6 +16,7 @@ from torch.nn import functional
 from ctray.config import RotationConfig, RunConfig
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.examples import Rows, rotation_example
+from ctray.pretext.slices import standardise
 
 
 def class_angles(config: RotationConfig, device: torch.device | None = None) -> Tensor:
@@ -56,11 +57,6 @@ def rotate(x_BHW: Tensor, angle_deg_B: Tensor) -> Tensor:
     return functional.grid_sample(
         x_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )[:, 0]
-
-
-def standardise(x_BHW: Tensor, mean_B: Tensor, std_B: Tensor) -> Tensor:
-    """Float32 slices with their volume's mean 0 and standard deviation 1."""
-    return (x_BHW.float() - mean_B[:, None, None]) / std_B[:, None, None]
 
 
 def make_views(x_BHW: Tensor, angle_deg_B: Tensor, mask_HW: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ctray.geometry import AXES, Triple
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.augment import Views, apply_views, draw_views
 from ctray.pretext.examples import EXAMPLE, Rows, generator
-from ctray.pretext.rotation import standardise
+from ctray.pretext.slices import standardise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

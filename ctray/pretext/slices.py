@@ -1,0 +1,27 @@
+"""Slices of a prepared volume as the networks of both tasks see them.
+
+Legend of tensor names: B slices, H = W pixels of the square canvas.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctray.preprocess.prepare import Prepared
+
+
+def standardise(x_BHW: Tensor, mean_B: Tensor, std_B: Tensor) -> Tensor:
+    """Float32 slices with their volume's mean 0 and standard deviation 1."""
+    return (x_BHW.float() - mean_B[:, None, None]) / std_B[:, None, None]
+
+
+def standardised_slices(
+    prepared: Prepared, axis: int, index: range, side: int, device: torch.device
+) -> Tensor:
+    """Slices `index` across `axis` (0, 1, 2 for z, y, x), (B, side, side) float32, on `device`."""
+    planes = np.stack([prepared.slice(axis, i, side, i) for i in index])
+    mean = torch.full((len(planes),), prepared.mean, device=device)
+    std = torch.full((len(planes),), prepared.std, device=device)
+    return standardise(torch.from_numpy(planes).to(device), mean, std)
