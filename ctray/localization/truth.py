@@ -95,7 +95,8 @@ def read_truths(url: str) -> dict[str, Truth]:
 
     Two layouts are known. Phantom archives: ``<id>.json`` in `url` or in its folder ``truth``,
     each with ``box`` (three [start, stop] pairs, or null for an empty volume), ``shape`` and
-    optionally ``instances``, the mask in ``<id>-mask.zarr`` beside it. Scans: folders with a
+    optionally ``instances``, ``tolerance`` and ``touching`` (six values, as in `Truth`), the mask
+    in ``<id>-mask.zarr`` beside it. Scans: folders with a
     ``meta.json`` (`url` itself or those in it) that holds ``bbox_zyx_half_open``, ``shape``,
     ``bbox_tolerance_voxels_per_face`` and ``faces_touching_volume_border``, the mask in
     ``mask.tif``; the folder's name is the volume id. A ``meta.json`` without a box is passed over.
@@ -192,7 +193,8 @@ def _read_phantom(url: str, volume_id: str, data: Mapping[str, Any], mask_url: s
             box=box,
             instances=tuple(Box.from_ranges(r) for r in ranges if r is not None),
             mask_url=mask_url,
-            touching=_border_faces(box, shape),
+            tolerance=_six_ints(data.get("tolerance") or (0,) * 6),
+            touching=_six_bools(data.get("touching") or _border_faces(box, shape)),
         )
     except (CtrayError, KeyError, TypeError, ValueError, IndexError) as error:
         raise _unusable(url, error) from error
@@ -222,15 +224,14 @@ def _read_scan(url: str, data: Mapping[str, Any], mask_url: str | None) -> Truth
         if not named <= set(FACE_NAMES):
             raise ValueError(f"faces {sorted(named - set(FACE_NAMES))} are unknown")
         sure = data.get("bbox_tolerance_voxels_per_face") or {}
-        tolerance = [int(v) for axis in AXES for v in sure.get(axis, (0, 0))]
+        tolerance = [v for axis in AXES for v in sure.get(axis, (0, 0))]
         on_border = _border_faces(box, shape)
-        z0, z1, y0, y1, x0, x1 = tolerance
         return Truth(
             volume_id=url.split("/")[-2],
             shape=shape,
             box=box,
             mask_url=mask_url,
-            tolerance=(z0, z1, y0, y1, x0, x1),
+            tolerance=_six_ints(tolerance),
             touching=_six_bools(
                 [on or name in named for on, name in zip(on_border, FACE_NAMES, strict=True)]
             ),
@@ -248,6 +249,11 @@ def _border_faces(box: Box | None, shape: Triple) -> SixBools:
 
 def _six_bools(flags: Sequence[bool]) -> SixBools:
     z0, z1, y0, y1, x0, x1 = (bool(f) for f in flags)
+    return (z0, z1, y0, y1, x0, x1)
+
+
+def _six_ints(values: Sequence[int]) -> SixInts:
+    z0, z1, y0, y1, x0, x1 = (int(v) for v in values)
     return (z0, z1, y0, y1, x0, x1)
 
 

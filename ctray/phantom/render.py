@@ -14,7 +14,7 @@ from ctray.phantom.fields import Floats, SmoothField, local_slices
 from ctray.phantom.placement import Placed, place
 from ctray.phantom.scene import Bools, Scene
 from ctray.phantom.spec import PhantomSpec
-from ctray.phantom.tube import choose_tube
+from ctray.phantom.tube import Tube, choose_tube
 
 _SLAB_VOXELS = 1 << 22
 _FAR = np.float32(1e3)
@@ -66,8 +66,12 @@ class Phantom:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Painted:
-    """One specimen in the part of the volume `box`: coverage 0 to 1, structure, labels."""
+class Painted:
+    """One specimen in the part of the volume `box`: coverage 0 to 1, structure, labels.
+
+    The structure is in contrast units and has a mean of 0 over the specimen; the scene's
+    `medium_contrast` is added to it.
+    """
 
     box: Box
     coverage: Floats
@@ -76,15 +80,16 @@ class _Painted:
 
     @property
     def mask(self) -> Bools:
+        """Voxels that are more than half specimen."""
         mask: Bools = self.coverage > 0.5
         return mask
 
-    def moved(self, shift_z: int, shape: Triple) -> _Painted:
+    def moved(self, shift_z: int, shape: Triple) -> Painted:
         """Return what stays inside `shape` when it is moved along z by whole voxels."""
         low, high = self.box.start[0] + shift_z, self.box.stop[0] + shift_z
         cut = slice(max(-low, 0), self.box.shape[0] - max(high - shape[0], 0))
         rows = [max(low, 0), min(high, shape[0])]
-        return _Painted(
+        return Painted(
             box=Box.from_ranges([rows, *self.box.ranges[1:]]),
             coverage=self.coverage[cut],
             structure=self.structure[cut],
@@ -102,10 +107,13 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
     """
     group, shift_z = _placed_to_fill(spec)
     tube = choose_tube(spec, np.concatenate([p.points() for p in group]), shift_z)
-    scene = Scene(spec, tube)
     painted = [_paint(spec, p, i).moved(shift_z, spec.shape) for i, p in enumerate(group)]
-    if spec.scene.empty:
-        painted = []
+    return render(spec, tube, [] if spec.scene.empty else painted)
+
+
+def render(spec: PhantomSpec, tube: Tube | None, painted: list[Painted]) -> Phantom:
+    """Render the scene of `spec` around specimens that are painted already."""
+    scene = Scene(spec, tube)
     instances = np.zeros(spec.shape, np.uint8)
     labels = np.zeros(spec.shape, np.uint8)
     boxes = []
@@ -187,7 +195,7 @@ def _surface(spec: PhantomSpec, placed: Placed) -> tuple[Box, Box, Floats]:
     return tight.shift(padded.start), padded, distance
 
 
-def _paint(spec: PhantomSpec, placed: Placed, number: int) -> _Painted:
+def _paint(spec: PhantomSpec, placed: Placed, number: int) -> Painted:
     """Structure with mean 0 over the specimen: tissue texture, skin and organs."""
     _, box, distance = _surface(spec, placed)
     rng = spec.rng("texture", number)
@@ -219,7 +227,7 @@ def _paint(spec: PhantomSpec, placed: Placed, number: int) -> _Painted:
     structure -= values.mean()
     structure *= np.float32(strength / values.std())
     np.clip(structure, -1.8, 1.8, out=structure)
-    return _Painted(box=box, coverage=coverage, structure=structure, labels=labels)
+    return Painted(box=box, coverage=coverage, structure=structure, labels=labels)
 
 
 def _slabs(scene: Scene) -> Iterator[Box]:
@@ -228,7 +236,7 @@ def _slabs(scene: Scene) -> Iterator[Box]:
         yield scene.slab(start, min(start + thick, scene.shape[0]))
 
 
-def _compose(scene: Scene, painted: list[_Painted], mask: Bools) -> tuple[Floats, Bools]:
+def _compose(scene: Scene, painted: list[Painted], mask: Bools) -> tuple[Floats, Bools]:
     """Noiseless image in contrast units, mean of medium 0, mean of sample as asked."""
     image = np.empty(scene.shape, np.float32)
     medium = np.empty(scene.shape, bool)
@@ -248,7 +256,7 @@ def _compose(scene: Scene, painted: list[_Painted], mask: Bools) -> tuple[Floats
 
 
 def _set_contrast(
-    image: Floats, painted: list[_Painted], mask: Bools, medium: Bools, contrast: float
+    image: Floats, painted: list[Painted], mask: Bools, medium: Bools, contrast: float
 ) -> None:
     """Shift the sample so that its mean less the medium's is `contrast`.
 
