@@ -387,6 +387,14 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Run
     return parse_config(data, source=str(path) if path else "options")
 
 
+def override(config: RunConfig, overrides: tuple[str, ...]) -> RunConfig:
+    """Configuration with `section.key=value` strings applied; see `load_config`."""
+    data = config.model_dump(mode="json")
+    for item in overrides:
+        _apply_override(data, item)
+    return parse_config(data, source="options")
+
+
 def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
     """Validate a configuration mapping; `ConfigError` names the key and the nearest known one."""
     try:

@@ -71,7 +71,7 @@ def test_help_and_version_import_neither_ray_nor_torch() -> None:
         "finally:\n"
         "    print([m for m in heavy if m in sys.modules], file=sys.stderr)\n"
     )
-    for args in (["--help"], ["--version"], ["run", "--help"]):
+    for args in (["--help"], ["--version"], ["run", "--help"], ["benchmark", "--help"]):
         done = subprocess.run(
             [sys.executable, "-c", code, *args], capture_output=True, text=True, check=True
         )
@@ -83,10 +83,22 @@ def test_version() -> None:
     assert ctray("--version").stdout == f"ctray {__version__}\n"
 
 
-def test_every_command_has_help_and_debug() -> None:
+def commands() -> dict[str, click.Command]:
+    """All commands by what is typed, those of groups included."""
+    found: dict[str, click.Command] = {}
     for name, command in cli.commands.items():
-        result = ctray(name, "--help")
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": c for inner, c in command.commands.items()}
+    return found
+
+
+def test_every_command_has_help_and_debug() -> None:
+    for name, command in commands().items():
+        result = ctray(*name.split(), "--help")
         assert result.exit_code == 0
+        if isinstance(command, click.Group):
+            continue
         assert {"debug", "as_json"} <= {p.name for p in command.params}
         # A summary that is cut off tells nothing.
         assert command.get_short_help_str(limit=62)[-3:] != "..."

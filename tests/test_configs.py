@@ -22,7 +22,15 @@ def test_loads_and_says_what_it_is_for(name: str) -> None:
 
 
 def test_the_expected_ones_are_there() -> None:
-    expected = {"run", "demo", "rotation-paper", "rotation-long", "sorting-paper", "sorting-long"}
+    expected = {
+        "run",
+        "demo",
+        "benchmark",
+        "rotation-paper",
+        "rotation-long",
+        "sorting-paper",
+        "sorting-long",
+    }
     assert {f"{name}.yaml" for name in expected} <= set(NAMES)
 
 
@@ -66,6 +74,11 @@ def test_demo_of_the_package_is_that_of_the_repository() -> None:
     packaged = Path(ctray.engine.demo.__file__).with_name("demo.yaml")
     assert packaged.read_bytes() == (CONFIGS / "demo.yaml").read_bytes()
     assert demo_config() == load_config(CONFIGS / "demo.yaml")
+
+
+def test_benchmark_of_the_package_is_that_of_the_repository() -> None:
+    packaged = Path(ctray.engine.demo.__file__).with_name("benchmark.yaml")
+    assert packaged.read_bytes() == (CONFIGS / "benchmark.yaml").read_bytes()
 
 
 def test_demo_settings_can_be_overridden() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from ctray.localization.benchmark_table import TableRow
 from ctray.localization.evaluate import Evaluation
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
+from ctray.report.benchmark_text import overview
 from ctray.storage.catalog import Catalog
 
 NONE = "–"
@@ -95,6 +98,15 @@ def score_lines(evaluation: Evaluation) -> list[str]:
     if unknown:
         lines.append(f"{len(unknown)} volumes of the run have no truth, {unknown[0]} first")
     return lines
+
+
+def benchmark_table(rows: Sequence[TableRow]) -> Table:
+    """One row a group of volumes, our boxes and crops beside the best of the baselines."""
+    headings, lines = overview(rows)
+    table = _plain_table(*headings[:2], *(f">{h}" for h in headings[2:]))
+    for line in lines:
+        table.add_row(*line)
+    return table
 
 
 def run_lines(facts: dict[str, Any]) -> list[str]:

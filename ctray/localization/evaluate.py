@@ -127,18 +127,47 @@ def evaluate_run(
             raise NotFoundError(
                 f"{run.url} trained on all of its volumes; set train.max_volumes below their number"
             )
-    scored = [r for r in receipts if r.volume_id in truths]
-    predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
-    if any(r.crop_box is not None for r in scored):
-        predictions[CROP_METHOD] = {r.volume_id: _crop_box(r) for r in receipts}
     results: tuple[BaselineResult, ...] = ()
-    cases = baseline_cases(scored, truths, _preprocess_of(run)) if baselines else []
-    if cases:
-        results = run_baselines(cases, progress=progress)
-    for result in results:
+    if baselines:
+        results = find_baselines(receipts, truths, _preprocess_of(run), progress=progress)
+    return evaluate_receipts(receipts, truths, results)
+
+
+def find_baselines(
+    receipts: Sequence[Receipt],
+    truths: dict[str, Truth],
+    config: PreprocessConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[BaselineResult, ...]:
+    """Run the baselines on the readable volumes among `receipts` that have a truth."""
+    scored = [r for r in receipts if r.volume_id in truths]
+    cases = baseline_cases(scored, truths, config)
+    return run_baselines(cases, progress=progress) if cases else ()
+
+
+def evaluate_receipts(
+    receipts: Sequence[Receipt],
+    truths: dict[str, Truth],
+    baselines: Sequence[BaselineResult] = (),
+) -> Evaluation:
+    """Score receipts, and the boxes of baselines on the same volumes.
+
+    Raises
+    ------
+    NotFoundError
+        If receipts and truths share no volume.
+    GeometryError
+        If a truth is that of another volume.
+    """
+    predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
+    if any(r.crop_box is not None for r in receipts if r.volume_id in truths):
+        predictions[CROP_METHOD] = {r.volume_id: _crop_box(r) for r in receipts}
+    for result in baselines:
         # Methods compare on the same volumes: one that nobody can read is lost for all.
         predictions[result.method] = {r.volume_id: result.boxes.get(r.volume_id) for r in receipts}
-    return Evaluation(table=score_methods(predictions, truths), baselines=results)
+    table = score_methods(predictions, truths)
+    return Evaluation(table=table, baselines=tuple(baselines))
 
 
 def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:

@@ -66,7 +66,8 @@ def noisy_scan(
     image = volume.astype(np.float32) / np.float32(tissue) + np.float32(NOISY_OFFSET)
     image += (NOISY_MEDIUM * cylinder).astype(np.float32)
     image += np.float32(NOISY_STD) * rng.standard_normal(volume.shape, np.float32)
-    return np.clip(np.rint(40 * image), 0, 255).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = np.clip(np.rint(40 * image), 0, 255).astype(np.uint8)
+    return grey
 
 
 def hybrid_phantom(
@@ -162,7 +163,7 @@ def _placed(spec: PhantomSpec, sample: Bools) -> tuple[Triple, Tube]:
 
 def _outline(sample: Bools) -> npt.NDArray[np.float64]:
     """Voxels (n, 3) of the surface in y and x, slice by slice."""
-    shell = sample & ~ndimage.binary_erosion(sample, structure=np.ones((1, 3, 3)))
+    shell = sample & ~ndimage.binary_erosion(sample, structure=np.ones((1, 3, 3), bool))
     return np.argwhere(shell).astype(np.float64)
 
 

@@ -1,0 +1,149 @@
+"""Commands that measure ctray itself."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from ctray.cli.options import (
+    config_options,
+    extents,
+    print_json,
+    say,
+    shared_options,
+    size_of,
+)
+
+# Those of `ctray.phantom.scenes`, which --help does not wait for.
+_FAMILIES: tuple[Any, ...] = ("embryo", "fish", "multi")
+_REAL_FAMILIES = ("heads", "heads-noisy", "hybrid")
+_PURPOSES = ("tuning", "final")
+
+
+@click.group(short_help="Measure ctray on scenes with known truth.")
+def benchmark() -> None:
+    """Measure ctray on scenes with known truth."""
+
+
+@benchmark.command(short_help="Boxes and crops on every family and scene.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where all of it goes.")
+@click.option(
+    "--purpose",
+    type=click.Choice(_PURPOSES),
+    default="tuning",
+    show_default=True,
+    help="Decides the seeds: final ones take no other settings than those of the package.",
+)
+@click.option(
+    "--data",
+    metavar="FOLDER",
+    envvar="CTRAY_TEST_DATA",
+    show_envvar=True,
+    help="Real scans, each a folder with volume.tif, mask.tif and meta.json.",
+)
+@click.option(
+    "--family",
+    "families",
+    multiple=True,
+    type=click.Choice((*_FAMILIES, *_REAL_FAMILIES)),
+    help="Only this family; may be repeated.",
+)
+@click.option(
+    "--scene", "scenes", multiple=True, metavar="NAME", help="Only this scene; may be repeated."
+)
+@click.option(
+    "--count",
+    type=int,
+    default=4,
+    show_default=True,
+    help="Phantoms of each family in each scene.",
+)
+@click.option(
+    "--size",
+    type=extents,
+    default="128",
+    show_default=True,
+    metavar="Z,Y,X",
+    help="Their side in voxels, or z,y,x.",
+)
+@click.option("--ablation", is_flag=True, help="Also runs with one ingredient left out each.")
+@config_options
+@shared_options()
+def localization(
+    out: str,
+    purpose: Any,
+    config: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    ablation: bool,
+    **what: Any,
+) -> None:
+    """Make scans with known truth, run ctray on them, and score it beside classical baselines.
+
+    Writes benchmark.json, benchmark.md, rows.parquet and volumes.parquet into FOLDER. The same
+    command takes up again what was interrupted.
+    """
+    from ctray.cli.progress import reporter
+
+    with reporter() as progress:
+        progress.note("starting")
+        from ctray.engine.benchmark import benchmark_config, run_benchmark
+        from ctray.engine.benchmark_variants import VARIANTS
+
+        settings = benchmark_config(purpose, config, overrides)
+        plan = _plan(purpose=purpose, variants=VARIANTS if ablation else {}, **what)
+        result = run_benchmark(
+            out,
+            plan,
+            settings,
+            command=shlex.join(["ctray", *sys.argv[1:]]),
+            on_event=progress,
+            on_baselines=lambda done, total: progress.update("baselines", done, total),
+        )
+    _finish(result, as_json)
+
+
+def _plan(
+    *,
+    purpose: Any,
+    variants: dict[str, tuple[str, ...]],
+    data: str | None,
+    families: tuple[Any, ...],
+    scenes: tuple[str, ...],
+    count: int,
+    size: tuple[int, ...],
+) -> Any:
+    from ctray.engine.benchmark import BenchmarkPlan
+    from ctray.phantom.scenes import SCENES
+
+    real = tuple(f for f in _REAL_FAMILIES if not families or f in families)
+    if families and real and not data:
+        raise click.UsageError(f"--family {real[0]} is made of real scans: give --data")
+    return BenchmarkPlan(
+        purpose=purpose,
+        families=tuple(f for f in _FAMILIES if not families or f in families),
+        scenes=scenes or tuple(SCENES),
+        count=count,
+        size=size_of(size),
+        data=data or None,
+        real_families=real,
+        variants=variants,
+    )
+
+
+def _finish(result: Any, as_json: bool) -> None:
+    from ctray.cli.tables import benchmark_table, print_table
+    from ctray.report.benchmark_text import markdown
+    from ctray.storage import store
+
+    page = store.join(result.url, "benchmark.md")
+    store.write_bytes(page, markdown(result.about, result.rows).encode())
+    if as_json:
+        print_json(result.to_json())
+        return
+    print_table(benchmark_table(result.rows))
+    click.echo("errors as part of the side; columns are explained in benchmark.md")
+    say(f"written: {page}, {store.join(result.url, 'benchmark.json')}")

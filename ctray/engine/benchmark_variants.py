@@ -1,0 +1,95 @@
+"""The ablation: runs over the same archive with one ingredient left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ctray.config import RunConfig
+from ctray.engine.archive import (
+    OnEvent,
+    check_trained,
+    localize_stage,
+    open_run,
+    pretrain_stage,
+    resume_run,
+)
+from ctray.storage import store
+from ctray.storage.catalog import CatalogEntry, read_catalog, write_catalog
+from ctray.storage.run_folder import Receipt, RunFolder
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "no-container": ("preprocess.container=off",),
+    "no-trend": ("preprocess.trend=off",),
+    "no-rings": ("preprocess.rings=off",),
+    "otsu": ("localize.threshold=otsu",),
+}
+# What is used after training only: a checkpoint serves whatever they say.
+AFTER_TRAINING = frozenset({"localize", "uncertainty", "refine", "crop", "pool", "ray"})
+
+
+def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
+    """Names of the sections in which two configurations differ."""
+    ours, theirs = config.model_dump(mode="json"), other.model_dump(mode="json")
+    return frozenset(name for name in ours.keys() | theirs.keys() if ours[name] != theirs[name])
+
+
+def run_variant(
+    main: RunFolder, out_url: str, config: RunConfig, changed: RunConfig, on_event: OnEvent
+) -> list[Receipt]:
+    """Boxes of the main run's volumes with other settings; no crops.
+
+    Parameters
+    ----------
+    main
+        Finished run with `config`. What it imported is used where it is, and its checkpoint is
+        copied where the settings change nothing before localization; else the variant trains.
+    out_url
+        Folder of the variant's run.
+    config, changed
+        Settings of the main run and of the variant.
+    on_event
+        Progress.
+
+    Raises
+    ------
+    CtrayError
+        If training fails or the output cannot be written.
+    """
+    _, _, archive_url = resume_run(main.url)
+    run = open_run(archive_url, out_url, changed)
+    entries = _in_place(main, read_catalog(main.catalog))
+    write_catalog(entries, run.catalog)
+    for entry in entries:
+        receipt = main.read_receipt(entry.volume_id)
+        if receipt is not None and receipt.status == "failed":
+            # It cannot be read, whatever the settings.
+            run.write_receipt(receipt)
+    if changed_sections(config, changed) <= AFTER_TRAINING:
+        check_trained(main, config, archive_url)
+        _copy_training(main, run)
+    else:
+        pretrain_stage(run, changed, [e for e in entries if e.status == "ok"], on_event)
+    return localize_stage(run, changed, entries, crop=False, on_event=on_event)
+
+
+def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
+    """Entries that name the main run's imports instead of what would be imported again."""
+    return [
+        replace(entry, url=main.imported(entry.volume_id), kind="ome-zarr", dataset=None)
+        if store.exists(main.imported(entry.volume_id))
+        else entry
+        for entry in entries
+    ]
+
+
+def _copy_training(main: RunFolder, run: RunFolder) -> None:
+    """Copy the checkpoint, its manifest last, and the list of volumes that it learned from."""
+    if store.exists(store.join(run.checkpoint, "checkpoint.json")):
+        return
+    store.write_bytes(run.training_index, store.read_bytes(main.training_index))
+    files = sorted(store.list_dir(main.checkpoint), key=lambda e: e.name == "checkpoint.json")
+    for entry in files:
+        if not entry.is_dir:
+            data = store.read_bytes(entry.url)
+            store.write_bytes(store.join(run.checkpoint, entry.name), data)
