@@ -324,6 +324,8 @@ def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
             ) from None
         store.write_json(manifest, {**ours, "ctray_version": __version__})
         return
+    if not {"plan", "config"} <= theirs.keys():
+        raise OutputExistsError(f"{manifest} is no benchmark's; give another --out")
     changed = [k for k, v in ours["plan"].items() if theirs["plan"].get(k) != v]
     if "purpose" in changed:
         raise ConfigError(

@@ -19,7 +19,7 @@ from ctray.phantom.placement import enclosing_circle
 from ctray.phantom.presets import preset
 from ctray.phantom.render import Painted, Phantom, render, tight_box
 from ctray.phantom.scene import Bools
-from ctray.phantom.spec import PhantomSpec
+from ctray.phantom.spec import MIN_SIDE, PhantomSpec
 from ctray.phantom.tube import Tube, find_tube
 
 # All in units of the median grey value of the specimen's soft tissue.
@@ -138,7 +138,8 @@ def _structure(volume: npt.NDArray[Any], mask: npt.NDArray[Any]) -> Floats:
 def _room_for(sample: Bools) -> Triple:
     """Shape of a volume in which a container fits around the sample."""
     side = int(np.ceil(enclosing_circle(_outline(sample)[:, 1:])[1] / _SPECIMEN_RADIUS))
-    return (int(np.ceil(sample.shape[0] / _LENGTH)), side, side)
+    z, y, x = (max(n, MIN_SIDE) for n in (int(np.ceil(sample.shape[0] / _LENGTH)), side, side))
+    return (z, y, x)
 
 
 def _placed(spec: PhantomSpec, sample: Bools) -> tuple[Triple, Tube]:

@@ -119,6 +119,7 @@ def benchmark_spec(
         If a name is unknown or a value out of range.
     """
     _check_known("family", family, FAMILIES)
+    _check_known("scene", scene, tuple(SCENES))
     seed = benchmark_seed(purpose, family, scene)
     chosen = SCENES[scene]
     return preset(
