@@ -52,7 +52,11 @@ def benchmark() -> None:
     help="Only this family; may be repeated.",
 )
 @click.option(
-    "--scene", "scenes", multiple=True, metavar="NAME", help="Only this scene; may be repeated."
+    "--scene",
+    "scenes",
+    multiple=True,
+    metavar="NAME",
+    help="Only this scene, or real: no phantoms; may be repeated.",
 )
 @click.option(
     "--count",
@@ -70,6 +74,7 @@ def benchmark() -> None:
     help="Their side in voxels, or z,y,x.",
 )
 @click.option("--ablation", is_flag=True, help="Also runs with one ingredient left out each.")
+@click.option("--no-baselines", is_flag=True, help="Score our boxes and crops only.")
 @config_options
 @shared_options()
 def localization(
@@ -79,6 +84,7 @@ def localization(
     overrides: tuple[str, ...],
     as_json: bool,
     ablation: bool,
+    no_baselines: bool,
     **what: Any,
 ) -> None:
     """Make scans with known truth, run ctray on them, and score it beside classical baselines.
@@ -99,6 +105,7 @@ def localization(
             out,
             plan,
             settings,
+            baselines=not no_baselines,
             command=shlex.join(["ctray", *sys.argv[1:]]),
             on_event=progress,
             on_baselines=lambda done, total: progress.update("baselines", done, total),
@@ -117,15 +124,16 @@ def _plan(
     size: tuple[int, ...],
 ) -> Any:
     from ctray.engine.benchmark import BenchmarkPlan
-    from ctray.phantom.scenes import SCENES
+    from ctray.phantom.scenes import REAL_SCENE, SCENES
 
-    real = tuple(f for f in _REAL_FAMILIES if not families or f in families)
-    if families and real and not data:
-        raise click.UsageError(f"--family {real[0]} is made of real scans: give --data")
+    wanted = not scenes or REAL_SCENE in scenes
+    real = tuple(f for f in _REAL_FAMILIES if wanted and (not families or f in families))
+    if real and (families or scenes) and not data:
+        raise click.UsageError(f"the family {real[0]} is made of real scans: give --data")
     return BenchmarkPlan(
         purpose=purpose,
         families=tuple(f for f in _FAMILIES if not families or f in families),
-        scenes=scenes or tuple(SCENES),
+        scenes=tuple(s for s in scenes or SCENES if s != REAL_SCENE),
         count=count,
         size=size_of(size),
         data=data or None,

@@ -49,6 +49,7 @@ from ctray.storage.run_folder import Receipt
 
 # What runs anywhere without changing what is measured.
 _FREE_SECTIONS = {"pool", "ray"}
+_SHARED = {"archives", "baselines"}
 OnBaselines = Callable[[int, int], None]
 
 
@@ -165,6 +166,7 @@ def run_benchmark(
     plan: BenchmarkPlan,
     config: RunConfig,
     *,
+    baselines: bool = True,
     command: str | None = None,
     on_event: OnEvent = lambda event: None,
     on_baselines: OnBaselines = lambda done, total: None,
@@ -177,6 +179,8 @@ def run_benchmark(
         Folder of the benchmark: new, or begun with the same plan and settings.
     plan, config
         What is measured, with which settings.
+    baselines
+        Whether to run the classical baselines as well, which takes as long as all the rest.
     command
         Command line, to be noted.
     on_event, on_baselines
@@ -196,7 +200,9 @@ def run_benchmark(
     spent: dict[str, float] = {}
     with ray_session(config.ray):
         for archive in archives:
-            scores += _measure(url, archive, plan, config, spent, on_event, on_baselines)
+            scores += _measure(
+                url, archive, plan, config, spent, on_event, on_baselines if baselines else None
+            )
     about = _about(url, plan, config, archives, command) | {"seconds": _add_seconds(url, spent)}
     result = BenchmarkResult(
         rows=tuple(table_rows(scores)), scores=tuple(scores), about=about, url=url
@@ -212,9 +218,9 @@ def _measure(
     config: RunConfig,
     spent: dict[str, float],
     on_event: OnEvent,
-    on_baselines: OnBaselines,
+    on_baselines: OnBaselines | None,
 ) -> Iterator[VolumeScore]:
-    """Scores of one archive, main run first."""
+    """Scores of one archive, main run first; without `on_baselines` none are run."""
     make_archive(archive, config.pool, on_event)
     truths = read_truths(archive.truth_url)
     began = time.monotonic()
@@ -224,7 +230,7 @@ def _measure(
     for group, ids in archive.groups.items():
         kept = store.join(url, "baselines", archive.name, f"{'-'.join(group)}.json")
         own = [r for r in receipts if r.volume_id in ids]
-        baselines = _kept_baselines(kept, own, truths, config, on_baselines)
+        baselines = _kept_baselines(kept, own, truths, config, on_baselines) if on_baselines else []
         yield from _scored(archive.name, MAIN, group, own, truths, baselines)
     for variant, overrides in plan.variants.items():
         began = time.monotonic()
@@ -317,7 +323,8 @@ def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
     try:
         theirs = store.read_json(manifest)
     except NotFoundError:
-        if store.exists(url) and store.list_dir(url):
+        # Archives and baselines of another folder may be copied: they are checked one by one.
+        if store.exists(url) and {e.name for e in store.list_dir(url)} - _SHARED:
             raise OutputExistsError(
                 f"--out {url} exists and is no benchmark (it has no benchmark.json); give a new "
                 "or empty folder"

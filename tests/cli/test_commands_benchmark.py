@@ -20,6 +20,7 @@ from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES
         (["--out", "x", "--family", "whale"], "whale"),
         (["--out", "x", "--seed", "3"], "--seed"),
         (["--out", "x", "--family", "hybrid"], "--data"),
+        (["--out", "x", "--scene", "real"], "--data"),
         (["--out", "x", "--scene", "foggy"], "'foggy'"),
         (["--out", "x", "--count", "0"], "count=0"),
         (["--out", "x", "--size", "8"], "8"),

@@ -17,6 +17,7 @@ from ctray.config import RunConfig, load_config
 from ctray.engine.archive import Event
 from ctray.engine.benchmark import (
     BenchmarkPlan,
+    _claim,
     benchmark_config,
     committed_config,
     run_benchmark,
@@ -43,6 +44,7 @@ def config(config_of: Callable[..., RunConfig]) -> RunConfig:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_two_scenes_are_run_scored_and_taken_up_again(
     ray_cpus: int, config: RunConfig, tmp_path: Path
 ) -> None:
@@ -70,6 +72,9 @@ def test_two_scenes_are_run_scored_and_taken_up_again(
     assert whole.mean_saved == 0
     check_runs(out)
     check_files(out)
+    # Beside ours nothing that is known already is scored again where it is not asked for.
+    alone = run_benchmark(str(out), PLAN, config, baselines=False)
+    assert {r.method for r in alone.rows} == {"ctray"}
 
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").rglob("*.json")}
     events.clear()
@@ -129,6 +134,12 @@ def test_a_folder_serves_one_purpose_and_plan(
 def begin(folder: Path, config: RunConfig) -> None:
     manifest = {"plan": PLAN.to_json(), "config": config.model_dump(mode="json")}
     (folder / "benchmark.json").write_text(json.dumps(manifest))
+
+
+def test_archives_of_another_folder_may_be_copied(tmp_path: Path, config: RunConfig) -> None:
+    (tmp_path / "archives").mkdir()
+    _claim(str(tmp_path), PLAN, config)
+    assert json.loads((tmp_path / "benchmark.json").read_text())["plan"] == PLAN.to_json()
 
 
 def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path, config: RunConfig) -> None:
