@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -38,6 +38,11 @@ def make(kind: str = "embryo", *, index: int = 0, **options: Any) -> Phantom:
     index=st.integers(0, 10_000),
     size=st.sampled_from((40, 48, (52, 44, 48))),
 )
+# No tilted tube around any of the first places, and with the drawn fill around none at all.
+@example(kind="embryo", difficulty="easy", seed=259, index=512, size=(52, 44, 48))
+@example(kind="fish", difficulty="easy", seed=30209, index=3, size=(44, 40, 48))
+# A box a little too small, and no room for one that is corrected upwards.
+@example(kind="multi", difficulty="paper", seed=278472073085, index=8128, size=(44, 40, 48))
 def test_truth_is_exact(kind: Any, difficulty: Any, seed: int, index: int, size: Any) -> None:
     phantom = make_phantom(preset(difficulty, kind=kind, seed=seed, index=index, size=size))
     shape = phantom.spec.shape
@@ -272,6 +277,14 @@ def test_fish_span_and_fill_can_be_set() -> None:
     assert phantom.box is not None
     assert phantom.box.shape[0] == pytest.approx(0.6 * SIZE, abs=2)
     assert 0.05 <= phantom.box.num_voxels / SIZE**3 <= 0.08
+
+
+def test_fish_of_the_largest_span_is_whole() -> None:
+    phantom = make("fish", span=0.95)
+    assert phantom.box is not None
+    assert phantom.box.start[0] >= 1
+    assert phantom.box.stop[0] < SIZE
+    assert phantom.box.shape[0] == pytest.approx(0.95 * SIZE, abs=2)
 
 
 def test_the_same_specimen_at_another_size() -> None:

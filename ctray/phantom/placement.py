@@ -16,6 +16,9 @@ from ctray.phantom.tube import find_tube
 # room for a container, and no part of it is thinner than voxels can show.
 SPECIMEN_RADIUS = 0.38
 MIN_RADIUS = 0.02
+# A specimen is at most 0.96 of z less these voxels; a fish aims at a little less than that.
+_MARGIN = 2
+_MAX_SPAN = 0.95
 _TRIES = 200
 
 Parts = tuple[Part, ...]
@@ -67,18 +70,43 @@ def place(spec: PhantomSpec, *, correction: float = 1.0) -> tuple[Placed, ...]:
     target = spec.rng("place").uniform(low + inset, high - inset) * correction
     bodies = _draw_bodies(spec)
     for attempt in range(_TRIES):
-        group = _candidate(spec, bodies, attempt, target)
-        if not _fits(spec, group):
-            continue
-        group = _centred(spec, group, spec.rng("shift", attempt))
-        # Asked for whatever the scene has, so that the container changes no specimen.
-        points = _all_points(group)
-        if all(find_tube(spec, points, tilted=t) is not None for t in (True, False)):
+        group = _attempt(spec, bodies, attempt, target)
+        if group is not None:
+            return group
+    # The drawn fill can be too much for every pose, or leave no tube around any place off the
+    # middle. What the spec allows is met all the same: ever nearer to the middle and ever smaller.
+    # A correction upwards may ask for more than has room, so it does not raise the smallest.
+    smallest = (low + inset) * min(correction, 1.0)
+    snug = replace(spec, span=min(spec.span, _MAX_SPAN - _MARGIN / spec.shape[0]))
+    for attempt in range(_TRIES):
+        # The second half tries poses alone, all of them in the middle and as small as may be.
+        reach = max(1 - 2 * attempt / _TRIES, 0.0)
+        aim = smallest + (target - smallest) * reach
+        group = _attempt(snug, bodies, _TRIES + attempt, aim, reach=reach)
+        if group is not None:
             return group
     raise ConfigError(
         f"phantom fill {spec.fill} does not fit into shape {spec.shape} for kind {spec.kind!r}; "
-        "choose a smaller fill or a wider volume"
+        "choose a smaller fill or a wider volume, or for a fish a longer span"
     )
+
+
+def _attempt(
+    spec: PhantomSpec, bodies: list[Parts], attempt: int, target: float, *, reach: float = 1.0
+) -> tuple[Placed, ...] | None:
+    """One pose and place of the specimens; None where they or a tube around them do not fit.
+
+    `reach` is the part of the room around the middle that the place is drawn from.
+    """
+    group = _candidate(spec, bodies, attempt, target)
+    if not _fits(spec, group):
+        return None
+    group = _centred(spec, group, spec.rng("shift", attempt), reach)
+    # Asked for whatever the scene has, so that the container changes no specimen.
+    points = _all_points(group)
+    if all(find_tube(spec, points, tilted=t) is not None for t in (True, False)):
+        return group
+    return None
 
 
 def _draw_bodies(spec: PhantomSpec) -> list[Parts]:
@@ -226,19 +254,19 @@ def _fits(spec: PhantomSpec, group: tuple[Placed, ...]) -> bool:
     slack = 0.02 * high
     if not low - slack <= fill <= high + slack:
         return False
-    if float(np.ptp(points[:, 0])) > 0.96 * spec.shape[0] - 2:
+    if float(np.ptp(points[:, 0])) > 0.96 * spec.shape[0] - _MARGIN:
         return False
     return enclosing_circle(points[:, 1:])[1] <= SPECIMEN_RADIUS * min(spec.shape[1:])
 
 
 def _centred(
-    spec: PhantomSpec, group: tuple[Placed, ...], rng: np.random.Generator
+    spec: PhantomSpec, group: tuple[Placed, ...], rng: np.random.Generator, reach: float
 ) -> tuple[Placed, ...]:
     """Group moved to a random place in the field of view that holds all of it."""
     points = _all_points(group)
     centre, radius = enclosing_circle(points[:, 1:])
     slack = SPECIMEN_RADIUS * min(spec.shape[1:]) - radius
-    angle, far = rng.uniform(0, 2 * np.pi), slack * rng.random() ** 0.5
+    angle, far = rng.uniform(0, 2 * np.pi), slack * rng.random() ** 0.5 * reach
     low, high = points[:, 0].min(), points[:, 0].max()
     margin = 0.02 * spec.shape[0] + 1
     z = rng.uniform(margin, max(spec.shape[0] - 1 - margin - (high - low), margin))

@@ -101,7 +101,7 @@ class PhantomSpec:
     dtype: GreyType = "uint8"
     """Stored grey values."""
     span: float = 0.85
-    """Fish: fraction of z from head to tail."""
+    """Fish: fraction of z from head to tail, up to two voxels less where it would be cut off."""
     tilt_degrees: float = 8.0
     """Fish: largest angle between its axis and z."""
     random_turn: bool = True
