@@ -260,11 +260,39 @@ class UncertaintyConfig(_Section):
     """A region smaller than this part of the volume is no sample."""
 
 
+class RefineConfig(_Section):
+    """Self-training: the boxes of the whole archive teach a network which slices hold sample."""
+
+    enabled: bool = True
+    """Whether it is done and its faces are taken; without it the boxes are those of the pretext
+    task alone."""
+    steps: int = Field(default=800, ge=1)
+    """Optimizer steps."""
+    slabs: int = Field(default=96, ge=6, multiple_of=6)
+    """Slabs a step, from six volumes at a time."""
+    neighbours: int = Field(default=2, ge=0)
+    """Slices on either side of a slice that are seen with it: thin tails do not show in one."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak learning rate of AdamW."""
+    near_part: float = Field(default=0.6, ge=0, le=1)
+    """Part of the slabs that are taken near a face, within an eighth of the axis."""
+    threshold: float = -1.0
+    """Log-odds above which a slice holds sample: below 0, since a tail that is cut costs more than
+    empty slices that are kept."""
+    min_agreement: float = Field(default=0.5, ge=0, le=1)
+    """A volume is `uncertain` where the intersection over union of this box with the pretext
+    task's own is smaller."""
+
+
 class CropConfig(_Section):
     """The cropped volumes."""
 
-    margin: float = Field(default=0.02, ge=0, lt=0.5)
-    """Kept around the box on each face, as part of the axis: better too big than a cut tail."""
+    max_loss: float = Field(default=0.001, ge=0, lt=1)
+    """Part of the sample's voxels that a crop may cut; the margin follows from it."""
+    coverage: float = Field(default=0.9, gt=0, lt=1)
+    """Part of the crops that keep to `max_loss` at least, as calibrated."""
+    margin: float | None = Field(default=None, ge=0, lt=0.5)
+    """Fixed margin on each face instead, as part of the axis."""
     max_stride: int = Field(default=32, ge=1)
     """Pyramid levels with a larger stride are dropped, since boxes snap outward to it."""
     ome_version: Literal["0.4", "0.5"] = "0.5"
@@ -332,6 +360,7 @@ class RunConfig(_Section):
     train: TrainConfig = TrainConfig()
     localize: LocalizeConfig = LocalizeConfig()
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    refine: RefineConfig = RefineConfig()
     crop: CropConfig = CropConfig()
     pool: PoolConfig = PoolConfig()
     ray: RayConfig = RayConfig()

@@ -28,6 +28,8 @@ def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
         "preprocess": {"working_size": SIDE, "container": "off", "circle": "off"},
         "encoder": {"widths": [4, 6, 8], "embedding_dim": 8, "pool_grid": 2},
         "rotation": {"angle_step": 90},
+        # Tests of self-training ask for it.
+        "refine": {"enabled": False},
         "train": {
             "steps": 9,
             "batch_size": 8,

@@ -19,9 +19,11 @@ from ctray.engine.pool import (
     run_pool,
     threads_per_actor,
 )
+from ctray.engine.self_train import self_train
 from ctray.engine.session import ray_session
 from ctray.engine.train import pretrain
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError, NotFoundError
+from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
 from ctray.storage.catalog import (
@@ -46,7 +48,7 @@ class Event:
     Parameters
     ----------
     stage
-        catalog, prepare, pretrain, localize.
+        catalog, prepare, pretrain, boxes, self-train, localize.
     done, total
         Volumes or steps.
     text
@@ -154,9 +156,26 @@ def catalog_stage(
 def pretrain_stage(
     run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
 ) -> None:
-    """Import and prepare what training needs, then train; nothing of it is done twice."""
-    if (checkpoint_step(run.checkpoint) or 0) >= config.train.steps:
-        return
+    """Import and prepare what training needs, then train; nothing of it is done twice.
+
+    Last, the boxes of the training volumes teach the slab network, see
+    `ctray.localization.self_training`.
+    """
+    if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
+        _train_encoder(run, config, entries, on_event)
+
+    def found(done: int, total: int, text: str) -> None:
+        on_event(Event(stage="boxes", done=done, total=total, text=text))
+
+    def stepped(row: dict[str, float]) -> None:
+        on_event(_training_event("self-train", row, config.refine.steps))
+
+    self_train(run, config, found, stepped)
+
+
+def _train_encoder(
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent
+) -> None:
     records = prepare_stage(run, config, entries, on_event)
     ready = [r for r in records if r.working_url]
     learned = [r.working_url for r in ready if r.working_url and not r.validation]
@@ -167,13 +186,16 @@ def pretrain_stage(
         )
 
     def log(row: dict[str, float]) -> None:
-        done = int(row["step"])
-        text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)
-        on_event(Event(stage="pretrain", done=done, total=config.train.steps, text=text))
+        on_event(_training_event("pretrain", row, config.train.steps))
 
     held_out = [r.working_url for r in ready if r.working_url and r.validation]
     side = max(r.side for r in ready)
     pretrain(config, learned, side, run.checkpoint, on_log=log, validation_urls=held_out)
+
+
+def _training_event(stage: str, row: dict[str, float], steps: int) -> Event:
+    text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)
+    return Event(stage=stage, done=int(row["step"]), total=steps, text=text)
 
 
 # What the line of progress shows of a row of metrics.
@@ -233,6 +255,11 @@ def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
     if step < config.train.steps:
         raise NotFoundError(
             f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
+            f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
+        )
+    if config.refine.enabled and not has_slabs(run.checkpoint):
+        raise NotFoundError(
+            f"{run.url} has an encoder, and its self-training is not finished; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
         )
 

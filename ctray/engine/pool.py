@@ -6,7 +6,6 @@ read and written inside the actor.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import warnings
@@ -25,8 +24,10 @@ from ctray.config import PoolConfig, RunConfig
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError, StorageError
-from ctray.geometry import Box, VoxelSize, as_triple
+from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
+from ctray.localization.promise import calibration_of, with_margin, with_promise
+from ctray.localization.slab_checkpoint import load_slabs
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.pretext.checkpoint import load_model
@@ -78,7 +79,7 @@ class PrepareVolume:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`batch["item"]` holds (entry, for_training) pairs; returns `PreparedRecord`s."""
-        return _objects([self._prepare(entry, train) for entry, train in batch["item"]])
+        return objects([self._prepare(entry, train) for entry, train in batch["item"]])
 
     def _prepare(self, entry: CatalogEntry, for_training: bool) -> PreparedRecord | CtrayError:
         try:
@@ -107,11 +108,14 @@ class LocalizeVolume:
         self._run = run
         self._config = config
         self._crop = crop
-        self._localizer = Localizer(load_model(run.checkpoint), config)
+        self._calibration = calibration_of(run)
+        trained = load_model(run.checkpoint)
+        slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
+        self._localizer = Localizer(trained, config, slabs)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`batch["item"]` holds catalog entries; returns their receipts."""
-        return _objects([self._work(entry) for entry in batch["item"]])
+        return objects([self._work(entry) for entry in batch["item"]])
 
     def _work(self, entry: CatalogEntry) -> Receipt | CtrayError:
         try:
@@ -135,6 +139,7 @@ class LocalizeVolume:
         if found.preview is not None:
             self._run.write_preview(entry.volume_id, found.preview.pictures())
         receipt = receipt_of(entry, volume, found, self._localizer.digest, self._config.task)
+        receipt = with_promise(receipt, self._config, self._calibration)
         if found.uncertainty is not None:
             receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
         if self._crop and receipt.status == "located":
@@ -203,6 +208,8 @@ def receipt_of(
         bytes_read=volume.bytes_read,
         seconds=found.seconds,
         profiles=found.profiles,
+        refined=found.refined.to_json() if found.refined else {},
+        scales=_scales(found),
         stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
         working=found.working,
         ctray_version=__version__,
@@ -229,7 +236,7 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
         return receipt
     began, read_before = time.monotonic(), volume.bytes_read
     url = run.crop(receipt.volume_id)
-    box = with_margin(Box.from_ranges(receipt.box), volume, config)
+    box = with_margin(receipt, volume.shape, config)
     if not is_committed(url):
         write_crop(
             volume,
@@ -242,6 +249,8 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
                 "method": receipt.method,
                 "model_digest": receipt.model_digest,
                 "confidence": receipt.confidence,
+                "max_loss": receipt.max_loss,
+                "coverage": receipt.coverage,
                 "version": __version__,
             },
             ome_version=config.crop.ome_version,
@@ -260,10 +269,9 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
     )
 
 
-def with_margin(box: Box, volume: Volume, config: RunConfig) -> Box:
-    """Box with `crop.margin` of each axis added on every face: rather too big than a cut tail."""
-    margin = [math.ceil(config.crop.margin * n) for n in volume.shape]
-    return box.expand(margin, volume.shape)
+def _scales(found: Localization) -> list[float] | None:
+    scales = found.refined.scales if found.refined and found.box else None
+    return None if scales is None else [round(s, 3) for s in scales]
 
 
 def run_pool(
@@ -337,7 +345,8 @@ def threads_per_actor(pool: PoolConfig) -> int:
     return max(1, (os.cpu_count() or 1) // max(1, min(pool.max_size, int(cluster_cpus()))))
 
 
-def _objects(values: list[Any]) -> dict[str, Any]:
+def objects(values: list[Any]) -> dict[str, Any]:
+    """Batch of Ray Data with any objects as its rows."""
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return {"result": column}

@@ -79,7 +79,7 @@ def pretrain(
         raise TrainingError("there is no volume to train on; all volumes failed or are empty")
     # The workers look too, but Ray Train starts them anew twice before it gives up.
     check_resumable(checkpoint_url, config, side)
-    gpus = _gpus_per_worker(config)
+    gpus = gpus_per_worker(config)
     _check_resources(config, gpus)
     progress = ray.remote(num_cpus=0)(_Progress).remote()
     pace = ray.remote(num_cpus=0)(Pace).remote()
@@ -94,7 +94,7 @@ def pretrain(
                 "validation_urls": list(validation_urls),
                 "progress": progress,
                 "pace": pace,
-                "threads": _threads_per_worker(config),
+                "threads": threads_per_worker(config),
             },
             scaling_config=ScalingConfig(
                 num_workers=config.train.num_workers,
@@ -216,14 +216,16 @@ def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) ->
         raise own_error(error) or TrainingError(f"training failed: {last_line(error)}") from error
 
 
-def _gpus_per_worker(config: RunConfig) -> float:
+def gpus_per_worker(config: RunConfig) -> float:
+    """GPUs of one training process: as configured, else one where the cluster has enough."""
     wanted = config.train.num_gpus_per_worker
     if wanted is not None:
         return wanted
     return 1.0 if cluster_gpus() >= config.train.num_workers else 0.0
 
 
-def _threads_per_worker(config: RunConfig) -> int:
+def threads_per_worker(config: RunConfig) -> int:
+    """Threads that one training process computes with, so that all use the machine once."""
     return max(1, min(os.cpu_count() or 1, int(cluster_cpus())) // config.train.num_workers)
 
 

@@ -108,7 +108,7 @@ def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> 
     if float(np.percentile(profile, 95)) - min(background, 2 * chance) < config.min_peak:
         return None
     threshold = choose_threshold(profile, config, chance)
-    start, stop = _largest_sum(profile - threshold)
+    start, stop = largest_sum(profile - threshold)
     if start == stop:
         return None
     return Stretch(
@@ -123,7 +123,7 @@ def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> 
     )
 
 
-def _largest_sum(values: FloatArray) -> tuple[int, int]:
+def largest_sum(values: FloatArray) -> tuple[int, int]:
     """Half-open range of the consecutive values with the largest sum; empty if none is positive.
 
     Kadane's algorithm.

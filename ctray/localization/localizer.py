@@ -15,7 +15,10 @@ from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
+from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
+from ctray.localization.slab_checkpoint import TrainedSlabs
+from ctray.localization.slabs import slabs_on
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 from ctray.pretext.checkpoint import TrainedModel
@@ -80,9 +83,9 @@ class Localization:
     Parameters
     ----------
     status, reason
-        `located`, or `empty` with the reason in one line.
+        `located`; `empty` or `uncertain` with the reason in one line.
     box
-        Box of the sample at level 0, None unless located.
+        Box of the sample at level 0; None if empty, a guess at most if uncertain.
     face_confidence
         Certainty of the faces z0, z1, y0, y1, x0, x1, in [0, 1].
     profiles
@@ -91,7 +94,9 @@ class Localization:
     uncertainty
         Map of the sorting method.
     stretches
-        Range and threshold along each axis.
+        Range and threshold along each axis, of the pretext task.
+    refined
+        Faces of the slab network, where there is one; the box is then theirs.
     working
         Shape, factors, window and field of view of the working level.
     bytes_read
@@ -106,6 +111,7 @@ class Localization:
     face_confidence: tuple[float, ...] | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
+    refined: Refined | None = None
     working: dict[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
     seconds: float = 0.0
@@ -126,27 +132,33 @@ class Localizer:
     trained
         From `ctray.pretext.checkpoint.load_model`.
     config
-        Configuration whose `localize` and `uncertainty` sections count; working size, field of
-        view and encoder are the model's own.
+        Configuration whose `localize`, `uncertainty` and `refine` sections count; working size,
+        field of view and encoder are the model's own.
+    slabs
+        Slab network of the same run; None leaves the boxes to the pretext task.
     device
-        Where the network runs; None takes the GPU where there is one.
+        Where the networks run; None takes the GPU where there is one.
     """
 
     def __init__(
         self,
         trained: TrainedModel,
         config: RunConfig | None = None,
+        slabs: TrainedSlabs | None = None,
         device: torch.device | None = None,
     ) -> None:
         own = trained.config
         given = config or own
-        self.config = own.model_copy(
-            update={"localize": given.localize, "uncertainty": given.uncertainty}
-        )
+        sections = ("localize", "uncertainty", "refine")
+        self.config = own.model_copy(update={name: getattr(given, name) for name in sections})
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = trained.model.to(self.device)
         self.side = trained.side
         self.digest = trained.digest
+        self.slabs = None
+        if slabs is not None and given.refine.enabled:
+            self.slabs = slabs_on(slabs.network, self.device)
+            self.digest = slabs.digest
 
     def localize(self, volume: Volume) -> Localization:
         """Localize one volume; memory is a few times that of its working level.
@@ -169,23 +181,49 @@ class Localizer:
             )
         prepared = prepare(working, factors, self.config.preprocess)
         found = self._find(prepared)
-        box = _box(found.stretches, prepared, volume.shape)
+        refined = self._refine(prepared, volume.shape)
+        status, reason, box = self._decide(found, refined, prepared, volume.shape)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
+        certainty = (refined.certainty if refined else None) or _faces(found.stretches)
         return Localization(
-            status="located" if box else "empty",
-            reason=None if box else found.nothing,
+            status=status,
+            reason=reason,
             box=box,
-            face_confidence=_faces(found.stretches) if box else None,
+            face_confidence=certainty if box else None,
             profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
             stretches=found.stretches,
+            refined=refined,
             working=about,
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,
-            preview=_preview(working, found, prepared),
+            preview=_preview(working, found, box, prepared),
             uncertainty=found.uncertainty,
         )
+
+    def ranges(self, prepared: Prepared) -> list[list[int]] | None:
+        """Box of the pretext task at the working level, [start, stop) for z, y, x; None if none."""
+        box = _box(self._find(prepared).stretches, prepared, prepared.shape, (1, 1, 1))
+        return None if box is None else box.ranges
+
+    def _refine(self, prepared: Prepared, shape: Triple) -> Refined | None:
+        if self.slabs is None:
+            return None
+        return refine(self.slabs, prepared, shape, max(prepared.shape), self.config)
+
+    def _decide(
+        self, found: _Finding, refined: Refined | None, prepared: Prepared, shape: Triple
+    ) -> tuple[Status, str | None, Box | None]:
+        """Status, reason and box from what the pretext task and the slab network say."""
+        own = _box(found.stretches, prepared, shape, prepared.factors)
+        if refined is None:
+            return ("located", None, own) if own else ("empty", found.nothing, None)
+        box = refined.box
+        reason = disagreement(own, box, self.config.refine.min_agreement)
+        if reason is not None:
+            return "uncertain", reason, box or own
+        return ("located", None, box) if box else ("empty", found.nothing, None)
 
     def _find(self, prepared: Prepared) -> _Finding:
         # A volume larger than those of training gets the canvas that it needs.
@@ -218,7 +256,12 @@ class Localizer:
         )
 
 
-def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
+def localize(
+    volume: Volume,
+    model: TrainedModel,
+    config: RunConfig | None = None,
+    slabs: TrainedSlabs | None = None,
+) -> Localization:
     """Localize the sample in one volume, in this process.
 
     Parameters
@@ -228,9 +271,13 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
     model
         From `ctray.load_model`.
     config
-        Configuration whose `localize` section counts; None takes the model's own.
+        Configuration whose `localize`, `uncertainty` and `refine` sections count; None takes the
+        model's own.
+    slabs
+        From `ctray.localization.slab_checkpoint.load_slabs`; None leaves the box to the pretext
+        task.
     """
-    return Localizer(model, config).localize(volume)
+    return Localizer(model, config, slabs).localize(volume)
 
 
 def _why_constant(working: npt.NDArray[Any]) -> str:
@@ -239,7 +286,9 @@ def _why_constant(working: npt.NDArray[Any]) -> str:
     return "all voxels have the same grey value"
 
 
-def _box(stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple) -> Box | None:
+def _box(
+    stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple, factors: Triple
+) -> Box | None:
     """Box at level 0; an axis without a certain slice keeps its whole extent: cut nothing."""
     found = [s for s in stretches.values() if s is not None]
     if not found:
@@ -248,8 +297,8 @@ def _box(stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple
     for axis, name in enumerate(AXES):
         stretch = stretches.get(name)
         first, last = (stretch.start, stretch.stop) if stretch else (0, prepared.shape[axis])
-        start.append(first * prepared.factors[axis])
-        stop.append(min(shape[axis], last * prepared.factors[axis]))
+        start.append(first * factors[axis])
+        stop.append(min(shape[axis], last * factors[axis]))
     return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
 
 
@@ -261,7 +310,9 @@ def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
     return tuple(faces)
 
 
-def _preview(working: npt.NDArray[Any], found: _Finding, prepared: Prepared) -> Preview:
+def _preview(
+    working: npt.NDArray[Any], found: _Finding, box: Box | None, prepared: Prepared
+) -> Preview:
     low, high = prepared.window
     with np.errstate(invalid="ignore"):
         grey = np.nan_to_num((working.astype(np.float32) - low) / max(high - low, 1e-12))
@@ -271,9 +322,10 @@ def _preview(working: npt.NDArray[Any], found: _Finding, prepared: Prepared) -> 
     heat, region = _overlays(found, prepared)
     slices, projections, variances, regions = {}, {}, {}, {}
     for axis, name in enumerate(AXES):
-        stretch = found.stretches.get(name)
         extent = working.shape[axis]
-        middle = (stretch.start + stretch.stop) // 2 if stretch else extent // 2
+        middle = extent // 2
+        if box is not None:
+            middle = min(extent - 1, sum(box.ranges[axis]) // (2 * prepared.factors[axis]))
         slices[name] = (np.take(grey, middle, axis=axis) * 255).astype(np.uint8)
         projections[name] = smooth.max(axis=axis).astype(np.uint8)
         if heat is not None:

@@ -77,7 +77,7 @@ def weights_digest(weights: dict[str, Tensor]) -> str:
 
 def save_checkpoint(url: str, trainer: Trainer) -> str:
     """Write the trainer's state to the folder `url` and return the weights' digest."""
-    weights = _portable(trainer.model.state_dict())
+    weights = portable(trainer.model.state_dict())
     step = trainer.step
     names = {
         "weights": f"weights-{step:07d}.safetensors",
@@ -205,7 +205,7 @@ def _check_fits(url: str, manifest: dict[str, Any], config: RunConfig, side: int
 
 
 def _load_weights(model: torch.nn.Module, url: str, manifest: dict[str, Any]) -> None:
-    weights = _read_tensors(store.join(url, manifest["files"]["weights"]))
+    weights = read_tensors(store.join(url, manifest["files"]["weights"]))
     if weights_digest(weights) != manifest["digest"]:
         raise CheckpointError(f"{url}: the weights do not match their digest; the file is damaged")
     try:
@@ -216,7 +216,7 @@ def _load_weights(model: torch.nn.Module, url: str, manifest: dict[str, Any]) ->
 
 def _load_optimizer(trainer: Trainer, url: str) -> None:
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_tensors(url).items():
+    for key, value in read_tensors(url).items():
         index, _, name = key.partition(".")
         state.setdefault(int(index) if index.isdigit() else -1, {})[name] = value
     shapes = [p.shape for group in trainer.optimizer.param_groups for p in group["params"]]
@@ -233,7 +233,8 @@ def _load_optimizer(trainer: Trainer, url: str) -> None:
     trainer.optimizer.load_state_dict(full)
 
 
-def _read_tensors(url: str) -> dict[str, Tensor]:
+def read_tensors(url: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; `CheckpointError` where it is missing or damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(store.read_bytes(url))
     except (SafetensorError, NotFoundError) as error:
@@ -241,13 +242,14 @@ def _read_tensors(url: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, laid out plainly, as they are written."""
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
 def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
     state = trainer.optimizer.state_dict()["state"]
-    return _portable(
+    return portable(
         {f"{index}.{name}": value for index, part in state.items() for name, value in part.items()}
     )
 

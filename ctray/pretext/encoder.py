@@ -6,7 +6,7 @@ Legend of tensor names: B slices, C channels, H, W pixels or superpixels, D embe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -144,6 +144,15 @@ class NarrowBackbone(nn.Module):
         stages = self.stages if stride is None else self.stages[: stride.bit_length() - 1]
         return cast(Tensor, stages(x_BCHW))
 
+    def pyramid(self, x_BCHW: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        """Feature maps of several strides, rising, from one pass."""
+        maps = []
+        for place, stage in enumerate(self.stages[: max(strides).bit_length() - 1]):
+            x_BCHW = stage(x_BCHW)
+            if 2 ** (place + 1) in strides:
+                maps.append(x_BCHW)
+        return maps
+
 
 class LibraryBackbone(nn.Module):
     """An encoder of segmentation-models-pytorch with spatial dropout after each stage."""
@@ -174,6 +183,11 @@ class LibraryBackbone(nn.Module):
         y_BCHW = maps[-1]
         return cast(Tensor, self.dropouts[0](y_BCHW) if self._drop_last else y_BCHW)
 
+    def pyramid(self, x_BCHW: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        """Feature maps of several strides, rising, from one pass."""
+        maps = self.encoder(x_BCHW)
+        return [maps[stride.bit_length() - 1] for stride in strides]
+
 
 class SliceEncoder(nn.Module):
     """Embeds one slice.
@@ -201,6 +215,10 @@ class SliceEncoder(nn.Module):
         centred on the even pixels.
         """
         return cast(Tensor, self.backbone(x_BCHW, stride))
+
+    def pyramid(self, x_BCHW: Tensor, strides: Sequence[int]) -> list[Tensor]:
+        """Feature maps (B, C, H / stride, W / stride) of several strides, rising."""
+        return self.backbone.pyramid(x_BCHW, strides)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Embedding (B, D) of slices (B, 1, H, W)."""

@@ -56,8 +56,8 @@ class VolumeView:
         Box of the sample, of the crop, and the true one.
     field_of_view
         Circle and container.
-    profiles, stretches
-        As receipts have them.
+    profiles, stretches, refined, certainty
+        As receipts have them; certainty of the six faces.
     """
 
     shape: tuple[int, ...]
@@ -70,6 +70,8 @@ class VolumeView:
     field_of_view: FieldOfView = field(default_factory=FieldOfView)
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
+    refined: dict[str, Any] = field(default_factory=dict)
+    certainty: Sequence[float] = ()
 
     @property
     def quantity(self) -> str:
@@ -79,11 +81,10 @@ class VolumeView:
 
     def middle(self, axis: int) -> int:
         """Slice of the working level that `slice-z` (or y, x) shows."""
-        stretch = self.stretches.get(AXES[axis])
-        if stretch:
-            start, stop = stretch["range"]
-            return int(start + stop) // 2
-        return -(-self.shape[axis] // self.factors[axis]) // 2
+        extent = -(-self.shape[axis] // self.factors[axis])
+        if self.box is None:
+            return extent // 2
+        return min(extent - 1, sum(self.box.ranges[axis]) // (2 * self.factors[axis]))
 
 
 def axis_figure(view: VolumeView, axis: int) -> Figure:
@@ -221,14 +222,18 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
 
 
 def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
-    """Draw certainty or variance of every slice, background, threshold, range (paper figure 5)."""
+    """Draw certainty or variance of every slice, background, threshold, box (paper figure 5).
+
+    What the self-trained network says of the slices is drawn in the colour of the box.
+    """
     name, factor = AXES[axis], view.factors[axis]
     stretch = view.stretches.get(name)
-    if stretch:
-        start, stop = (min(view.shape[axis], v * factor) for v in stretch["range"])
+    if view.box is not None:
+        start, stop = view.box.ranges[axis]
         axes.axvspan(start, stop, color=BOX, alpha=0.14, linewidth=0)
         for edge in (start, stop):
             axes.axvline(edge, color=BOX, linewidth=1.2)
+    if stretch:
         axes.axhline(stretch["threshold"], color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axes.axhline(stretch["background"], color=GREY, linewidth=0.9, linestyle=(0, (1, 2)))
     if view.truth is not None:
@@ -236,6 +241,8 @@ def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:
             axes.axvline(edge, color=TRUTH, linewidth=1.2, linestyle=(0, (5, 3)))
     profile = np.asarray(view.profiles.get(name, []), dtype=float)
     axes.plot((np.arange(len(profile)) + 0.5) * factor, profile, color=INK, linewidth=1.3)
+    refined = np.asarray(view.refined.get("profiles", {}).get(name, []), dtype=float)
+    axes.plot((np.arange(len(refined)) + 0.5) * factor, refined, color=BOX, linewidth=1.1)
     axes.set_xlim(0, view.shape[axis])
     axes.set_ylim(0, 1)
     _calm(axes)

@@ -137,6 +137,8 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
         field_of_view=FieldOfView.from_json(receipt.working.get("field_of_view") or {}),
         profiles=receipt.profiles,
         stretches={axis: s for axis, s in receipt.stretches.items() if s},
+        refined=receipt.refined,
+        certainty=receipt.face_confidence or (),
     )
 
 

@@ -222,10 +222,13 @@ def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
     caption = []
     stretch = view.stretches.get(name)
     if stretch:
-        low, high = stretch["certainty"]
         caption += [f"threshold {stretch['threshold']:.2f}"]
         caption += [f"background {stretch['background']:.2f}"]
-        caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
+        if view.certainty:
+            low, high = view.certainty[2 * axis : 2 * axis + 2]
+            caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
+        if view.refined:
+            caption += ["in the colour of the box: probability of sample, self-trained"]
     elif view.profiles:
         caption.append(
             "no slice is certain enough" if view.quantity == "Certainty" else "no region stands out"
@@ -250,6 +253,10 @@ def _volume_facts(row: VolumeRow) -> list[str]:
         if receipt.voxel_size_um:
             extent += f", {physical(box.shape, receipt.voxel_size_um)}"
         facts.append(f"<b>box {box_ranges(box)}</b> ({extent})")
+    if receipt.max_loss is not None and receipt.coverage is not None:
+        facts.append(
+            f"at most {receipt.max_loss:.2%} lost, stated for {receipt.coverage:.0%} of volumes"
+        )
     if row.least_certain_face:
         facts.append(f"certainty {number(receipt.confidence)} at {row.least_certain_face}")
     if box is not None and row.error_voxels is not None:

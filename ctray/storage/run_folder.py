@@ -43,6 +43,12 @@ class Receipt:
         at level 0.
     confidence, face_confidence
         Certainty in [0, 1] of the least certain face, and of z0, z1, y0, y1, x0, x1.
+    scales, margins
+        Level-0 voxels of the six faces: the band that the profile leaves open, and the margin
+        that was added for it; None where nothing is promised.
+    max_loss, coverage
+        What is promised of the crop: at most this part of the sample's voxels is lost, in this
+        part of all volumes at least.
     shape, dtype, voxel_size_um
         Of level 0; voxel size (z, y, x) in micrometres.
     bytes_total, bytes_read, bytes_written
@@ -57,6 +63,8 @@ class Receipt:
     profiles, stretches
         Certainty per slice of the working level (for the sorting method its largest relative
         variance), and range, threshold and background found in it, by axis.
+    refined
+        What the slab network says: probability per slice that it holds sample, and faces.
     working
         Shape, factors, window and field of view of the working level.
     """
@@ -72,6 +80,10 @@ class Receipt:
     crop_box: list[list[int]] | None = None
     confidence: float | None = None
     face_confidence: list[float] | None = None
+    scales: list[float] | None = None
+    margins: list[int] | None = None
+    max_loss: float | None = None
+    coverage: float | None = None
     shape: list[int] | None = None
     dtype: str | None = None
     voxel_size_um: list[float] | None = None
@@ -84,6 +96,7 @@ class Receipt:
     map_url: str | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
+    refined: dict[str, Any] = field(default_factory=dict)
     working: dict[str, Any] = field(default_factory=dict)
     ctray_version: str | None = None
 
@@ -128,6 +141,11 @@ class RunFolder:
     def localizations(self) -> str:
         """URL of `localizations.parquet`."""
         return self.at("localizations.parquet")
+
+    @property
+    def calibration(self) -> str:
+        """URL of the run's own calibration of margins."""
+        return self.at("calibration.json")
 
     @property
     def report(self) -> str:
@@ -262,6 +280,8 @@ _SCHEMA = pa.schema(
         ("method", pa.string()),
         ("model_digest", pa.string()),
         *[(face, pa.int64()) for face in FACES],
+        ("max_loss", pa.float64()),
+        ("coverage", pa.float64()),
         ("confidence", pa.float64()),
         *[(f"confidence_{face}", pa.float64()) for face in FACES],
         *[(f"shape_{axis}", pa.int64()) for axis in AXES],
@@ -302,7 +322,7 @@ def _row(receipt: Receipt) -> dict[str, Any]:
     def spread(names: list[str], values: list[Any] | None) -> dict[str, Any]:
         return dict(zip(names, values or [None] * len(names), strict=True))
 
-    box = receipt.sample_box
+    box = receipt.sample_box if receipt.status == "located" else None
     return {
         **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
         "instance": 0,

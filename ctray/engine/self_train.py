@@ -1,0 +1,133 @@
+"""Self-training as a stage of a run: boxes of the training volumes, then the slab network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError
+
+from ctray.config import RunConfig
+from ctray.engine.causes import last_line, own_error
+from ctray.engine.pool import objects, run_pool, threads_per_actor
+from ctray.engine.session import cluster_cpus
+from ctray.engine.stream import read_prepared
+from ctray.engine.train import gpus_per_worker, threads_per_worker
+from ctray.errors import TrainingError
+from ctray.localization.localizer import Localizer
+from ctray.localization.self_training import SelfTrainer
+from ctray.localization.slab_checkpoint import has_slabs, save_slabs
+from ctray.pretext.checkpoint import load_model
+from ctray.pretext.training import best_device
+from ctray.storage import store
+from ctray.storage.run_folder import RunFolder
+
+Record = dict[str, Any]
+_CHUNK = 20
+
+
+def self_train(
+    run: RunFolder,
+    config: RunConfig,
+    on_ranges: Callable[[int, int, str], None],
+    on_step: Callable[[dict[str, float]], None],
+) -> None:
+    """Teach the slab network of a run from the boxes of its training volumes; done once.
+
+    Parameters
+    ----------
+    run
+        With a finished checkpoint and the list of its training volumes.
+    config
+        Of the run.
+    on_ranges
+        Called with (done, total, volume id) while the boxes are found.
+    on_step
+        Called with rows of metrics.
+
+    Raises
+    ------
+    TrainingError
+        If training fails.
+    """
+    if not config.refine.enabled or has_slabs(run.checkpoint):
+        return
+    records = _ranges(run, config, on_ranges)
+    options = {"num_cpus": min(1.0, cluster_cpus()), "num_gpus": min(1.0, gpus_per_worker(config))}
+    actor = ray.remote(_Trainer).options(**options).remote(run, config, records)
+    try:
+        finished = False
+        while not finished:
+            row, finished = ray.get(actor.advance.remote())
+            on_step(row)
+        ray.get(actor.save.remote())
+    except RayError as error:
+        raise own_error(error) or TrainingError(
+            f"self-training failed: {last_line(error)}"
+        ) from error
+    finally:
+        ray.kill(actor)
+
+
+class FindRanges:
+    """Finds the box of the pretext task in prepared working levels; an actor of the pool."""
+
+    def __init__(self, run: RunFolder, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._localizer = Localizer(load_model(run.checkpoint))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`batch["item"]` holds records of the training index; returns them with their box."""
+        return objects([self._find(record) for record in batch["item"]])
+
+    def _find(self, record: Record) -> Record:
+        prepared = read_prepared(record["working_url"])
+        ranges = self._localizer.ranges(prepared)
+        return {**record, "shape": list(prepared.shape), "ranges": ranges}
+
+
+def _ranges(
+    run: RunFolder, config: RunConfig, on_ranges: Callable[[int, int, str], None]
+) -> list[Record]:
+    """Training volumes with their boxes, in the order of the index; kept for a rerun."""
+    url = run.at("working", "ranges.json")
+    if store.exists(url):
+        kept: list[Record] = store.read_json(url)
+        return kept
+    index = [r for r in store.read_json(run.training_index) if not r.get("validation")]
+    arguments = (run, threads_per_actor(config.pool))
+    found: dict[str, Record] = {}
+    for record in run_pool(FindRanges, arguments, index, config.pool):
+        found[record["volume_id"]] = record
+        on_ranges(len(found), len(index), record["volume_id"])
+    records = [found[r["volume_id"]] for r in index if r["volume_id"] in found]
+    store.write_json(url, records)
+    return records
+
+
+class _Trainer:
+    """Holds the network and its state in one process of the cluster."""
+
+    def __init__(self, run: RunFolder, config: RunConfig, records: list[Record]) -> None:
+        torch.set_num_threads(threads_per_worker(config))
+        trained = load_model(run.checkpoint)
+        self._run, self._config, self._digest = run, config, trained.digest
+        self._trainer = SelfTrainer(
+            trained.model.encoder,
+            lambda index: read_prepared(records[index]["working_url"]),
+            [r["ranges"] for r in records],
+            [tuple(r["shape"]) for r in records],
+            config,
+            max(max(r["shape"]) for r in records),
+            best_device(),
+        )
+
+    def advance(self) -> tuple[dict[str, float], bool]:
+        """Some more steps: their row of metrics, and whether they were the last."""
+        return self._trainer.advance(_CHUNK), self._trainer.finished
+
+    def save(self) -> None:
+        """Write the network beside the encoder's checkpoint."""
+        save_slabs(self._run.checkpoint, self._trainer.network, self._config, self._digest)

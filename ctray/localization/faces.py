@@ -1,0 +1,100 @@
+"""Faces from log-odds profiles: where a profile crosses its threshold, and how steeply."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctray.localization.boxes import largest_sum
+
+FloatArray = npt.NDArray[np.float64]
+
+# Log-odds on either side of the threshold between which a face is thought to lie.
+_LOOSE, _TIGHT = 1.5, 1.0
+# One slice counts as this much at most: a few certain slices far away must not bridge a gap.
+_MOST = 4.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Faces:
+    """Where along one axis the sample begins and ends, in slices of the working level.
+
+    Parameters
+    ----------
+    start, stop
+        Where the profile crosses the threshold, between slices; 0 and the extent at the border.
+    spread
+        For either face, slices between the crossings of a looser and of a tighter threshold: a
+        steep profile knows its face well.
+    threshold
+        Log-odds.
+    """
+
+    start: float
+    stop: float
+    spread: tuple[float, float]
+    threshold: float
+
+    @property
+    def certainty(self) -> tuple[float, float]:
+        """1 / (1 + spread) of either face: 1 for a face between two slices, 0.5 for one of one."""
+        return (1 / (1 + self.spread[0]), 1 / (1 + self.spread[1]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Receipt form."""
+        return {
+            "range": [round(self.start, 3), round(self.stop, 3)],
+            "spread": [round(s, 3) for s in self.spread],
+            "threshold": round(self.threshold, 4),
+        }
+
+
+def find_faces(profile: FloatArray, threshold: float) -> Faces | None:
+    """Faces of the stretch with the largest sum of (log-odds - threshold); None without any.
+
+    Parameters
+    ----------
+    profile
+        Log-odds per slice, (N,).
+    threshold
+        Log-odds above which a slice holds sample.
+    """
+    first, stop = largest_sum(np.clip(profile - threshold, -_MOST, _MOST))
+    if first == stop:
+        return None
+    low = _face(profile[:stop][::-1], stop - 1 - first, threshold)
+    high = _face(profile[first:], stop - 1 - first, threshold)
+    return Faces(
+        start=stop - low[0],
+        stop=first + high[0],
+        spread=(low[1], high[1]),
+        threshold=threshold,
+    )
+
+
+def _face(outward: FloatArray, last: int, threshold: float) -> tuple[float, float]:
+    """Place and spread of the face beyond slice `last` of a profile that runs outwards.
+
+    Places count from the outer edge of the first slice: the middle of slice i is at i + 0.5.
+    """
+    place = _falls_below(outward, last, threshold)
+    loose = _falls_below(outward, last, threshold - _LOOSE)
+    # Inwards: the outermost slice that is sure, if there is one.
+    sure = np.flatnonzero(outward[: last + 1] > threshold + _TIGHT)
+    tight = _falls_below(outward, int(sure[-1]), threshold + _TIGHT) if sure.size else 0.0
+    return place, max(0.0, loose - min(tight, place))
+
+
+def _falls_below(outward: FloatArray, start: int, level: float) -> float:
+    """Where the profile first falls below `level` from slice `start` on, between the slices."""
+    beyond = np.flatnonzero(outward[start + 1 :] < level)
+    if not beyond.size:
+        return float(len(outward))
+    low = start + 1 + int(beyond[0])
+    upper, lower = float(outward[low - 1]), float(outward[low])
+    # Slice `start` itself may lie below a level that is looser than what it was found by.
+    part = 0.5 if upper <= lower else np.clip((upper - level) / (upper - lower), 0, 1)
+    return low - 0.5 + float(part)

@@ -1,0 +1,57 @@
+"""What a crop promises: its margins, from the calibration, and when nothing can be promised."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ctray.config import RunConfig
+from ctray.errors import NotFoundError
+from ctray.geometry import Box, Triple
+from ctray.localization.margins import Calibration, expand_faces, shipped_calibration
+from ctray.storage import store
+from ctray.storage.run_folder import Receipt, RunFolder
+
+# Margin as part of the axis where the slab network was not asked.
+_PLAIN_MARGIN = 0.02
+
+
+def calibration_of(run: RunFolder) -> Calibration:
+    """Calibration of a run: its own where `ctray calibrate` wrote one, else the package's."""
+    try:
+        return Calibration.from_json(store.read_json(run.calibration))
+    except NotFoundError:
+        return shipped_calibration()
+
+
+def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) -> Receipt:
+    """Receipt with the margins that keep the loss small; `uncertain` where nothing is known of it.
+
+    Without scales, from a run without self-training, or with a fixed margin, nothing is promised.
+    """
+    if receipt.scales is None or receipt.shape is None or config.crop.margin is not None:
+        return receipt
+    largest = max(s / receipt.shape[i // 2] for i, s in enumerate(receipt.scales))
+    if receipt.status == "located" and largest > calibration.largest_scale:
+        return replace(
+            receipt,
+            status="uncertain",
+            reason=f"a face is open over {largest:.0%} of its axis, more than in any volume of the "
+            f"calibration ({calibration.largest_scale:.0%})",
+        )
+    factor = calibration.factor(config.crop.max_loss, config.crop.coverage)
+    scales = receipt.scales
+    return replace(
+        receipt,
+        margins=[math.ceil(factor * scale) for scale in scales],
+        max_loss=config.crop.max_loss,
+        coverage=config.crop.coverage,
+    )
+
+
+def with_margin(receipt: Receipt, shape: Triple, config: RunConfig) -> Box:
+    """Box of the crop before it snaps: rather too big than a cut tail."""
+    part = _PLAIN_MARGIN if config.crop.margin is None else config.crop.margin
+    fixed = [math.ceil(part * n) for n in shape for _ in range(2)]
+    margins = fixed if receipt.margins is None else receipt.margins
+    return expand_faces(Box.from_ranges(receipt.box or []), margins, shape)

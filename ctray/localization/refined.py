@@ -1,0 +1,136 @@
+"""What the slab network says of a volume, and whether the pretext task agrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctray.config import RunConfig
+from ctray.geometry import AXES, Box, Triple
+from ctray.localization.faces import Faces, find_faces
+from ctray.localization.margins import Scales
+from ctray.localization.slabs import SlabNetwork, slab_profiles
+from ctray.preprocess.prepare import Prepared
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refined:
+    """Faces of a volume from its slabs.
+
+    Parameters
+    ----------
+    profiles
+        Log-odds that a slice of the working level holds sample, by axis.
+    faces
+        By axis, None where no slice holds sample.
+    factors
+        Level-0 voxels per slice, (z, y, x).
+    shape
+        Of level 0.
+    """
+
+    profiles: dict[str, FloatArray]
+    faces: dict[str, Faces | None]
+    factors: Triple
+    shape: Triple
+
+    @property
+    def box(self) -> Box | None:
+        """Box at level 0, faces at the nearest voxel; None if any axis shows no sample."""
+        ranges = []
+        for axis, name in enumerate(AXES):
+            faces = self.faces[name]
+            if faces is None:
+                return None
+            start = round(faces.start * self.factors[axis])
+            stop = min(self.shape[axis], max(1, round(faces.stop * self.factors[axis])))
+            # A single slice that hardly shows anything still is a slice.
+            ranges.append([min(start, stop - 1), stop])
+        return Box.from_ranges(ranges)
+
+    @property
+    def scales(self) -> Scales | None:
+        """Scales of the six faces in level-0 voxels, a slice at least; None without a box."""
+        scales: list[float] = []
+        for axis, name in enumerate(AXES):
+            faces = self.faces[name]
+            if faces is None:
+                return None
+            scales += [self.factors[axis] * max(1.0, spread) for spread in faces.spread]
+        z0, z1, y0, y1, x0, x1 = scales
+        return (z0, z1, y0, y1, x0, x1)
+
+    @property
+    def certainty(self) -> tuple[float, ...] | None:
+        """Certainty of the six faces in [0, 1], see `Faces.certainty`; None without a box."""
+        found = [self.faces[name] for name in AXES]
+        if any(faces is None for faces in found):
+            return None
+        return tuple(c for faces in found if faces is not None for c in faces.certainty)
+
+    def to_json(self) -> dict[str, Any]:
+        """Receipt form: profiles as probabilities, faces in slices of the working level."""
+        return {
+            "profiles": {
+                name: [round(float(p), 4) for p in 1 / (1 + np.exp(-profile))]
+                for name, profile in self.profiles.items()
+            },
+            "faces": {name: f.to_json() if f else None for name, f in self.faces.items()},
+        }
+
+
+def refine(
+    network: SlabNetwork, prepared: Prepared, shape: Triple, side: int, config: RunConfig
+) -> Refined:
+    """Find the faces of a prepared working level with the slab network.
+
+    Parameters
+    ----------
+    network
+        Trained; used on the device that it is on.
+    prepared, shape
+        Working level, and the shape of level 0.
+    side
+        Side of the square canvas, pixels.
+    config
+        Its `refine` section.
+    """
+    profiles = slab_profiles(network, prepared, side)
+    return Refined(
+        profiles=profiles,
+        faces={n: find_faces(p, config.refine.threshold) for n, p in profiles.items()},
+        factors=prepared.factors,
+        shape=shape,
+    )
+
+
+def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:
+    """Why two ways to a box contradict each other, in one line; None if they do not.
+
+    Parameters
+    ----------
+    first
+        Of the pretext task.
+    second
+        Of the slab network.
+    min_agreement
+        Smallest intersection over union at which they agree.
+    """
+    if first is None and second is None:
+        return None
+    if first is None:
+        return "the pretext task finds no sample and the self-trained network does"
+    if second is None:
+        return "the pretext task finds a sample and the self-trained network does not"
+    iou = first.iou(second)
+    if iou < min_agreement:
+        return (
+            "the boxes of the pretext task and of the self-trained network differ "
+            f"(intersection over union {iou:.2f})"
+        )
+    return None

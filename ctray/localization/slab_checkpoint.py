@@ -1,0 +1,76 @@
+"""The slab network on storage: weights as safetensors, the rest as JSON, written last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors.torch
+
+from ctray import __version__
+from ctray.config import RunConfig
+from ctray.errors import CheckpointError, NotFoundError
+from ctray.localization.slabs import SlabNetwork
+from ctray.pretext.checkpoint import TrainedModel, portable, read_tensors, weights_digest
+from ctray.storage import store
+
+MANIFEST = "slabs.json"
+_WEIGHTS = "slabs.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedSlabs:
+    """A slab network ready for use, and the SHA-256 of its weights."""
+
+    network: SlabNetwork
+    digest: str
+
+
+def save_slabs(url: str, network: SlabNetwork, config: RunConfig, encoder_digest: str) -> str:
+    """Write a trained slab network beside the encoder's checkpoint at `url`; returns its digest."""
+    weights = portable(network.state_dict())
+    digest = weights_digest(weights)
+    store.write_bytes(store.join(url, _WEIGHTS), safetensors.torch.save(weights))
+    manifest = {
+        "digest": digest,
+        "encoder_digest": encoder_digest,
+        "neighbours": network.neighbours,
+        "config": config.refine.model_dump(mode="json"),
+        "ctray_version": __version__,
+    }
+    store.write_json(store.join(url, MANIFEST), manifest)
+    return digest
+
+
+def has_slabs(url: str) -> bool:
+    """Whether a finished slab network lies at `url`."""
+    return store.exists(store.join(url, MANIFEST))
+
+
+def load_slabs(url: str, trained: TrainedModel) -> TrainedSlabs | None:
+    """Slab network beside the checkpoint of `trained`; None where there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or belongs to another encoder.
+    """
+    try:
+        manifest: dict[str, Any] = store.read_json(store.join(url, MANIFEST))
+    except NotFoundError:
+        return None
+    if manifest.get("encoder_digest") != trained.digest:
+        raise CheckpointError(
+            f"{url}/{MANIFEST} was trained from another encoder; delete it, and run ctray "
+            "pretrain again"
+        )
+    network = SlabNetwork(trained.model.encoder, int(manifest["neighbours"]))
+    weights = read_tensors(store.join(url, _WEIGHTS))
+    if weights_digest(weights) != manifest["digest"]:
+        raise CheckpointError(
+            f"{url}/{_WEIGHTS} does not match its digest; the file is damaged, delete "
+            f"{MANIFEST} and run ctray pretrain again"
+        )
+    network.load_state_dict(weights)
+    network.eval()
+    return TrainedSlabs(network=network, digest=str(manifest["digest"]))

@@ -1,0 +1,92 @@
+"""Faces of log-odds profiles, on profiles whose crossings can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctray.localization.faces import find_faces
+
+
+def test_faces_lie_where_the_profile_crosses_the_threshold() -> None:
+    # Middles of slices 1 and 2 lie at 1.5 and 2.5; from -3 to 1 the profile passes -1 half way.
+    profile = np.array([-5.0, -3.0, 1.0, 3.0, 3.0, 0.0, -4.0, -5.0])
+
+    faces = find_faces(profile, -1.0)
+
+    assert faces is not None
+    assert faces.start == pytest.approx(2.0)
+    # From 0 at 5.5 to -4 at 6.5: a quarter of the way.
+    assert faces.stop == pytest.approx(5.75)
+
+
+def test_spread_is_the_way_from_the_looser_to_the_tighter_threshold() -> None:
+    profile = np.array([-6.0, -6.0, 3.0, 3.0, 3.0, 1.0, -1.0, -3.0, -5.0, -6.0])
+
+    faces = find_faces(profile, -1.0)
+
+    assert faces is not None
+    # Up in one slice of 9: from -2.5 to 0 it takes 2.5 / 9 of a slice.
+    assert faces.spread[0] == pytest.approx(2.5 / 9)
+    # Down by 2 a slice: from 0 to -2.5 it takes 1.25 slices.
+    assert faces.spread[1] == pytest.approx(1.25)
+    assert faces.certainty[0] > faces.certainty[1]
+
+
+def test_nothing_above_the_threshold_has_no_faces() -> None:
+    assert find_faces(np.full(9, -3.0), -1.0) is None
+
+
+def test_sample_beyond_the_border_has_its_face_there() -> None:
+    faces = find_faces(np.array([4.0, 4.0, 4.0, -6.0, -6.0]), -1.0)
+
+    assert faces is not None
+    assert (faces.start, faces.spread[0]) == (0.0, 0.0)
+
+
+def test_lone_peak_far_away_is_left_out_and_a_short_dip_is_bridged() -> None:
+    dip = np.array([-6.0, 3, 3, 3, -2, 3, 3, 3, -6, -6, -6, -6, -6, -6, 2, -6])
+
+    faces = find_faces(dip, -1.0)
+
+    assert faces is not None
+    assert 0.5 < faces.start < 1.5
+    assert 7.5 < faces.stop < 8.5
+
+
+@given(
+    values=st.lists(st.floats(-8, 8), min_size=1, max_size=40),
+    threshold=st.floats(-2, 2),
+)
+def test_faces_lie_in_the_volume_about_what_is_above(values: list[float], threshold: float) -> None:
+    profile = np.array(values)
+
+    faces = find_faces(profile, threshold)
+
+    if faces is None:
+        assert not (profile > threshold).any()
+        return
+    assert 0 <= faces.start <= faces.stop <= len(profile)
+    assert min(faces.spread) >= 0
+    above = np.flatnonzero(profile > threshold)
+    assert above[0] <= faces.stop
+    assert faces.start <= above[-1] + 1
+
+
+@given(values=st.lists(st.floats(-8, 8), min_size=2, max_size=40))
+def test_lower_thresholds_never_make_the_sample_smaller_at_a_single_hill(
+    values: list[float],
+) -> None:
+    # A hill: up, then down.
+    ordered = sorted(values)
+    profile = np.array(ordered + ordered[::-1])
+
+    tight, loose = find_faces(profile, 0.0), find_faces(profile, -1.0)
+
+    if tight is None:
+        return
+    assert loose is not None
+    assert loose.start <= tight.start + 1e-9
+    assert loose.stop >= tight.stop - 1e-9
