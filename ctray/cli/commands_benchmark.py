@@ -20,7 +20,7 @@ from ctray.cli.options import (
 # Those of `ctray.phantom.scenes`, which --help does not wait for.
 _FAMILIES: tuple[Any, ...] = ("embryo", "fish", "multi")
 _REAL_FAMILIES = ("heads", "heads-noisy", "hybrid")
-_PURPOSES = ("tuning", "final")
+_PURPOSES = ("tuning", "calibration", "final")
 
 
 @click.group(short_help="Measure ctray on scenes with known truth.")
@@ -35,7 +35,7 @@ def benchmark() -> None:
     type=click.Choice(_PURPOSES),
     default="tuning",
     show_default=True,
-    help="Decides the seeds: final ones take no other settings than those of the package.",
+    help="Decides the seeds; final ones take no other settings than those of the package.",
 )
 @click.option(
     "--data",

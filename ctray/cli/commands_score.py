@@ -39,6 +39,38 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
     say(f"written: {folder.at('scores.json')}, {folder.at('scores.parquet')}")
 
 
+@click.command(short_help="Fit the margins of a run to volumes whose truth is known.")
+@run_argument
+@click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
+@shared_options()
+def calibrate(run_url: str, truth: str, as_json: bool) -> None:
+    """Fit the margins of RUN to its volumes in TRUTH.
+
+    Writes calibration.json into RUN; volumes that are localized from then on take their margins
+    from it instead of the calibration on phantoms that comes with ctray.
+    """
+    from ctray.cli.progress import reporter
+    from ctray.engine.archive import resume_run
+    from ctray.localization.calibrating import calibrate_run
+    from ctray.storage import store
+
+    folder, settings, _ = resume_run(run_url)
+    with reporter() as progress:
+        found = calibrate_run(
+            folder, truth, lambda done, total: progress.update("calibrate", done, total)
+        )
+    factor = found.factor(settings.crop.max_loss, settings.crop.coverage)
+    store.write_json(folder.calibration, found.to_json())
+    if as_json:
+        print_json({"calibration": folder.calibration, "factor": factor, **found.to_json()})
+        return
+    click.echo(
+        f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
+        f"{settings.crop.max_loss:.2%} in {settings.crop.coverage:.0%} of volumes"
+    )
+    click.echo(folder.calibration)
+
+
 @click.command(short_help="Try it all on phantoms, scored against the truth.")
 @click.option(
     "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Where all of it goes."

@@ -15,7 +15,7 @@ from ctray import __version__
 from ctray.cli.commands_benchmark import benchmark
 from ctray.cli.commands_data import catalog, import_, phantom
 from ctray.cli.commands_run import crop, localize, pretrain, report, run
-from ctray.cli.commands_score import demo, evaluate
+from ctray.cli.commands_score import calibrate, demo, evaluate
 from ctray.cli.options import INTERRUPTED, say
 
 
@@ -56,7 +56,7 @@ def cli() -> None:
 for _command in (
     *(run, demo),
     *(import_, catalog, pretrain, localize, crop, report),
-    *(evaluate, phantom, benchmark),
+    *(evaluate, calibrate, phantom, benchmark),
 ):
     cli.add_command(_command)
 

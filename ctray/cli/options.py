@@ -90,13 +90,21 @@ def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
 
 
 def config_options(function: Command) -> Command:
-    """Options ``--config``, ``--task`` and ``--set`` of what a configuration steers."""
+    """Options ``--config``, ``--task``, ``--max-loss`` and ``--set``: what a configuration says."""
 
     @functools.wraps(function)
-    def with_task(*args: Any, task: str | None, overrides: tuple[str, ...], **kwargs: Any) -> Any:
-        # The short form of --set task=...; what --set says comes later and wins.
-        named = (f"task={task}", *overrides) if task else overrides
-        return function(*args, overrides=named, **kwargs)
+    def with_short_forms(
+        *args: Any,
+        task: str | None,
+        max_loss: float | None,
+        overrides: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        # Short forms of --set task=... and others; what --set says comes later and wins.
+        named = [f"task={task}"] if task else []
+        if max_loss is not None:
+            named.append(f"crop.max_loss={max_loss:g}")
+        return function(*args, overrides=(*named, *overrides), **kwargs)
 
     command: Any = click.option(
         "--set",
@@ -104,7 +112,14 @@ def config_options(function: Command) -> Command:
         multiple=True,
         metavar="SECTION.KEY=VALUE",
         help="Change one setting, for example --set train.steps=3000; may be repeated.",
-    )(with_task)
+    )(with_short_forms)
+    command = click.option(
+        "--max-loss",
+        type=float,
+        metavar="PART",
+        help="Part of the sample's voxels that a crop may cut, 0.001 unless the config says; its "
+        "margin follows.",
+    )(command)
     command = click.option(
         "--task",
         type=click.Choice(TASKS),

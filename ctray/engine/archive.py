@@ -23,6 +23,7 @@ from ctray.engine.self_train import self_train
 from ctray.engine.session import ray_session
 from ctray.engine.train import pretrain
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError, NotFoundError
+from ctray.localization.promise import check_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
@@ -277,6 +278,7 @@ def localize_stage(
     if todo:
         # An actor that finds no model would be started again and again: look here first.
         load_model(run.checkpoint)
+        check_promise(run, config)
     arguments = (run, config, crop, threads_per_actor(config.pool))
     done: set[str] = set()
     for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):
@@ -298,11 +300,14 @@ def run_archive(
 
     Raises
     ------
+    ConfigError
+        If no calibration keeps what the crops are to promise.
     CtrayError
         If the archive holds no volume, the output cannot be written, or training fails. A
         volume that fails alone becomes a `failed` receipt.
     """
     run = open_run(archive_url, out_url, config)
+    check_promise(run, config)
     catalog = catalog_stage(run, archive_url, config, on_event)
     with ray_session(config.ray):
         pretrain_stage(run, config, catalog.ok, on_event)

@@ -22,10 +22,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-container": ("preprocess.container=off",),
     "no-trend": ("preprocess.trend=off",),
     "no-rings": ("preprocess.rings=off",),
-    "otsu": ("localize.threshold=otsu",),
+    "no-self-training": ("refine.enabled=false",),
+    "no-neighbours": ("refine.neighbours=0",),
+    "even-threshold": ("refine.threshold=0",),
+    "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }
-# What is used after training only: a checkpoint serves whatever they say.
+# What is used after the pretext task only: its checkpoint serves whatever they say.
 AFTER_TRAINING = frozenset({"localize", "uncertainty", "refine", "crop", "pool", "ray"})
+# Of `refine`, what is used after self-training only.
+_USED_LATE = {"enabled", "threshold", "min_agreement"}
 
 
 def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
@@ -67,9 +72,8 @@ def run_variant(
             run.write_receipt(receipt)
     if changed_sections(config, changed) <= AFTER_TRAINING:
         check_trained(main, config, archive_url)
-        _copy_training(main, run)
-    else:
-        pretrain_stage(run, changed, [e for e in entries if e.status == "ok"], on_event)
+        _copy_training(main, run, slabs=_same_self_training(config, changed))
+    pretrain_stage(run, changed, [e for e in entries if e.status == "ok"], on_event)
     return localize_stage(run, changed, entries, crop=False, on_event=on_event)
 
 
@@ -83,13 +87,22 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
     ]
 
 
-def _copy_training(main: RunFolder, run: RunFolder) -> None:
-    """Copy the checkpoint, its manifest last, and the list of volumes that it learned from."""
+def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
+    """Whether the slab network of one configuration serves the other."""
+    ours, theirs = (c.refine.model_dump(exclude=_USED_LATE) for c in (config, changed))
+    return config.refine.enabled and ours == theirs
+
+
+def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:
+    """Copy the checkpoint, its manifest last, and the list of volumes that it learned from.
+
+    `slabs` False leaves out the slab network, which is trained anew.
+    """
     if store.exists(store.join(run.checkpoint, "checkpoint.json")):
         return
     store.write_bytes(run.training_index, store.read_bytes(main.training_index))
     files = sorted(store.list_dir(main.checkpoint), key=lambda e: e.name == "checkpoint.json")
     for entry in files:
-        if not entry.is_dir:
+        if not entry.is_dir and (slabs or not entry.name.startswith("slabs.")):
             data = store.read_bytes(entry.url)
             store.write_bytes(store.join(run.checkpoint, entry.name), data)

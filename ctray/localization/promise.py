@@ -24,6 +24,12 @@ def calibration_of(run: RunFolder) -> Calibration:
         return shipped_calibration()
 
 
+def check_promise(run: RunFolder, config: RunConfig) -> None:
+    """Raise `ConfigError` if no calibration at hand can keep what `crop` promises."""
+    if config.refine.enabled and config.crop.margin is None:
+        calibration_of(run).factor(config.crop.max_loss, config.crop.coverage)
+
+
 def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) -> Receipt:
     """Receipt with the margins that keep the loss small; `uncertain` where nothing is known of it.
 
