@@ -147,6 +147,7 @@ def test_schema_of_the_table(run: RunFolder) -> None:
         **dict.fromkeys(["instance", *FACES, "shape_z", "shape_y", "shape_x"], whole),
         **dict.fromkeys(["bytes_total", "bytes_read", "bytes_written"], whole),
         **dict.fromkeys(["confidence", *(f"confidence_{f}" for f in FACES), "seconds"], real),
+        **dict.fromkeys(["max_loss", "coverage"], real),
         **dict.fromkeys([f"voxel_size_um_{axis}" for axis in "zyx"], real),
     }
     assert dict(zip(schema.names, schema.types, strict=True)) == expected

@@ -17,7 +17,7 @@ from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
 from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
-from ctray.localization.slab_checkpoint import TrainedSlabs
+from ctray.localization.slab_checkpoint import TrainedSlabs, load_slabs
 from ctray.localization.slabs import slabs_on
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
@@ -256,12 +256,7 @@ class Localizer:
         )
 
 
-def localize(
-    volume: Volume,
-    model: TrainedModel,
-    config: RunConfig | None = None,
-    slabs: TrainedSlabs | None = None,
-) -> Localization:
+def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
     """Localize the sample in one volume, in this process.
 
     Parameters
@@ -269,15 +264,12 @@ def localize(
     volume
         From `ctray.open_volume`.
     model
-        From `ctray.load_model`.
+        From `ctray.load_model`; the slab network beside it is used where there is one.
     config
         Configuration whose `localize`, `uncertainty` and `refine` sections count; None takes the
         model's own.
-    slabs
-        From `ctray.localization.slab_checkpoint.load_slabs`; None leaves the box to the pretext
-        task.
     """
-    return Localizer(model, config, slabs).localize(volume)
+    return Localizer(model, config, load_slabs(model.url, model)).localize(volume)
 
 
 def _why_constant(working: npt.NDArray[Any]) -> str:

@@ -56,6 +56,8 @@ class TrainedModel:
         Optimizer steps done.
     digest
         SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
+    url
+        Folder of the checkpoint.
     """
 
     model: PretextModel
@@ -63,6 +65,7 @@ class TrainedModel:
     side: int
     step: int
     digest: str
+    url: str
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:
@@ -154,6 +157,7 @@ def load_model(url: str) -> TrainedModel:
         side=int(manifest["side"]),
         step=int(manifest["step"]),
         digest=str(manifest["digest"]),
+        url=url,
     )
 
 

@@ -16,7 +16,7 @@ from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES
     ("args", "word"),
     [
         ([], "--out"),
-        (["--out", "x", "--purpose", "calibration"], "calibration"),
+        (["--out", "x", "--purpose", "publication"], "publication"),
         (["--out", "x", "--family", "whale"], "whale"),
         (["--out", "x", "--seed", "3"], "--seed"),
         (["--out", "x", "--family", "hybrid"], "--data"),

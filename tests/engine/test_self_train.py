@@ -1,0 +1,141 @@
+"""Self-training as a stage of a run: what it leaves behind, and what a rerun does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctray.config import RunConfig, parse_config
+from ctray.engine.archive import check_trained, open_run, pretrain_stage, run_archive
+from ctray.errors import ConfigError, NotFoundError
+from ctray.localization.calibrating import calibrate_run
+from ctray.localization.promise import calibration_of, with_margin, with_promise
+from ctray.localization.slab_checkpoint import load_slabs
+from ctray.pretext.checkpoint import load_model
+from ctray.storage import store
+from ctray.storage.catalog import read_catalog
+from ctray.storage.phantoms import write_phantoms
+from ctray.storage.run_folder import Receipt, RunFolder
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def config(archive_settings: dict[str, Any]) -> RunConfig:
+    # Few steps teach nothing: no box is to be refused for what it looks like.
+    refine = {"enabled": True, "steps": 6, "slabs": 12, "threshold": -9.0, "min_agreement": 0.0}
+    return parse_config({**archive_settings, "refine": refine})
+
+
+@pytest.fixture(scope="module")
+def finished(
+    ray_cpus: int, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, RunFolder, list[Receipt]]:
+    folder = tmp_path_factory.mktemp("self-training")
+    archive = str(folder / "archive")
+    write_phantoms(archive, count=3, size=24, seed=8, reconstruction_circle=False)
+    run, receipts = run_archive(archive, str(folder / "run"), config)
+    return archive, run, receipts
+
+
+def test_receipts_tell_the_faces_and_what_is_promised(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+) -> None:
+    _, run, receipts = finished
+    slabs = load_slabs(run.checkpoint, load_model(run.checkpoint))
+    assert slabs is not None
+    for receipt in receipts:
+        assert receipt.model_digest == slabs.digest
+        assert {len(p) for p in receipt.refined["profiles"].values()} == {24}
+        assert receipt.scales is not None
+        assert min(receipt.scales) >= 1
+        if receipt.status == "located":
+            assert receipt.margins is not None
+            assert receipt.max_loss == config.crop.max_loss
+            assert receipt.crop_url is not None
+        else:
+            assert receipt.status == "uncertain"
+            assert receipt.reason
+            assert receipt.crop_url is None
+
+
+def test_second_run_trains_nothing_and_a_lost_network_comes_back_the_same(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+) -> None:
+    archive, run, _ = finished
+    manifest = Path(run.checkpoint) / "slabs.json"
+    before, written = store.read_json(str(manifest)), manifest.stat().st_mtime_ns
+    catalog = read_catalog(run.catalog)
+
+    pretrain_stage(run, config, catalog)
+    assert manifest.stat().st_mtime_ns == written
+
+    manifest.unlink()
+    with pytest.raises(NotFoundError, match="self-training is not finished"):
+        check_trained(run, config, archive)
+    pretrain_stage(run, config, catalog)
+    assert store.read_json(str(manifest))["digest"] == before["digest"]
+    check_trained(run, config, archive)
+
+
+def test_promise_that_nothing_keeps_is_refused_before_anything_is_done(
+    finished: tuple[str, RunFolder, list[Receipt]],
+    config_of: Callable[..., RunConfig],
+    tmp_path: Path,
+) -> None:
+    archive, _, _ = finished
+    greedy = config_of(refine={"enabled": True}, crop={"coverage": 0.9999})
+    with pytest.raises(ConfigError, match="cannot be promised"):
+        run_archive(archive, str(tmp_path / "run"), greedy)
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_margins_follow_scales_and_calibration(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+) -> None:
+    _, run, receipts = finished
+    calibration = calibration_of(run)
+    factor = calibration.factor(config.crop.max_loss, config.crop.coverage)
+    plain = replace(
+        receipts[0], status="located", scales=[1.0, 2.0, 1.0, 1.0, 1.0, 3.0], shape=[128] * 3
+    )
+    promised = with_promise(replace(plain, box=[[40, 60], [40, 60], [40, 60]]), config, calibration)
+    assert promised.margins == [math.ceil(factor * s) for s in (1, 2, 1, 1, 1, 3)]
+    kept = with_margin(promised, (128, 128, 128), config)
+    one, two, three = (math.ceil(factor * s) for s in (1, 2, 3))
+    assert kept.ranges == [[40 - one, 60 + two], [40 - one, 60 + one], [40 - one, 60 + three]]
+
+
+def test_face_that_is_more_open_than_any_calibrated_one_is_for_review(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+) -> None:
+    _, run, receipts = finished
+    calibration = calibration_of(run)
+    open_face = [1.0] * 5 + [128 * calibration.largest_scale + 1]
+    receipt = replace(receipts[0], status="located", scales=open_face, shape=[128] * 3)
+    judged = with_promise(receipt, config, calibration)
+    assert judged.status == "uncertain"
+    assert "calibration" in (judged.reason or "")
+    # A fixed margin promises nothing, and so refuses nothing.
+    fixed = parse_config({"crop": {"margin": 0.1}})
+    assert with_promise(receipt, fixed, calibration) == receipt
+
+
+def test_run_is_calibrated_on_its_own_truth(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig, tmp_path: Path
+) -> None:
+    archive, run, receipts = finished
+    own = RunFolder(url=str(tmp_path / "own"))
+    for receipt in receipts:
+        own.write_receipt(replace(receipt, status="located", box=[[0, 24]] * 3))
+    whole = calibrate_run(own, archive)
+    # Nothing lies outside the whole volume.
+    assert whole.scores[0.0] == (0.0, 0.0, 0.0)
+    with pytest.raises(NotFoundError, match="shares no located volume"):
+        calibrate_run(RunFolder(url=str(tmp_path / "none")), archive)
+    assert open_run(archive, run.url, config).url == run.url
