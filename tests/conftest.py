@@ -25,7 +25,12 @@ def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
     """
     small: dict[str, dict[str, Any]] = {
         # 24 voxels are too few to search a container in, which takes seconds.
-        "preprocess": {"working_size": SIDE, "container": "off", "circle": "off"},
+        "preprocess": {
+            "working_size": SIDE,
+            "container": "off",
+            "circle": "off",
+            "noise_floor": 0.0,
+        },
         "encoder": {"widths": [4, 6, 8], "embedding_dim": 8, "pool_grid": 2},
         "rotation": {"angle_step": 90},
         # Tests of self-training ask for it.

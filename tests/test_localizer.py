@@ -159,7 +159,9 @@ def test_holes_of_nan_do_not_matter(
 def untrained(config: RunConfig, side: int) -> TrainedModel:
     model = build_model(config).eval()
     digest = weights_digest(model.state_dict())
-    return TrainedModel(model=model, config=config, side=side, step=0, digest=digest)
+    return TrainedModel(
+        model=model, config=config, side=side, step=0, digest=digest, url="memory://none"
+    )
 
 
 def test_axis_without_certain_slices_keeps_its_extent(
@@ -174,6 +176,7 @@ def test_axis_without_certain_slices_keeps_its_extent(
         side=trained.side,
         step=trained.step,
         digest=trained.digest,
+        url=trained.url,
     )
     phantom = held_out[0]
     assert phantom.box is not None
@@ -227,7 +230,9 @@ def test_sorting_model_gives_a_map_and_pictures(config_of: Any, tmp_path: Path) 
     )
     model = build_model(config).eval()
     digest = weights_digest(model.state_dict())
-    trained = TrainedModel(model=model, config=config, side=32, step=0, digest=digest)
+    trained = TrainedModel(
+        model=model, config=config, side=32, step=0, digest=digest, url="memory://none"
+    )
     voxels = np.random.default_rng(0).normal(100, 4, (32, 32, 32))
     voxels[8:24, 10:22, 6:20] += 60
     volume = stored(tmp_path, voxels.astype(np.uint8))

@@ -17,7 +17,7 @@ from ctray.preprocess.container import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 
-PLAIN = PreprocessConfig(circle="off", container="off", rings="off", trend="off")
+PLAIN = PreprocessConfig(circle="off", container="off", rings="off", trend="off", noise_floor=0)
 CIRCLE = PLAIN.model_copy(update={"circle": "auto"})
 
 
@@ -160,7 +160,7 @@ def test_volume_in_which_nearly_all_voxels_are_equal() -> None:
     """The percentiles coincide: the window is then all that there is."""
     volume = np.zeros((16, 16, 16), np.float32)
     volume[8, 8, 8] = 50
-    found = prepare(volume, (1, 1, 1), PreprocessConfig(container="off", trend="off"))
+    found = prepare(volume, (1, 1, 1), PLAIN)
     assert found.voxels[8, 8, 8] == 255
     assert (found.voxels == 255).sum() == 1
     assert found.std > 0
@@ -267,3 +267,50 @@ def test_damaged_bytes_are_refused(what: str) -> None:
     with pytest.raises(InvalidVolumeError, match="prepared volume is damaged") as caught:
         Prepared.from_bytes(damaged()[what])
     assert "\n" not in str(caught.value)
+
+
+# --- noise floor ----------------------------------------------------------------------------
+
+
+def clear_scan() -> np.ndarray:
+    """A bright ball in a medium with little noise."""
+    z, y, x = np.mgrid[:32, :32, :32] - 15.5
+    ball = np.where(z**2 + y**2 + x**2 < 81, 10.0, 0.0)
+    return (ball + np.random.default_rng(2).normal(0, 0.2, ball.shape)).astype(np.float32)
+
+
+def test_clear_scan_gets_noise_for_the_pretext_tasks_alone() -> None:
+    volume = clear_scan()
+    found = prepare(volume, (1, 1, 1), PLAIN.model_copy(update={"noise_floor": 0.5}))
+    assert found.noisy is not None
+    low, high = found.window
+    empty = np.s_[:4]
+    grey = found.noisy[empty].astype(float) * (high - low) / 255
+    # In the medium the noise is all there is, and its extremes are cut by the window.
+    assert grey.std() == pytest.approx(0.5 * volume.std(), rel=0.15)
+    clear = found.slice(0, 2, 32, clear=True).astype(float) * (high - low) / 255
+    assert clear.std() < 0.3
+    np.testing.assert_array_equal(found.slice(0, 2, 32), found.noisy[2])
+    again = Prepared.from_bytes(found.to_bytes())
+    assert again.noisy is not None
+    np.testing.assert_array_equal(again.noisy, found.noisy)
+
+
+def test_padding_of_a_slice_is_as_noisy_as_the_slice() -> None:
+    flat = clear_scan()[:, :20]
+    found = prepare(flat, (1, 1, 1), PLAIN.model_copy(update={"noise_floor": 0.5}))
+    canvas = found.slice(0, 1, 32).astype(float)
+    assert canvas[:5].std() == pytest.approx(canvas[8:24].std(), rel=0.25)
+    canvas = found.slice(0, 1, 32, clear=True).astype(float)
+    assert canvas[:5].std() < 0.3 * found.slice(0, 1, 32)[:5].std()
+
+
+def test_an_outlier_asks_for_no_noise() -> None:
+    volume = noise()
+    volume[0, 0, 0] = 1e6
+    assert prepare(volume, (1, 1, 1), PLAIN.model_copy(update={"noise_floor": 0.5})).noisy is None
+
+
+def test_noisy_scan_stays_as_it_is() -> None:
+    found = prepare(noise(), (1, 1, 1), PLAIN.model_copy(update={"noise_floor": 0.5}))
+    assert found.noisy is None

@@ -109,7 +109,7 @@ def slab_tensor(
     wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]
     index = _mirror(wanted, extent)
     single, where = np.unique(index, return_inverse=True)
-    planes = np.stack([prepared.slice(axis, int(i), side, int(i)) for i in single])
+    planes = np.stack([prepared.slice(axis, int(i), side, int(i), clear=True) for i in single])
     x_NHW = torch.from_numpy(planes).to(device).float()
     x_NHW = (x_NHW - prepared.mean) / prepared.std
     order = torch.from_numpy(where.reshape(index.shape)).to(device)

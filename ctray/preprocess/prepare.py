@@ -48,6 +48,9 @@ class Prepared:
         What bounds the volume, at this level.
     factors
         Level-0 voxels per voxel, (z, y, x).
+    noisy, noisy_noise
+        `voxels` and `noise` with noise added, for the pretext tasks; None where the scan has
+        enough.
     """
 
     voxels: npt.NDArray[np.uint8]
@@ -57,6 +60,8 @@ class Prepared:
     window: tuple[float, float]
     field_of_view: FieldOfView
     factors: Triple
+    noisy: npt.NDArray[np.uint8] | None = None
+    noisy_noise: npt.NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> Triple:
@@ -64,17 +69,23 @@ class Prepared:
         z, y, x = self.voxels.shape
         return (z, y, x)
 
-    def slice(self, axis: int, index: int, side: int, shift: int = 0) -> npt.NDArray[np.uint8]:
+    def slice(
+        self, axis: int, index: int, side: int, shift: int = 0, *, clear: bool = False
+    ) -> npt.NDArray[np.uint8]:
         """Slice perpendicular to `axis`, centred on a canvas of background, (side, side) uint8.
 
-        `shift` moves the background, so that two slices do not share their padding.
+        `shift` moves the background, so that two slices do not share their padding. `clear`
+        leaves out the noise that was added.
         """
-        plane: npt.NDArray[np.uint8] = np.take(self.voxels, index, axis=axis)
+        source, tile = self.voxels, self.noise
+        if not clear and self.noisy is not None and self.noisy_noise is not None:
+            source, tile = self.noisy, self.noisy_noise
+        plane: npt.NDArray[np.uint8] = np.take(source, index, axis=axis)
         if plane.shape == (side, side):
             return plane
-        rows = (np.arange(side) + 17 * shift) % self.noise.shape[1]
-        cols = (np.arange(side) + 29 * shift) % self.noise.shape[2]
-        noise = self.noise[shift % self.noise.shape[0]]
+        rows = (np.arange(side) + 17 * shift) % tile.shape[1]
+        cols = (np.arange(side) + 29 * shift) % tile.shape[2]
+        noise = tile[shift % tile.shape[0]]
         canvas: npt.NDArray[np.uint8] = noise[np.ix_(rows, cols)].copy()
         height, width = plane.shape
         top, left = (side - height) // 2, (side - width) // 2
@@ -96,7 +107,10 @@ class Prepared:
         """Everything as one NumPy archive, uncompressed, for readers of other processes."""
         buffer = io.BytesIO()
         about = np.frombuffer(json.dumps(self.to_json()).encode(), dtype=np.uint8)
-        np.savez(buffer, voxels=self.voxels, noise=self.noise, about=about)
+        arrays: dict[str, Any] = {"voxels": self.voxels, "noise": self.noise, "about": about}
+        if self.noisy is not None:
+            arrays |= {"noisy": self.noisy, "noisy_noise": self.noisy_noise}
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -113,6 +127,8 @@ class Prepared:
                     window=tuple(about["window"]),
                     field_of_view=FieldOfView.from_json(about["field_of_view"]),
                     factors=tuple(about["factors"]),
+                    noisy=loaded["noisy"] if "noisy" in loaded.files else None,
+                    noisy_noise=loaded["noisy_noise"] if "noisy" in loaded.files else None,
                 )
         except _DAMAGE as error:
             raise InvalidVolumeError(f"prepared volume is damaged: {error}") from error
@@ -160,24 +176,44 @@ def prepare(
     if config.trend == "auto":
         grey = remove_trend(grey, inside, config.trend_degree)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed
-    background = estimate_background(grey, inside, np.random.default_rng(drawn))
+    rng = np.random.default_rng(drawn)
+    background = estimate_background(grey, inside, rng)
     if not inside.all():
         grey = np.where(inside, grey, background.fill(grey.shape))
-    low, high = (float(v) for v in np.percentile(grey[inside], config.window_percentiles))
+    # Without the outliers, one of which could ask for any amount of noise.
+    values = np.clip(grey[inside], *np.percentile(grey[inside], config.window_percentiles))
+    missing = _missing_noise(values, float(background.noise.std()), config.noise_floor)
+    noisy = _with_noise(grey, missing, rng)
+    low, high = (float(v) for v in np.percentile(noisy[inside], config.window_percentiles))
     if high <= low:  # nearly all voxels equal: take what there is
         low, high = float(grey.min()), float(grey.max())
     voxels = _quantise(grey, low, high)
-    typical = float(np.median(background.level))
+    tile = background.noise + np.float32(np.median(background.level))
     values = voxels[inside]
     return Prepared(
         voxels=voxels,
-        noise=_quantise(background.noise + typical, low, high),
+        noise=_quantise(tile, low, high),
         mean=float(values.mean()),
         std=max(1.0, float(values.std())),
         window=(low, high),
         field_of_view=view,
         factors=factors,
+        noisy=_quantise(noisy, low, high) if missing else None,
+        noisy_noise=_quantise(_with_noise(tile, missing, rng), low, high) if missing else None,
     )
+
+
+def _missing_noise(values: FloatArray, present: float, floor: float) -> float:
+    """Standard deviation of the noise that brings what is there up to `floor` of the values'."""
+    missing = (floor * float(values.std())) ** 2 - present**2
+    return float(max(0.0, missing) ** 0.5)
+
+
+def _with_noise(grey: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
+    if spread == 0:
+        return grey
+    noisy: FloatArray = grey + rng.normal(0, spread, grey.shape).astype(np.float32)
+    return noisy
 
 
 def _quantise(grey: FloatArray, low: float, high: float) -> npt.NDArray[np.uint8]:
