@@ -181,8 +181,8 @@ def prepare(
     if not inside.all():
         grey = np.where(inside, grey, background.fill(grey.shape))
     # Without the outliers, one of which could ask for any amount of noise.
-    values = np.clip(grey[inside], *np.percentile(grey[inside], config.window_percentiles))
-    missing = _missing_noise(values, float(background.noise.std()), config.noise_floor)
+    usual = np.clip(grey[inside], *np.percentile(grey[inside], config.window_percentiles))
+    missing = _missing_noise(usual, float(background.noise.std()), config.noise_floor)
     noisy = _with_noise(grey, missing, rng)
     low, high = (float(v) for v in np.percentile(noisy[inside], config.window_percentiles))
     if high <= low:  # nearly all voxels equal: take what there is
