@@ -283,6 +283,9 @@ class RefineConfig(_Section):
     threshold: float = -1.0
     """Log-odds above which a slice holds sample: below 0, since a tail that is cut costs more than
     empty slices that are kept."""
+    min_peak: float = 2.5
+    """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
+    and grains alone stay below."""
     min_agreement: float = Field(default=0.5, ge=0, le=1)
     """A volume is `uncertain` where the intersection over union of this box with the pretext
     task's own is smaller."""

@@ -27,6 +27,8 @@ from ctray.pretext.tasks import canvas_side
 from ctray.storage.volume import Volume
 
 Status = Literal["located", "empty", "uncertain", "failed"]
+# A pretext task that is surer than this of a slice is not overruled.
+_SURE = 0.65
 UintArray = npt.NDArray[np.uint8]
 
 
@@ -220,6 +222,11 @@ class Localizer:
         if refined is None:
             return ("located", None, own) if own else ("empty", found.nothing, None)
         box = refined.box
+        if refined.peak < self.config.refine.min_peak:
+            surest = max(float(profile.max()) for profile in found.profiles.values())
+            if own and surest > _SURE:
+                return "uncertain", "only the pretext task is sure of a sample", box or own
+            return "empty", "what stands out looks like no other sample of the archive", None
         reason = disagreement(own, box, self.config.refine.min_agreement)
         if reason is not None:
             return "uncertain", reason, box or own

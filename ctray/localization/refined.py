@@ -54,6 +54,11 @@ class Refined:
         return Box.from_ranges(ranges)
 
     @property
+    def peak(self) -> float:
+        """Log-odds of the surest slice, of the axis where they are least."""
+        return min(float(profile.max()) for profile in self.profiles.values())
+
+    @property
     def scales(self) -> Scales | None:
         """Scales of the six faces in level-0 voxels, a slice at least; None without a box."""
         scales: list[float] = []
