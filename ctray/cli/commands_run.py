@@ -140,7 +140,7 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
     from ctray.storage import store
 
     sizes = summarize_run(folder).sizes()
-    cropped = any(r.crop_url for r in receipts)
+    cropped = any(r.crop_boxes for r in receipts)
     return {
         "run": folder.url,
         "counts": _counts(receipts),
