@@ -73,7 +73,7 @@ class EvidenceMaps:
 
     @property
     def needed(self) -> float:
-        """What one cell alone adds to reach log-odds of 0: evidence that makes a slice hold sample."""
+        """Evidence with which one cell alone makes a slice as likely as not to hold sample."""
         return 0.5 * math.log(self.maps[0][0].size) - self.bias
 
     def pool(self, axis: int, cells_NHW: MapArray) -> FloatArray:
@@ -82,11 +82,13 @@ class EvidenceMaps:
         As `SlabNetwork.pool` does.
         """
         flat = cells_NHW.reshape(len(cells_NHW), -1).astype(np.float64)
-        return np.logaddexp.reduce(flat, axis=1) - 0.5 * math.log(flat.shape[1]) + self.bias
+        pooled: FloatArray = np.logaddexp.reduce(flat, axis=1)
+        return pooled - 0.5 * math.log(flat.shape[1]) + self.bias
 
     def offset(self, axis: int) -> int:
         """Pixels of the canvas in front of the first voxel of `axis`."""
-        return (CELL * self.maps[0].shape[1] - self.shape[axis]) // 2
+        side = CELL * int(self.maps[0].shape[1])
+        return (side - self.shape[axis]) // 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,9 +182,9 @@ def _others(axis: int) -> tuple[int, int]:
 def _mean_of(maps_NHW: MapArray, step: int) -> MapArray:
     """Mean of every `step` slices; the last may be of fewer."""
     starts = np.arange(0, len(maps_NHW), step)
-    sums = np.add.reduceat(maps_NHW, starts, axis=0)
     counts = np.diff([*starts, len(maps_NHW)]).astype(np.float32)
-    mean: MapArray = sums / counts[:, None, None]
+    mean: MapArray = np.add.reduceat(maps_NHW, starts, axis=0)
+    mean /= counts[:, None, None]
     return mean
 
 
@@ -194,8 +196,9 @@ def _at(values: MapArray, axis: int, places: FloatArray) -> MapArray:
     shape = [1, 1, 1]
     shape[axis] = -1
     part = (bounded - low).astype(np.float32).reshape(shape)
-    upper = np.take(values, np.minimum(low + 1, last), axis=axis)
-    return np.take(values, low, axis=axis) * (1 - part) + upper * part
+    between: MapArray = np.take(values, low, axis=axis) * (1 - part)
+    between += np.take(values, np.minimum(low + 1, last), axis=axis) * part
+    return between
 
 
 def inside_faces(shape: Sequence[int], faces: FacesByAxis, step: int) -> BoolArray:

@@ -10,7 +10,8 @@ from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple
 from ctray.localization.margins import Calibration, expand_faces, shipped_calibration
 from ctray.storage import store
-from ctray.storage.run_folder import InstanceReceipt, Receipt, RunFolder
+from ctray.storage.instance_receipt import InstanceReceipt
+from ctray.storage.run_folder import Receipt, RunFolder
 
 # Margin as part of the axis where the slab network was not asked.
 _PLAIN_MARGIN = 0.02
