@@ -45,7 +45,7 @@ _GAP = 4.0
 _REACH = 12.0
 # A specimen has at least this part of the largest one's places, and this part of its level.
 _MIN_PART = 0.03
-_MIN_PLACES = 27
+_MIN_PLACES = 8
 # Voxels beyond its places within which a specimen's faces are looked for: a map shows more of what
 # lies beside them.
 _MARGIN = 2.0
@@ -107,29 +107,36 @@ class Specimen:
     faces: FacesByAxis
 
 
-def find_specimens(
-    evidence: EvidenceMaps, faces: FacesByAxis, threshold: float
-) -> tuple[Specimen, ...]:
-    """Specimens within the faces of a volume, the largest first; none where there is but one.
+def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, ...]:
+    """Specimens of a volume, the largest first; none where there is but one.
 
     Parameters
     ----------
     evidence
         Maps of the working level.
-    faces
-        Of the whole volume.
     threshold
         Log-odds above which a slice holds sample.
     """
     step = -(-max(evidence.shape) // _MOST_PLACES)
     grid_ZYX = evidence_grid(evidence, step)
-    inside = inside_faces(grid_ZYX.shape, faces, step)
-    labels = label_specimens(grid_ZYX, inside, evidence.needed + threshold, step)
+    labels = label_specimens(grid_ZYX, evidence.needed + threshold, step)
     count = int(labels.max(initial=0))
     if count < 2:
         return ()
     near = _near(labels, step)
     return tuple(_specimen(evidence, labels, near, n, threshold, step) for n in range(1, count + 1))
+
+
+def faces_around(faces: FacesByAxis, specimens: Sequence[Specimen]) -> FacesByAxis:
+    """Faces of a volume, moved out to hold its specimens: one far away does not show in them."""
+    around = dict(faces)
+    for name in AXES:
+        found = [f for f in (faces[name], *(s.faces[name] for s in specimens)) if f is not None]
+        if found:
+            low, high = min(found, key=lambda f: f.start), max(found, key=lambda f: f.stop)
+            spread = (low.spread[0], high.spread[1])
+            around[name] = replace(low, stop=high.stop, spread=spread)
+    return around
 
 
 def evidence_grid(evidence: EvidenceMaps, step: int) -> MapArray:
@@ -147,30 +154,26 @@ def evidence_grid(evidence: EvidenceMaps, step: int) -> MapArray:
     return least
 
 
-def label_specimens(
-    grid_ZYX: MapArray, inside_ZYX: BoolArray, needed: float, step: int
-) -> LabelArray:
+def label_specimens(grid_ZYX: MapArray, needed: float, step: int) -> LabelArray:
     """Specimens of a grid of evidence, 1 for the largest, 0 for what is none.
 
     Parameters
     ----------
     grid_ZYX
         Evidence.
-    inside_ZYX
-        Where to look.
     needed
         Evidence that a place of the sample has at least.
     step
         Voxels between places.
     """
-    sample = inside_ZYX & (grid_ZYX > needed)
+    sample = grid_ZYX > needed
     if not sample.any():
         return np.zeros(grid_ZYX.shape, np.int32)
     level = float(np.median(grid_ZYX[sample]))
     background = float(np.median(grid_ZYX[~sample])) if not sample.all() else needed
     high = max(needed, background + _PART * (level - background))
     bridge = background + _BRIDGE_PART * (level - background)
-    labels, count = ndimage.label(inside_ZYX & (grid_ZYX > high), _EVERYWHERE)
+    labels, count = ndimage.label(grid_ZYX > high, _EVERYWHERE)
     labels = _join_near(labels.astype(np.int32), count, grid_ZYX > bridge, step)
     return _by_size(_join_small(labels, step))
 
@@ -201,25 +204,18 @@ def _at(values: MapArray, axis: int, places: FloatArray) -> MapArray:
     return between
 
 
-def inside_faces(shape: Sequence[int], faces: FacesByAxis, step: int) -> BoolArray:
-    """Places of a grid that lie within faces, (Z, Y, X)."""
-    inside = np.ones(shape, dtype=bool)
-    for axis, name in enumerate(AXES):
-        found = faces[name]
-        if found is None:
-            return np.zeros(shape, dtype=bool)
-        places = np.arange(shape[axis]) * step
-        held = (places + step > found.start) & (places < found.stop)
-        inside &= held.reshape([-1 if a == axis else 1 for a in range(3)])
-    return inside
-
-
 def _join_near(labels: LabelArray, count: int, bridge: BoolArray, step: int) -> LabelArray:
-    """Pieces joined that are near each other with some evidence all the way between them."""
+    """Pieces joined that are near each other with some evidence all the way between them.
+
+    A gap of a single place is none, whatever it shows.
+    """
     if count < 2:
         return labels
     near = ndimage.distance_transform_edt(labels == 0) * step <= _GAP / 2
-    joined, _ = ndimage.label((labels > 0) | (near & bridge), _EVERYWHERE)
+    highest = ndimage.maximum_filter(labels, 3)
+    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, count + 1), 3)
+    between = (lowest <= count) & (lowest != highest)
+    joined, _ = ndimage.label((labels > 0) | between | (near & bridge), _EVERYWHERE)
     return np.where(labels > 0, joined, 0).astype(np.int32)
 
 

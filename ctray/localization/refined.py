@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.faces import Faces, find_faces
-from ctray.localization.instances import EvidenceMaps, find_specimens
+from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
 from ctray.localization.margins import Scales
 from ctray.localization.slabs import SlabNetwork, all_slab_maps, pooled_profiles
 from ctray.preprocess.prepare import Prepared
@@ -112,11 +112,9 @@ def refine(
     if not config.localize.instances:
         return found
     evidence = EvidenceMaps(maps=maps, shape=prepared.shape, bias=network.bias.item())
-    instances = tuple(
-        replace(found, profiles=specimen.profiles, faces=specimen.faces)
-        for specimen in find_specimens(evidence, faces, threshold)
-    )
-    return replace(found, instances=instances)
+    specimens = find_specimens(evidence, threshold)
+    instances = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
+    return replace(found, faces=faces_around(faces, specimens), instances=tuple(instances))
 
 
 def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:
