@@ -34,40 +34,47 @@ PARTS = (
 )
 
 
-def refined(box: Box, instances: tuple[Refined, ...] = ()) -> Refined:
-    faces: dict[str, Faces | None] = {
-        name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), threshold=-1.0)
-        for name, (a, b) in zip(AXES, box.ranges, strict=True)
-    }
-    shape = (SIDE,) * 3
-    return Refined(profiles={}, faces=faces, factors=(1, 1, 1), shape=shape, instances=instances)
+def planting() -> type:
+    """Worker that localizes as ever, and then says that the first volume holds two specimens.
 
+    All of it is local, so that it travels to other processes as code.
+    """
+    parts = PARTS
 
-class Planting(LocalizeVolume):
-    """Localizes as ever, and then says of the first volume that two specimens are in it."""
+    def refined(box: Box, instances: tuple[Refined, ...] = ()) -> Refined:
+        faces: dict[str, Faces | None] = {
+            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), threshold=-1.0)
+            for name, (a, b) in zip(AXES, box.ranges, strict=True)
+        }
+        return Refined(
+            profiles={}, faces=faces, factors=(1, 1, 1), shape=(24, 24, 24), instances=instances
+        )
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        assert self._config.localize.instances
-        localize = self._localizer.localize
+    class Planting(LocalizeVolume):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            assert self._config.localize.instances
+            localize = self._localizer.localize
 
-        def planted(volume: Volume) -> Localization:
-            found = localize(volume)
-            assert found.refined is not None
-            assert found.refined.instances is not None
-            several = tuple(refined(part) for part in PARTS) if "0000" in volume.url else ()
-            whole = refined(PARTS[0].union(PARTS[1]), several)
-            return replace(
-                found,
-                status="located",
-                reason=None,
-                box=whole.box,
-                face_confidence=whole.certainty,
-                refined=whole,
-                instances=several,
-            )
+            def planted(volume: Volume) -> Localization:
+                found = localize(volume)
+                assert found.refined is not None
+                assert found.refined.instances is not None
+                several = tuple(refined(part) for part in parts) if "0000" in volume.url else ()
+                whole = refined(parts[0].union(parts[1]), several)
+                return replace(
+                    found,
+                    status="located",
+                    reason=None,
+                    box=whole.box,
+                    face_confidence=whole.certainty,
+                    refined=whole,
+                    instances=several,
+                )
 
-        self._localizer.localize = planted  # type: ignore[method-assign]
+            self._localizer.localize = planted  # type: ignore[method-assign]
+
+    return Planting
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -88,7 +95,7 @@ def test_every_specimen_gets_its_crop_and_its_row(
         refine={"enabled": True, "steps": 2, "slabs": 12},
         crop={"margin": 0.05},
     )
-    monkeypatch.setattr(stages, "LocalizeVolume", Planting)
+    monkeypatch.setattr(stages, "LocalizeVolume", planting())
 
     run, (several, single) = run_archive(str(archive), str(tmp_path / "run"), config)
 
