@@ -42,7 +42,7 @@ _BRIDGE_PART = 0.5
 # Pieces no further apart than this, in voxels, are one specimen if the way between them shows
 # anything; small ones join the nearest within this distance whatever lies between.
 _GAP = 4.0
-_REACH = 12.0
+_REACH = 4.0
 # A specimen has at least this part of the largest one's places, and this part of its level.
 _MIN_PART = 0.03
 _MIN_PLACES = 8
