@@ -39,11 +39,11 @@ _NOTHING = 0.1
 _PART = 0.6
 # Below this part of it, what lies between two pieces is a gap.
 _BRIDGE_PART = 0.5
-# Pieces no further apart than this, in voxels, are one specimen if the way between them shows
-# anything; small ones join the nearest within this distance whatever lies between.
+# Pieces no further apart than this, in voxels, are one specimen if the way between them is no
+# gap; small ones join the nearest within this distance whatever lies between.
 _GAP = 4.0
 _REACH = 4.0
-# A specimen has at least this part of the largest one's places, and this part of its level.
+# A specimen has at least this part of the largest one's places, and this many.
 _MIN_PART = 0.03
 _MIN_PLACES = 8
 # Voxels beyond its places within which a specimen's faces are looked for: a map shows more of what

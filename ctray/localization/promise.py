@@ -29,6 +29,8 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
     """Receipt with the margins that keep the loss small; `uncertain` where nothing is known of it.
 
     Without scales, from a run without self-training, or with a fixed margin, nothing is promised.
+    Nor is anything of the crops of several specimens, which have margins by the same rule: the
+    calibration is of whole volumes, and evidence between specimens may belong to neither.
     """
     if receipt.scales is None or receipt.shape is None or config.crop.margin is not None:
         return receipt
@@ -48,8 +50,8 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
         receipt,
         margins=_margins(receipt.scales, factor),
         instances=promised or receipt.instances,
-        max_loss=config.crop.max_loss,
-        coverage=config.crop.coverage,
+        max_loss=None if promised else config.crop.max_loss,
+        coverage=None if promised else config.crop.coverage,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.faces import Faces, find_faces
 from ctray.localization.instance_scores import match_boxes, score_instances
@@ -204,9 +205,7 @@ def calibration() -> Calibration:
     return Calibration(scores=scores, largest_scale=0.2, about="by hand")
 
 
-def test_every_specimen_has_its_own_margins() -> None:
-    from ctray.config import RunConfig
-
+def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     given = receipt("a", [instance([0, 9], [0, 9], [0, 9], scale=1.5)])
 
     promised = with_promise(given, RunConfig(), calibration())
@@ -215,11 +214,12 @@ def test_every_specimen_has_its_own_margins() -> None:
     assert promised.margins == [18] * 6
     assert promised.instances is not None
     assert promised.instances[0].margins == [27] * 6
+    # The calibration is of whole volumes.
+    assert (promised.max_loss, promised.coverage) == (None, None)
+    assert with_promise(receipt("a", []), RunConfig(), calibration()).max_loss == 0.001
 
 
 def test_specimen_with_an_open_face_makes_the_volume_uncertain() -> None:
-    from ctray.config import RunConfig
-
     given = receipt("a", [instance([0, 9], [0, 9], [0, 9], scale=5.0)])
 
     assert with_promise(given, RunConfig(), calibration()).status == "uncertain"
