@@ -232,6 +232,8 @@ class LocalizeConfig(_Section):
     """Smallest distance as a part of the way from background to the certain slices' level."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
     """A profile whose peak rises less than this above its background holds no sample."""
+    instances: bool = False
+    """Whether several specimens in one volume get a box and a crop each; needs `refine.enabled`."""
 
 
 class UncertaintyConfig(_Section):
@@ -371,6 +373,15 @@ class RunConfig(_Section):
     crop: CropConfig = CropConfig()
     pool: PoolConfig = PoolConfig()
     ray: RayConfig = RayConfig()
+
+    @model_validator(mode="after")
+    def _can_tell_specimens_apart(self) -> RunConfig:
+        if self.localize.instances and not self.refine.enabled:
+            raise ValueError(
+                "localize.instances (--instances) tells specimens apart by the self-trained "
+                "network, and refine.enabled is false; set it to true"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

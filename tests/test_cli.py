@@ -333,6 +333,16 @@ def test_unknown_settings_name_the_nearest_known_one(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_instances_is_a_setting_of_the_run_and_needs_self_training(tmp_path: Path) -> None:
+    archive, out = unreadable_tiff(tmp_path), tmp_path / "run"
+    without = ctray("run", archive, "--out", out, "--instances", "--set", "refine.enabled=false")
+    assert_one_error(without, "--instances", "refine.enabled", code=2)
+    assert not out.exists()
+    assert_one_error(ctray("run", archive, "--out", out, "--instances"), "none of the 1 volumes")
+    assert json.loads((out / "run.json").read_text())["config"]["localize"]["instances"] is True
+    assert "--instances" in ctray("localize", "--help").stdout
+
+
 @pytest.mark.parametrize("command", ["localize", "crop", "report", "evaluate"])
 def test_commands_on_a_run_refuse_what_is_none(tmp_path: Path, command: str) -> None:
     more = ["--truth", str(tmp_path)] if command == "evaluate" else []

@@ -336,7 +336,7 @@ def view(**changes: Any) -> VolumeView:
         "factors": (FACTOR,) * 3,
         "pictures": pictures(),
         "box": Box.from_ranges(BOX),
-        "crop_box": Box.from_ranges(CROP),
+        "crop_boxes": [Box.from_ranges(CROP)],
         "field_of_view": FieldOfView(
             container=Cylinder(center_y=9.5, center_x=7.5, slope_x=0.25, radius=6.0)
         ),
@@ -362,13 +362,31 @@ def test_box_lies_on_its_voxels(axis: int, down: int, right: int) -> None:
         assert axes.get_ylim() == (SHAPE[down], 0)
 
 
+def test_every_specimen_has_its_box_and_number() -> None:
+    parts = [
+        Box.from_ranges(r) for r in ([[20, 40], [16, 48], [12, 30]], [[45, 60], [16, 30], [20, 40]])
+    ]
+    axes = axis_figure(view(instances=parts, crop_boxes=parts), 0).axes[0]
+
+    drawn = [p for p in axes.patches if p.get_label() == "specimen"]
+    assert [p.get_bbox().extents.tolist() for p in drawn if isinstance(p, Rectangle)] == [
+        [12, 16, 30, 48],
+        [20, 16, 40, 30],
+    ]
+    assert [(t.get_text(), t.xy) for t in axes.texts if hasattr(t, "xy")] == [
+        ("1", (12, 16)),
+        ("2", (20, 16)),
+    ]
+    assert sum(p.get_label() == "crop" for p in axes.patches) == 2
+
+
 def test_box_is_drawn_around_its_pixels() -> None:
     """What the reader sees: the drawn line runs around exactly the pixels of the box."""
     empty = np.zeros((24, 20, 16), dtype=np.uint8)
     empty[5:15, 4:12, 3:10] = 255
     made = {f"projection-{n}": empty.max(axis=a) for a, n in enumerate("zyx")}
     for axis in range(3):
-        figure = axis_figure(view(pictures=made, crop_box=None, field_of_view=FieldOfView()), axis)
+        figure = axis_figure(view(pictures=made, crop_boxes=(), field_of_view=FieldOfView()), axis)
         axes = figure.axes[0]
         picture = np.asarray(axes.images[0].get_array()) > 128
         rows, columns = np.nonzero(picture)

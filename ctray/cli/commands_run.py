@@ -11,6 +11,7 @@ import click
 from ctray.cli.options import (
     TASKS,
     config_options,
+    instances_option,
     print_json,
     run_argument,
     say,
@@ -29,9 +30,15 @@ _out = click.option("--out", required=True, metavar="RUN", help="Folder of the r
 @click.argument("archive")
 @_out
 @config_options
+@instances_option
 @shared_options()
 def run(
-    archive: str, out: str, config: str | None, overrides: tuple[str, ...], as_json: bool
+    archive: str,
+    out: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    instances: bool,
+    as_json: bool,
 ) -> None:
     """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
 
@@ -40,7 +47,7 @@ def run(
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    settings = load_config(config, overrides)
+    settings = load_config(config, (*_asked(instances), *overrides))
     with reporter() as progress:
         folder, receipts = make_run(archive, out, settings, progress)
         progress.note("writing the report")
@@ -89,10 +96,16 @@ def pretrain(
     type=click.Choice(TASKS),
     help="Way to the boxes; that of the run's own task, and refused if the run has another.",
 )
+@instances_option
 @shared_options()
-def localize(run_url: str, no_crop: bool, method: str | None, as_json: bool) -> None:
+def localize(
+    run_url: str, no_crop: bool, method: str | None, instances: bool, as_json: bool
+) -> None:
     """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
-    _localize(run_url, as_json, crop=not no_crop, only_located=False, method=method)
+    asked = _asked(instances)
+    _localize(
+        run_url, as_json, crop=not no_crop, only_located=False, method=method, overrides=asked
+    )
 
 
 @click.command()
@@ -140,7 +153,7 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
     from ctray.storage import store
 
     sizes = summarize_run(folder).sizes()
-    cropped = any(r.crop_url for r in receipts)
+    cropped = any(r.crop_boxes for r in receipts)
     return {
         "run": folder.url,
         "counts": _counts(receipts),
@@ -166,10 +179,22 @@ def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) ->
     _end(receipts, len(receipts))
 
 
+def _asked(instances: bool) -> tuple[str, ...]:
+    """The long form of ``--instances``; what ``--set`` says comes later and wins."""
+    return ("localize.instances=true",) if instances else ()
+
+
 def _localize(
-    run_url: str, as_json: bool, *, crop: bool, only_located: bool, method: str | None = None
+    run_url: str,
+    as_json: bool,
+    *,
+    crop: bool,
+    only_located: bool,
+    method: str | None = None,
+    overrides: tuple[str, ...] = (),
 ) -> None:
     from ctray.cli.progress import reporter
+    from ctray.config import override
 
     with reporter() as progress:
         progress.note("starting")
@@ -178,6 +203,7 @@ def _localize(
         from ctray.storage.catalog import read_catalog
 
         folder, settings, archive = resume_run(run_url)
+        settings = override(settings, overrides) if overrides else settings
         if method not in (None, settings.task):
             raise ConfigError(
                 f"{run_url} was trained on the {settings.task} task, which --method {method} "

@@ -128,6 +128,13 @@ def config_options(function: Command) -> Command:
     return click.option("--config", metavar="FILE", help="YAML file with settings.")(command)  # type: ignore[no-any-return]
 
 
+def instances_option(function: Command) -> Command:
+    """Option ``--instances``."""
+    return click.option(
+        "--instances", is_flag=True, help="A box and a crop for each of several specimens."
+    )(function)
+
+
 def run_argument(function: Command) -> Command:
     """Argument RUN: the folder of a run that was begun."""
     return click.argument("run_url", metavar="RUN")(function)

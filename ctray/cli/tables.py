@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ctray.localization.benchmark_table import TableRow
 from ctray.localization.evaluate import Evaluation
+from ctray.localization.instance_scores import MATCHED, InstanceScores
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.report.benchmark_text import overview
 from ctray.storage.catalog import Catalog
@@ -91,6 +92,8 @@ def score_lines(evaluation: Evaluation) -> list[str]:
     if own.worst_voxels is not None:
         found += f"; worst: {own.worst_volume_id}, {own.worst_voxels:.1f} voxels"
     lines.append(found)
+    if evaluation.instances is not None:
+        lines.append(_instances_line(evaluation.instances))
     without = evaluation.table.without_prediction
     if without:
         lines.append(f"{len(without)} volumes of the truth are not in the run, {without[0]} first")
@@ -98,6 +101,15 @@ def score_lines(evaluation: Evaluation) -> list[str]:
     if unknown:
         lines.append(f"{len(unknown)} volumes of the run have no truth, {unknown[0]} first")
     return lines
+
+
+def _instances_line(scores: InstanceScores) -> str:
+    line = (
+        f"specimens: {scores.num_found} boxes for {scores.num_true}, the right number in "
+        f"{scores.num_right} of {scores.num_volumes} volumes; {scores.matched_share:.0%} matched "
+        f"(intersection over union of {MATCHED} or more)"
+    )
+    return line if scores.mean_voxels is None else f"{line}, error {scores.mean_voxels:.2f} voxels"
 
 
 def benchmark_table(rows: Sequence[TableRow]) -> Table:

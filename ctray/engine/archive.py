@@ -326,7 +326,7 @@ _DIED = "its worker died while working on it; it is probably too large for the m
 def _is_open(receipt: Receipt | None, crop: bool) -> bool:
     if receipt is None:
         return True
-    return crop and receipt.status == "located" and receipt.crop_url is None
+    return crop and None in receipt.crops
 
 
 def _in_catalog_order(run: RunFolder, entries: Sequence[CatalogEntry]) -> list[Receipt]:

@@ -7,7 +7,6 @@ read and written inside the actor.
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,11 +21,12 @@ from ray.exceptions import RayError
 from ctray import __version__
 from ctray.config import PoolConfig, RunConfig
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.cropping import crop_located
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError, StorageError
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
-from ctray.localization.promise import calibration_of, with_margin, with_promise
+from ctray.localization.promise import calibration_of, with_promise
 from ctray.localization.slab_checkpoint import load_slabs
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.prepare import is_constant, prepare
@@ -34,8 +34,8 @@ from ctray.pretext.checkpoint import load_model
 from ctray.pretext.tasks import canvas_side
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry
-from ctray.storage.crops import write_crop
 from ctray.storage.importing import import_volume
+from ctray.storage.instance_receipt import InstanceReceipt
 from ctray.storage.maps import write_map
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
@@ -210,6 +210,7 @@ def receipt_of(
         profiles=found.profiles,
         refined=found.refined.to_json() if found.refined else {},
         scales=_scales(found),
+        instances=_instances(found),
         stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
         working=found.working,
         ctray_version=__version__,
@@ -230,48 +231,28 @@ def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
     )
 
 
-def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig) -> Receipt:
-    """Write the crop of a located volume, unless it is there, and return the fuller receipt."""
-    if receipt.crop_url is not None or receipt.box is None:
-        return receipt
-    began, read_before = time.monotonic(), volume.bytes_read
-    url = run.crop(receipt.volume_id)
-    box = with_margin(receipt, volume.shape, config)
-    if not is_committed(url):
-        write_crop(
-            volume,
-            box,
-            url,
-            provenance={
-                "volume_id": receipt.volume_id,
-                "original_url": receipt.source_url,
-                "sample_box": receipt.box,
-                "method": receipt.method,
-                "model_digest": receipt.model_digest,
-                "confidence": receipt.confidence,
-                "max_loss": receipt.max_loss,
-                "coverage": receipt.coverage,
-                "version": __version__,
-            },
-            ome_version=config.crop.ome_version,
-            max_stride=config.crop.max_stride,
-        )
-    # Read back from what was committed, which an earlier, interrupted run may have done.
-    crop = open_volume(url)
-    return replace(
-        receipt,
-        crop_url=url,
-        crop_box=crop.attributes["box"],
-        checksum=crop.attributes["checksum"],
-        bytes_read=receipt.bytes_read + volume.bytes_read - read_before,
-        bytes_written=crop.bytes_stored() or 0,
-        seconds=receipt.seconds + time.monotonic() - began,
-    )
-
-
 def _scales(found: Localization) -> list[float] | None:
     scales = found.refined.scales if found.refined and found.box else None
     return None if scales is None else [round(s, 3) for s in scales]
+
+
+def _instances(found: Localization) -> list[InstanceReceipt] | None:
+    if found.instances is None:
+        return None
+    receipts = []
+    for instance in found.instances:
+        box, certainty, scales = instance.box, instance.certainty, instance.scales
+        assert box is not None
+        assert certainty is not None
+        assert scales is not None
+        receipts.append(
+            InstanceReceipt(
+                box=box.ranges,
+                certainty=list(certainty),
+                scales=[round(s, 3) for s in scales],
+            )
+        )
+    return receipts
 
 
 def run_pool(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple, as_triple
 from ctray.localization.baseline_maps import BaselineArrays
 from ctray.localization.baselines import BaselineCase, BaselineResult, run_baselines
+from ctray.localization.instance_scores import InstanceScores, score_instances
 from ctray.localization.scoring import (
     CROP_METHOD,
     OWN_METHOD,
@@ -45,10 +47,13 @@ class Evaluation:
         were written), and the baselines.
     baselines
         What the baselines chose; empty if they were not asked for.
+    instances
+        Scores of single specimens, where the run looked for them and the truth tells them.
     """
 
     table: ScoreTable
     baselines: tuple[BaselineResult, ...] = ()
+    instances: InstanceScores | None = None
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -77,6 +82,8 @@ class Evaluation:
             }
             for summary in self.ranked()
         ]
+        if self.instances is not None:
+            document["instances"] = self.instances.to_json()
         return document
 
     def to_rows(self) -> list[Row]:
@@ -161,13 +168,14 @@ def evaluate_receipts(
         If a truth is that of another volume.
     """
     predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
-    if any(r.crop_box is not None for r in receipts if r.volume_id in truths):
+    if any(r.crop_boxes for r in receipts if r.volume_id in truths):
         predictions[CROP_METHOD] = {r.volume_id: _crop_box(r) for r in receipts}
     for result in baselines:
         # Methods compare on the same volumes: one that nobody can read is lost for all.
         predictions[result.method] = {r.volume_id: result.boxes.get(r.volume_id) for r in receipts}
     table = score_methods(predictions, truths)
-    return Evaluation(table=table, baselines=tuple(baselines))
+    instances = score_instances(receipts, truths)
+    return Evaluation(table=table, baselines=tuple(baselines), instances=instances)
 
 
 def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:
@@ -253,7 +261,8 @@ def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
 
 
 def _crop_box(receipt: Receipt) -> Box | None:
-    return None if receipt.crop_box is None else Box.from_ranges(receipt.crop_box)
+    """Box of the crop; around all of them where several specimens have one each."""
+    return functools.reduce(Box.union, receipt.crop_boxes) if receipt.crop_boxes else None
 
 
 def _preprocess_of(run: RunFolder) -> PreprocessConfig:

@@ -101,6 +101,9 @@ class Localization:
         Faces of the slab network, where there is one; the box is then theirs.
     working
         Shape, factors, window and field of view of the working level.
+    instances
+        Each of several specimens, the largest first; empty where there is but one, None where
+        nobody looked, or the volume is not located.
     bytes_read
         Bytes fetched from the store.
     seconds
@@ -114,6 +117,7 @@ class Localization:
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
     refined: Refined | None = None
+    instances: tuple[Refined, ...] | None = None
     working: dict[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
     seconds: float = 0.0
@@ -197,6 +201,7 @@ class Localizer:
             profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
             stretches=found.stretches,
             refined=refined,
+            instances=refined.instances if refined and status == "located" else None,
             working=about,
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,

@@ -10,6 +10,7 @@ from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple
 from ctray.localization.margins import Calibration, expand_faces, shipped_calibration
 from ctray.storage import store
+from ctray.storage.instance_receipt import InstanceReceipt
 from ctray.storage.run_folder import Receipt, RunFolder
 
 # Margin as part of the axis where the slab network was not asked.
@@ -34,10 +35,14 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
     """Receipt with the margins that keep the loss small; `uncertain` where nothing is known of it.
 
     Without scales, from a run without self-training, or with a fixed margin, nothing is promised.
+    Nor is anything of the crops of several specimens, which have margins by the same rule: the
+    calibration is of whole volumes, and evidence between specimens may belong to neither.
     """
     if receipt.scales is None or receipt.shape is None or config.crop.margin is not None:
         return receipt
-    largest = max(s / receipt.shape[i // 2] for i, s in enumerate(receipt.scales))
+    instances = receipt.instances or []
+    open_faces = [receipt.scales, *(instance.scales for instance in instances)]
+    largest = max(s / receipt.shape[i // 2] for six in open_faces for i, s in enumerate(six))
     if receipt.status == "located" and largest > calibration.largest_scale:
         return replace(
             receipt,
@@ -46,18 +51,23 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
             f"calibration ({calibration.largest_scale:.0%})",
         )
     factor = calibration.factor(config.crop.max_loss, config.crop.coverage)
-    scales = receipt.scales
+    promised = [replace(i, margins=_margins(i.scales, factor)) for i in instances]
     return replace(
         receipt,
-        margins=[math.ceil(factor * scale) for scale in scales],
-        max_loss=config.crop.max_loss,
-        coverage=config.crop.coverage,
+        margins=_margins(receipt.scales, factor),
+        instances=promised or receipt.instances,
+        max_loss=None if promised else config.crop.max_loss,
+        coverage=None if promised else config.crop.coverage,
     )
 
 
-def with_margin(receipt: Receipt, shape: Triple, config: RunConfig) -> Box:
+def with_margin(receipt: Receipt | InstanceReceipt, shape: Triple, config: RunConfig) -> Box:
     """Box of the crop before it snaps: rather too big than a cut tail."""
     part = _PLAIN_MARGIN if config.crop.margin is None else config.crop.margin
     fixed = [math.ceil(part * n) for n in shape for _ in range(2)]
     margins = fixed if receipt.margins is None else receipt.margins
     return expand_faces(Box.from_ranges(receipt.box or []), margins, shape)
+
+
+def _margins(scales: list[float], factor: float) -> list[int]:
+    return [math.ceil(factor * scale) for scale in scales]

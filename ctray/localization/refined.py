@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.faces import Faces, find_faces
+from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
 from ctray.localization.margins import Scales
-from ctray.localization.slabs import SlabNetwork, slab_profiles
+from ctray.localization.slabs import SlabNetwork, all_slab_maps, pooled_profiles
 from ctray.preprocess.prepare import Prepared
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,12 +33,16 @@ class Refined:
         Level-0 voxels per slice, (z, y, x).
     shape
         Of level 0.
+    instances
+        The same of each specimen, the largest first: empty where there is but one, None where
+        nobody looked.
     """
 
     profiles: dict[str, FloatArray]
     faces: dict[str, Faces | None]
     factors: Triple
     shape: Triple
+    instances: tuple[Refined, ...] | None = None
 
     @property
     def box(self) -> Box | None:
@@ -103,15 +108,18 @@ def refine(
     side
         Side of the square canvas, pixels.
     config
-        Its `refine` section.
+        Its `refine` section, and whether `localize` asks for several specimens.
     """
-    profiles = slab_profiles(network, prepared, side)
-    return Refined(
-        profiles=profiles,
-        faces={n: find_faces(p, config.refine.threshold) for n, p in profiles.items()},
-        factors=prepared.factors,
-        shape=shape,
-    )
+    maps, threshold = all_slab_maps(network, prepared, side), config.refine.threshold
+    profiles = pooled_profiles(network, maps)
+    faces = {name: find_faces(p, threshold) for name, p in profiles.items()}
+    found = Refined(profiles=profiles, faces=faces, factors=prepared.factors, shape=shape)
+    if not config.localize.instances:
+        return found
+    evidence = EvidenceMaps(maps=maps, shape=prepared.shape, bias=network.bias.item())
+    specimens = find_specimens(evidence, threshold)
+    instances = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
+    return replace(found, faces=faces_around(faces, specimens), instances=tuple(instances))
 
 
 def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:

@@ -24,6 +24,8 @@ from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SliceEncoder
 
 FloatArray = npt.NDArray[np.float64]
+MapArray = npt.NDArray[np.float32]
+AxisMaps = tuple[MapArray, MapArray, MapArray]
 
 # Cells of the map, pixels: fine enough for a tail, and what the stage below it adds context to.
 CELL = 4
@@ -117,9 +119,7 @@ def slab_tensor(
 
 
 @torch.inference_mode()
-def slab_maps(
-    network: SlabNetwork, prepared: Prepared, axis: int, side: int
-) -> npt.NDArray[np.float32]:
+def slab_maps(network: SlabNetwork, prepared: Prepared, axis: int, side: int) -> MapArray:
     """Evidence of every cell of every slice across `axis`, (N, side / 4, side / 4), float32.
 
     Mean over four turns of the slices.
@@ -139,16 +139,26 @@ def slab_maps(
     return np.concatenate(parts)
 
 
-@torch.inference_mode()
-def slab_profiles(network: SlabNetwork, prepared: Prepared, side: int) -> dict[str, FloatArray]:
-    """Log-odds that a slice holds sample, (extent,) float64, by the names of all three axes."""
+def all_slab_maps(network: SlabNetwork, prepared: Prepared, side: int) -> AxisMaps:
+    """Evidence along all three axes, see `slab_maps`, on the next larger canvas that divides."""
     side = -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
-    device = network.bias.device
+    z, y, x = (slab_maps(network, prepared, axis, side) for axis in range(3))
+    return (z, y, x)
+
+
+@torch.inference_mode()
+def pooled_profiles(network: SlabNetwork, maps: AxisMaps) -> dict[str, FloatArray]:
+    """Log-odds that a slice holds sample, (extent,) float64, by the names of all three axes."""
     profiles = {}
-    for axis, name in enumerate(AXES):
-        maps = torch.from_numpy(slab_maps(network, prepared, axis, side)).to(device)
-        profiles[name] = network.pool(maps).cpu().numpy().astype(np.float64)
+    for name, axis_maps in zip(AXES, maps, strict=True):
+        cells = torch.from_numpy(axis_maps).to(network.bias.device)
+        profiles[name] = network.pool(cells).cpu().numpy().astype(np.float64)
     return profiles
+
+
+def slab_profiles(network: SlabNetwork, prepared: Prepared, side: int) -> dict[str, FloatArray]:
+    """Profiles of a prepared working level, see `pooled_profiles`."""
+    return pooled_profiles(network, all_slab_maps(network, prepared, side))
 
 
 def _mirror(index: npt.NDArray[np.int64], extent: int) -> npt.NDArray[np.int64]:

@@ -52,8 +52,10 @@ class VolumeView:
     pictures
         2D uint8 arrays named `projection-z`, `slice-z` and so on; of the sorting method also
         `variance-z` (in the slice) and `region-z` (seen along the axis).
-    box, crop_box, truth
-        Box of the sample, of the crop, and the true one.
+    box, truth
+        Box of the sample, and the true one.
+    instances, crop_boxes
+        Boxes of several specimens, and of the crops.
     field_of_view
         Circle and container.
     profiles, stretches, refined, certainty
@@ -65,8 +67,9 @@ class VolumeView:
     spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
     pictures: dict[str, UintArray] = field(default_factory=dict)
     box: Box | None = None
-    crop_box: Box | None = None
     truth: Box | None = None
+    instances: Sequence[Box] = ()
+    crop_boxes: Sequence[Box] = ()
     field_of_view: FieldOfView = field(default_factory=FieldOfView)
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
@@ -204,21 +207,41 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
         )
     _draw_uncertainty(axes, view, axis, panel)
     _draw_field_of_view(axes, view, axis, panel)
-    lines: tuple[tuple[Box | None, str, dict[str, Any]], ...] = (
+    _draw_boxes(axes, view, down, right)
+    axes.set_xlim(0, view.shape[right])
+    axes.set_ylim(view.shape[down], 0)
+    _name_axis(axes.xaxis, AXES[right], view.shape[right])
+    _name_axis(axes.yaxis, AXES[down], view.shape[down])
+
+
+def _draw_boxes(axes: Axes, view: VolumeView, down: int, right: int) -> None:
+    """Truth, crops, the box, and the boxes of several specimens with their numbers."""
+    # Around several specimens the box is a frame for theirs.
+    around = 0.9 if view.instances else 1.8
+    dotted = {"edgecolor": BOX, "linewidth": 0.9, "linestyle": (0, (2, 2))}
+    lines: list[tuple[Box | None, str, dict[str, Any]]] = [
         (view.truth, "truth", {"edgecolor": TRUTH, "linewidth": 1.4, "linestyle": (0, (5, 3))}),
-        (view.crop_box, "crop", {"edgecolor": BOX, "linewidth": 0.9, "linestyle": (0, (2, 2))}),
-        (view.box, "box", {"edgecolor": BOX, "linewidth": 1.8}),
-    )
+        *((box, "crop", dotted) for box in view.crop_boxes),
+        (view.box, "box", {"edgecolor": BOX, "linewidth": around}),
+        *((box, "specimen", {"edgecolor": BOX, "linewidth": 1.8}) for box in view.instances),
+    ]
     for box, label, style in lines:
         if box is not None:
             corner = (box.start[right], box.start[down])
             patch = Rectangle(corner, box.shape[right], box.shape[down], fill=False, **style)
             patch.set_label(label)
             axes.add_patch(patch)
-    axes.set_xlim(0, view.shape[right])
-    axes.set_ylim(view.shape[down], 0)
-    _name_axis(axes.xaxis, AXES[right], view.shape[right])
-    _name_axis(axes.yaxis, AXES[down], view.shape[down])
+    for number, box in enumerate(view.instances, start=1):
+        corner = (box.start[right], box.start[down])
+        axes.annotate(
+            str(number),
+            corner,
+            xytext=(3, -3),
+            textcoords="offset points",
+            color=BOX,
+            ha="left",
+            va="top",
+        )
 
 
 def draw_profile(axes: Axes, view: VolumeView, axis: int) -> None:

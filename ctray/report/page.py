@@ -87,7 +87,11 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
         sections.model_part(summary, _links(run)),
         sections.volumes_part(summary.rows, shown, max_rows=max_rows, table_url=table_url),
         "<h2>Pictures</h2>",
-        sections.key_part(scored=scored, mapped=any(r.receipt.map_url for r in pictured)),
+        sections.key_part(
+            scored=scored,
+            mapped=any(r.receipt.map_url for r in pictured),
+            several=any(r.receipt.instances for r in pictured),
+        ),
         *(sections.volume_part(row, _view(run, row)) for row in pictured),
     ]
     return (
@@ -132,7 +136,8 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
         spacing=_spacing(receipt),
         pictures=pictures,
         box=receipt.sample_box,
-        crop_box=sections.view_box(receipt.crop_box),
+        crop_boxes=receipt.crop_boxes,
+        instances=[instance.sample_box for instance in receipt.instances or ()],
         truth=row.truth,
         field_of_view=FieldOfView.from_json(receipt.working.get("field_of_view") or {}),
         profiles=receipt.profiles,

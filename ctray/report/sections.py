@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ctray.geometry import AXES, Box
+from ctray.geometry import AXES
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
@@ -168,10 +168,12 @@ def volumes_part(
     return f"<h2>Volumes</h2>{_table(names, body, 'Volumes')}{extra}"
 
 
-def key_part(*, scored: bool, mapped: bool = False) -> str:
+def key_part(*, scored: bool, mapped: bool = False, several: bool = False) -> str:
     """What the lines in the pictures mean."""
     items = [
-        ("box of the sample", "#ff8a00", 2, ""),
+        ("box of the sample, a number for each of several", "#ff8a00", 2, "")
+        if several
+        else ("box of the sample", "#ff8a00", 2, ""),
         ("crop, with margin", "#ff8a00", 1.2, "2 2"),
         ("field of view", "#22b8e6", 1.4, "1 1.5"),
         ("threshold", "#1f2933", 1.2, "4 3"),
@@ -253,6 +255,10 @@ def _volume_facts(row: VolumeRow) -> list[str]:
         if receipt.voxel_size_um:
             extent += f", {physical(box.shape, receipt.voxel_size_um)}"
         facts.append(f"<b>box {box_ranges(box)}</b> ({extent})")
+    facts += [
+        f"specimen {number}: {box_ranges(instance.sample_box)}"
+        for number, instance in enumerate(receipt.instances or (), start=1)
+    ]
     if receipt.max_loss is not None and receipt.coverage is not None:
         facts.append(
             f"at most {receipt.max_loss:.2%} lost, stated for {receipt.coverage:.0%} of volumes"
@@ -374,8 +380,3 @@ def _others(counts: Mapping[str, int]) -> str:
 
 def _or_inf(value: float | None) -> float:
     return float("inf") if value is None else value
-
-
-def view_box(ranges: Sequence[Sequence[int]] | None) -> Box | None:
-    """Box of a receipt's ranges, None where there is none."""
-    return None if ranges is None else Box.from_ranges(ranges)

@@ -290,8 +290,9 @@ def _rows(
 def _row(receipt: Receipt, status: str, score: dict[str, Any]) -> VolumeRow:
     before = receipt.bytes_total
     after = None
-    if receipt.crop_box is not None and before and receipt.shape:
-        voxels = Box.from_ranges(receipt.crop_box).num_voxels
+    boxes = receipt.crop_boxes
+    if boxes and before and receipt.shape:
+        voxels = sum(box.num_voxels for box in boxes)
         after = round(before * voxels / max(1, math.prod(receipt.shape)))
     faces = [int(v) for face in FACES if (v := score.get(f"true_{face}")) is not None]
     truth = None

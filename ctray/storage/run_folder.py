@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, OutputExistsError
 from ctray.geometry import AXES, Box
 from ctray.storage import store
+from ctray.storage.instance_receipt import InstanceReceipt
 
 Status = Literal["located", "empty", "uncertain", "failed"]
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
@@ -58,6 +59,9 @@ class Receipt:
         Wall time of localizing and cropping.
     crop_url, checksum
         Crop and its checksum.
+    instances
+        Several specimens, the largest first, each with its own crop in place of the volume's;
+        empty where there is one, None where nobody looked. `box` is the one around all.
     map_url
         Uncertainty map of the sorting method.
     profiles, stretches
@@ -93,6 +97,7 @@ class Receipt:
     seconds: float = 0.0
     crop_url: str | None = None
     checksum: str | None = None
+    instances: list[InstanceReceipt] | None = None
     map_url: str | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
@@ -104,6 +109,19 @@ class Receipt:
     def sample_box(self) -> Box | None:
         """`box` as a `Box`."""
         return None if self.box is None else Box.from_ranges(self.box)
+
+    @property
+    def crops(self) -> list[str | None]:
+        """URLs of the crops that a located volume is to have, None where one is missing."""
+        if self.status != "located":
+            return []
+        return [i.crop_url for i in self.instances] if self.instances else [self.crop_url]
+
+    @property
+    def crop_boxes(self) -> list[Box]:
+        """Boxes of the crops that are there."""
+        ranges = [i.crop_box for i in self.instances] if self.instances else [self.crop_box]
+        return [Box.from_ranges(r) for r in ranges if r is not None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,9 +191,9 @@ class RunFolder:
         """URL of a volume's prepared working level."""
         return self.at("working", f"{volume_id}.npz")
 
-    def crop(self, volume_id: str) -> str:
-        """URL of a crop."""
-        return self.at("crops", f"{volume_id}.zarr")
+    def crop(self, volume_id: str, instance: int = 0) -> str:
+        """URL of a crop: of the volume, or of one of its specimens, counted from 1."""
+        return self.at("crops", f"{volume_id}-{instance}.zarr" if instance else f"{volume_id}.zarr")
 
     def map(self, volume_id: str) -> str:
         """URL of an uncertainty map."""
@@ -201,6 +219,9 @@ class RunFolder:
             return None
         known = {f.name for f in fields(Receipt)}
         try:
+            instances = data.get("instances")
+            if instances is not None:
+                data["instances"] = [InstanceReceipt(**instance) for instance in instances]
             return Receipt(**{k: v for k, v in data.items() if k in known})
         except (AttributeError, TypeError) as error:
             raise CtrayError(
@@ -296,9 +317,14 @@ _SCHEMA = pa.schema(
 
 
 def write_localizations(url: str, receipts: list[Receipt]) -> None:
-    """Write `localizations.parquet`: one row a box, see the schema in the documentation."""
+    """Write `localizations.parquet`: one row a box, see the schema in the documentation.
+
+    A volume of several specimens has a row each, `instance` 1 and on, with box, certainty, crop and
+    `bytes_written` of the specimen, and everything else of the volume.
+    """
     buffer = io.BytesIO()
-    table = pa.Table.from_pylist([_row(receipt) for receipt in receipts], schema=_SCHEMA)
+    rows = [row for receipt in receipts for row in _rows(receipt)]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
     pq.write_table(table, buffer)
     store.write_bytes(url, buffer.getvalue())
 
@@ -318,16 +344,35 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(receipt: Receipt) -> dict[str, Any]:
-    def spread(names: list[str], values: list[Any] | None) -> dict[str, Any]:
-        return dict(zip(names, values or [None] * len(names), strict=True))
+def _rows(receipt: Receipt) -> list[dict[str, Any]]:
+    whole = _row(receipt)
+    if receipt.status != "located" or not receipt.instances:
+        return [whole]
+    return [
+        {
+            **whole,
+            "instance": number,
+            **_spread(list(FACES), list(instance.sample_box.faces)),
+            "confidence": min(instance.certainty),
+            **_spread([f"confidence_{face}" for face in FACES], instance.certainty),
+            "bytes_written": instance.bytes_written,
+            "crop_url": instance.crop_url,
+        }
+        for number, instance in enumerate(receipt.instances, start=1)
+    ]
 
+
+def _spread(names: list[str], values: list[Any] | None) -> dict[str, Any]:
+    return dict(zip(names, values or [None] * len(names), strict=True))
+
+
+def _row(receipt: Receipt) -> dict[str, Any]:
     box = receipt.sample_box if receipt.status == "located" else None
     return {
         **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
         "instance": 0,
-        **spread(list(FACES), list(box.faces) if box else None),
-        **spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
-        **spread([f"shape_{axis}" for axis in AXES], receipt.shape),
-        **spread([f"voxel_size_um_{axis}" for axis in AXES], receipt.voxel_size_um),
+        **_spread(list(FACES), list(box.faces) if box else None),
+        **_spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
+        **_spread([f"shape_{axis}" for axis in AXES], receipt.shape),
+        **_spread([f"voxel_size_um_{axis}" for axis in AXES], receipt.voxel_size_um),
     }
