@@ -1,0 +1,100 @@
+"""What becomes of a volume when the pretext task and the slab network say different things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctray.config import override
+from ctray.geometry import Box
+from ctray.localization.localizer import Localization, Localizer
+from ctray.localization.refined import disagreement
+from ctray.localization.slab_checkpoint import TrainedSlabs
+from ctray.localization.slabs import SlabNetwork
+from ctray.phantom import Phantom
+from ctray.pretext.checkpoint import TrainedModel, load_model
+from ctray.storage.volume import open_volume
+from ctray.storage.writer import create_volume
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def trained(trained_url: str) -> TrainedModel:
+    return load_model(trained_url)
+
+
+def localized(
+    folder: Path, voxels: np.ndarray, trained: TrainedModel, odds: float, *settings: str
+) -> Localization:
+    """Localization with a slab network that says the same of every slice, about `odds`."""
+    url = str(folder / "volume.zarr")
+    writer = create_volume(url, shape=voxels.shape, dtype=voxels.dtype, voxel_size=None)
+    for box in writer.grid.shards():
+        writer.write(box, voxels[box.slices])
+    writer.build_pyramid()
+    writer.commit({})
+    network = SlabNetwork(trained.model.encoder, 1)
+    with torch.no_grad():
+        network.bias.fill_(odds)
+    config = override(trained.config, ("refine.enabled=true", *settings))
+    slabs = TrainedSlabs(network=network, digest="planted")
+    return Localizer(trained, config, slabs, torch.device("cpu")).localize(open_volume(url))
+
+
+def test_sure_pretext_task_is_not_overruled(
+    trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
+) -> None:
+    found = localized(tmp_path, held_out[0].volume, trained, -50)
+    assert found.status == "uncertain"
+    assert found.reason == "only the pretext task is sure of a sample"
+    assert found.box is not None, "the guess is kept for whoever reviews it"
+
+
+def test_volume_of_noise_is_empty(trained: TrainedModel, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(4).normal(100, 20, (SIDE,) * 3).clip(0, 255).astype(np.uint8)
+    found = localized(tmp_path, voxels, trained, -50)
+    assert (found.status, found.box) == ("empty", None)
+    assert found.reason
+
+
+def test_boxes_that_differ_are_for_review(
+    trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
+) -> None:
+    found = localized(tmp_path, held_out[0].volume, trained, 50)
+    assert found.status == "uncertain"
+    assert "intersection over union" in (found.reason or "")
+
+
+def test_box_is_that_of_the_slab_network(
+    trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
+) -> None:
+    found = localized(tmp_path, held_out[0].volume, trained, 50, "refine.min_agreement=0")
+    assert found.status == "located"
+    assert found.box == Box.whole((SIDE,) * 3)
+    assert found.face_confidence == (1.0,) * 6
+    assert found.refined is not None
+    assert found.refined.scales == (1.0,) * 6
+
+
+def test_without_self_training_the_box_is_that_of_the_pretext_task(
+    trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
+) -> None:
+    found = localized(tmp_path, held_out[0].volume, trained, 50, "refine.enabled=false")
+    assert found.status == "located"
+    assert found.refined is None
+    assert found.box != Box.whole((SIDE,) * 3)
+
+
+def test_who_disagrees_is_named() -> None:
+    one, far = Box(start=(0, 0, 0), stop=(4, 4, 4)), Box(start=(2, 0, 0), stop=(6, 4, 4))
+    assert disagreement(None, None, 0.5) is None
+    assert disagreement(one, one, 1.0) is None
+    assert "finds no sample" in (disagreement(None, one, 0.5) or "")
+    assert "does not" in (disagreement(one, None, 0.5) or "")
+    # Two of six slabs are shared.
+    assert "0.33" in (disagreement(one, far, 0.5) or "")
+    assert disagreement(one, far, 0.3) is None
