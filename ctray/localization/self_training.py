@@ -24,6 +24,7 @@ from ctray.errors import TrainingError
 from ctray.localization.slabs import SlabNetwork, slab_tensor, slabs_on
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SliceEncoder, reseed_dropout
+from ctray.pretext.training import schedule
 
 # Half-open range of slices at the working level for z, y, x; None: the volume holds no sample.
 Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]] | None
@@ -205,7 +206,9 @@ class SelfTrainer:
         return {"step": float(self.step), "loss": loss, "slices_per_second": rate}
 
     def _one_step(self) -> Tensor:
-        rate = self._config.refine.learning_rate * _schedule(self.step, self._config.refine.steps)
+        rate = self._config.refine.learning_rate * schedule(
+            self.step, self._config.refine.steps, _WARMUP
+        )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         x_BSHW, holds_B = self._batch()
@@ -245,11 +248,3 @@ class SelfTrainer:
         flipped = [d for d, wanted in zip((1, 3), slabs.flips, strict=True) if wanted]
         x_BSHW = x_BSHW.flip(flipped) if flipped else x_BSHW
         return torch.roll(x_BSHW, slabs.shift, (2, 3)) * slabs.gain
-
-
-def _schedule(step: int, steps: int) -> float:
-    """Part of the peak learning rate: linear warm-up, then half a cosine to 0."""
-    warmup = _WARMUP * steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, steps - warmup)))

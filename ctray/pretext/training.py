@@ -32,13 +32,18 @@ def best_device() -> torch.device:
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Learning rate of `step`: linear warm-up, then half a cosine down to 0."""
+    """Learning rate of `step`, see `schedule`."""
     train = config.train
-    warmup = train.warmup * train.steps
+    return train.learning_rate * schedule(step, train.steps, train.warmup)
+
+
+def schedule(step: int, steps: int, warmup_part: float) -> float:
+    """Part of the peak learning rate: linear warm-up, then half a cosine down to 0."""
+    warmup = warmup_part * steps
     if step < warmup:
-        return train.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1.0, train.steps - warmup)
-    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1.0, steps - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def validation_rows(
