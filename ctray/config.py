@@ -298,7 +298,7 @@ class CropConfig(_Section):
 
     max_loss: float = Field(default=0.001, ge=0, lt=1)
     """Part of the sample's voxels that a crop may cut; the margin follows from it."""
-    coverage: float = Field(default=0.9, gt=0, lt=1)
+    coverage: float = Field(default=0.95, gt=0, lt=1)
     """Part of the crops that keep to `max_loss` at least, as calibrated."""
     margin: float | None = Field(default=None, ge=0, lt=0.5)
     """Fixed margin on each face instead, as part of the axis."""
