@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctray.config import RunConfig
+from ctray.config import RunConfig, parse_config
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.faces import Faces, find_faces
 from ctray.localization.instance_scores import match_boxes, score_instances
@@ -208,7 +208,8 @@ def calibration() -> Calibration:
 def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     given = receipt("a", [instance([0, 9], [0, 9], [0, 9], scale=1.5)])
 
-    promised = with_promise(given, RunConfig(), calibration())
+    config = parse_config({"crop": {"coverage": 0.9}})
+    promised = with_promise(given, config, calibration())
 
     # Rank ceil(21 * 0.9) = 19 of 20: factor 18.
     assert promised.margins == [18] * 6
