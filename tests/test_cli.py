@@ -25,6 +25,7 @@ from click.testing import CliRunner, Result
 
 from ctray import __version__
 from ctray.cli.main import cli
+from ctray.engine.demo import demo_config
 from ctray.phantom import PhantomSpec, SceneSpec
 from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import RunFolder, read_localizations
@@ -367,7 +368,9 @@ def finished(
     tifffile.imwrite(archive / "nan.tif", holes)
     # Every slice is certain enough, so that all is located however little was learned.
     localize = {"threshold": 0.0, "min_peak": 0.0}
-    settings = settings_of(localize=localize, crop={"margin": 0.0})
+    # What the demonstration's own configuration sets must stand in the file too.
+    refine = {"steps": demo_config().refine.steps}
+    settings = settings_of(localize=localize, crop={"margin": 0.0}, refine=refine)
     given = [
         f"--set={section}.{key}={json.dumps(value)}"
         for section, values in settings.items()
@@ -497,7 +500,10 @@ def test_stages_alone_take_up_the_run(
 
 
 def test_interrupt_ends_with_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from ctray.cli.main import main; main()", "phantom"]
+    # A shell's background jobs ignore the signal, and hand that on to what they start.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heeding}; from ctray.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "phantom"]
     process = subprocess.Popen(
         [*command, str(tmp_path), "--count", "500", "--size", "48"],
         stderr=subprocess.PIPE,
