@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ctray.config import PoolConfig
 from ctray.engine.archive import Event, OnEvent
-from ctray.engine.pool import run_pool
+from ctray.engine.pool import objects, run_pool
 from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.geometry import Triple, VoxelSize
 from ctray.localization.truth import Truth, read_truths
@@ -192,9 +192,7 @@ class MakeVolume:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`batch["item"]` holds items; returns their names."""
-        results = np.empty(len(batch["item"]), dtype=object)
-        results[:] = [self._make(item) for item in batch["item"]]
-        return {"result": results}
+        return objects([self._make(item) for item in batch["item"]])
 
     def _make(self, item: PhantomItem | ScanItem) -> str | CtrayError:
         try:

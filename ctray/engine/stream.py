@@ -129,7 +129,7 @@ class RunReader:
         return prepared
 
     def _cached_bytes(self) -> int:
-        return sum(p.voxels.nbytes for p in self._cache.values())
+        return sum(p.num_bytes for p in self._cache.values())
 
 
 def read_prepared(url: str) -> Prepared:

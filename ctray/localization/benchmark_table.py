@@ -88,8 +88,7 @@ class VolumeScore:
 
     def to_row(self) -> Row:
         """Flat row of plain values, for JSON and Parquet."""
-        row: Row = asdict(self.group)
-        return row | {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "group"}
+        return _flat(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,8 +145,7 @@ class TableRow:
 
     def to_row(self) -> Row:
         """Flat row of plain values, for JSON and Parquet."""
-        row: Row = asdict(self.group)
-        return row | {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "group"}
+        return _flat(self)
 
 
 def volume_scores(
@@ -186,9 +184,8 @@ def volume_scores(
                 fill=_fill(truths[score.volume_id]),
                 seconds=receipt.seconds if own else None,
                 bytes_read=receipt.bytes_read if own else None,
-                # Older receipts state nothing.
-                max_loss=getattr(receipt, "max_loss", None) if own else None,
-                coverage=getattr(receipt, "coverage", None) if own else None,
+                max_loss=receipt.max_loss if own else None,
+                coverage=receipt.coverage if own else None,
             )
         )
     return found
@@ -275,6 +272,12 @@ def observed_coverage(scores: Sequence[VolumeScore], max_loss: float = MAX_LOSS)
         if s.outcome == "located" and s.crop_lost is not None
     ]
     return sum(kept) / len(kept) if kept else None
+
+
+def _flat(entry: VolumeScore | TableRow) -> Row:
+    """Fields of the group, then the entry's own."""
+    row: Row = asdict(entry.group)
+    return row | {n: getattr(entry, n) for n in entry.__dataclass_fields__ if n != "group"}
 
 
 def _fill(truth: Truth) -> float | None:

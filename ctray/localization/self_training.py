@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ctray.config import RunConfig
 from ctray.errors import TrainingError
-from ctray.localization.slabs import SlabNetwork, slab_tensor, slabs_on
+from ctray.localization.slabs import SlabNetwork, slab_canvas, slab_tensor, slabs_on
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SliceEncoder, reseed_dropout
 from ctray.pretext.training import schedule
@@ -172,7 +172,7 @@ class SelfTrainer:
         self.step = 0
         self._load, self._ranges, self._shapes = load, ranges, shapes
         self._config, self._device = config, device
-        self._side = -(-side // 16) * 16
+        self._side = slab_canvas(side)
         self._resident: dict[int, Prepared] = {}
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.refine.learning_rate, weight_decay=1e-2

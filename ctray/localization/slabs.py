@@ -22,6 +22,7 @@ from torch.nn import functional
 from ctray.geometry import AXES
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SliceEncoder
+from ctray.pretext.slices import standardised_slices
 
 FloatArray = npt.NDArray[np.float64]
 MapArray = npt.NDArray[np.float32]
@@ -95,6 +96,11 @@ def slabs_on(network: SlabNetwork, device: torch.device) -> SlabNetwork:
     return network.to(device).to(memory_format=torch.channels_last)
 
 
+def slab_canvas(side: int) -> int:
+    """Side of the next larger square canvas that the network's strides divide, pixels."""
+    return -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
+
+
 def slab_tensor(
     prepared: Prepared,
     axis: int,
@@ -111,9 +117,7 @@ def slab_tensor(
     wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]
     index = _mirror(wanted, extent)
     single, where = np.unique(index, return_inverse=True)
-    planes = np.stack([prepared.slice(axis, int(i), side, int(i), clear=True) for i in single])
-    x_NHW = torch.from_numpy(planes).to(device).float()
-    x_NHW = (x_NHW - prepared.mean) / prepared.std
+    x_NHW = standardised_slices(prepared, axis, single.tolist(), side, device, clear=True)
     order = torch.from_numpy(where.reshape(index.shape)).to(device)
     return x_NHW[order]
 
@@ -141,7 +145,7 @@ def slab_maps(network: SlabNetwork, prepared: Prepared, axis: int, side: int) ->
 
 def all_slab_maps(network: SlabNetwork, prepared: Prepared, side: int) -> AxisMaps:
     """Evidence along all three axes, see `slab_maps`, on the next larger canvas that divides."""
-    side = -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
+    side = slab_canvas(side)
     z, y, x = (slab_maps(network, prepared, axis, side) for axis in range(3))
     return (z, y, x)
 

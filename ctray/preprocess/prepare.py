@@ -69,6 +69,11 @@ class Prepared:
         z, y, x = self.voxels.shape
         return (z, y, x)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all voxels in memory, those with added noise too."""
+        return self.voxels.nbytes + (0 if self.noisy is None else self.noisy.nbytes)
+
     def slice(
         self, axis: int, index: int, side: int, shift: int = 0, *, clear: bool = False
     ) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,8 @@ Legend of tensor names: B slices, H = W pixels of the square canvas.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,10 +20,19 @@ def standardise(x_BHW: Tensor, mean_B: Tensor, std_B: Tensor) -> Tensor:
 
 
 def standardised_slices(
-    prepared: Prepared, axis: int, index: range, side: int, device: torch.device
+    prepared: Prepared,
+    axis: int,
+    index: Sequence[int],
+    side: int,
+    device: torch.device,
+    *,
+    clear: bool = False,
 ) -> Tensor:
-    """Slices `index` across `axis` (0, 1, 2 for z, y, x), (B, side, side) float32, on `device`."""
-    planes = np.stack([prepared.slice(axis, i, side, i) for i in index])
+    """Slices `index` across `axis` (0, 1, 2 for z, y, x), (B, side, side) float32, on `device`.
+
+    `clear` leaves out the noise that was added to clear scans.
+    """
+    planes = np.stack([prepared.slice(axis, i, side, i, clear=clear) for i in index])
     mean = torch.full((len(planes),), prepared.mean, device=device)
     std = torch.full((len(planes),), prepared.std, device=device)
     return standardise(torch.from_numpy(planes).to(device), mean, std)
