@@ -24,7 +24,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-rings": ("preprocess.rings=off",),
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
-    "even-threshold": ("refine.threshold=0",),
+    "even-threshold": ("refine.threshold=0.5",),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }
 # What is used after the pretext task only: its checkpoint serves whatever they say.

@@ -209,7 +209,7 @@ def receipt_of(
         seconds=found.seconds,
         profiles=found.profiles,
         refined=found.refined.to_json() if found.refined else {},
-        scales=_scales(found),
+        scales=None if found.scales is None else [round(s, 3) for s in found.scales],
         instances=_instances(found),
         stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
         working=found.working,
@@ -231,17 +231,12 @@ def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
     )
 
 
-def _scales(found: Localization) -> list[float] | None:
-    scales = found.refined.scales if found.refined and found.box else None
-    return None if scales is None else [round(s, 3) for s in scales]
-
-
 def _instances(found: Localization) -> list[InstanceReceipt] | None:
     if found.instances is None:
         return None
     receipts = []
     for instance in found.instances:
-        box, certainty, scales = instance.box, instance.certainty, instance.scales
+        box, certainty, scales = instance.box, instance.certainty, instance.scales()
         assert box is not None
         assert certainty is not None
         assert scales is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from ctray.localization.boxes import largest_sum
 FloatArray = npt.NDArray[np.float64]
 
 # Log-odds on either side of the threshold between which a face is thought to lie.
-_LOOSE, _TIGHT = 1.5, 1.0
+_LOOSE, _TIGHT = 2.0, 1.5
 # One slice counts as this much at most: a few certain slices far away must not bridge a gap.
 _MOST = 4.0
 
@@ -50,6 +51,33 @@ class Faces:
             "spread": [round(s, 3) for s in self.spread],
             "threshold": round(self.threshold, 4),
         }
+
+
+def surest(profiles: Iterable[FloatArray]) -> float:
+    """Log-odds of the surest slice, of the axis where they are least."""
+    return min(float(profile.max()) for profile in profiles)
+
+
+def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
+    """Log-odds at which the faces of one volume lie, from its own profiles.
+
+    The network is less sure of faint samples, and less sure of nothing where streaks or a clear
+    medium look like texture: where between the two a face lies is a part of the way, and no number
+    for all volumes.
+
+    Parameters
+    ----------
+    profiles
+        Log-odds per slice, one array an axis.
+    part
+        Of the way from the middle one of the slices that are rather empty than not (0 where there
+        is none: a sample may fill its volume) to the surest slice.
+    """
+    kept = list(profiles)
+    every = np.concatenate(kept)
+    empty = every[every < 0]
+    background = float(np.median(empty)) if empty.size else 0.0
+    return background + part * (surest(kept) - background)
 
 
 def find_faces(profile: FloatArray, threshold: float) -> Faces | None:

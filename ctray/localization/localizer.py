@@ -15,6 +15,7 @@ from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
+from ctray.localization.margins import Scales
 from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
 from ctray.localization.slab_checkpoint import TrainedSlabs, load_slabs
@@ -99,6 +100,8 @@ class Localization:
         Range and threshold along each axis, of the pretext task.
     refined
         Faces of the slab network, where there is one; the box is then theirs.
+    scales
+        How open the six faces are, level-0 voxels; None without a slab network or a box.
     working
         Shape, factors, window and field of view of the working level.
     instances
@@ -117,6 +120,7 @@ class Localization:
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
     refined: Refined | None = None
+    scales: Scales | None = None
     instances: tuple[Refined, ...] | None = None
     working: dict[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
@@ -188,7 +192,8 @@ class Localizer:
         prepared = prepare(working, factors, self.config.preprocess)
         found = self._find(prepared)
         refined = self._refine(prepared, volume.shape)
-        status, reason, box = self._decide(found, refined, prepared, volume.shape)
+        own = _box(found.stretches, prepared, volume.shape, prepared.factors)
+        status, reason, box = self._decide(found, refined, own)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
@@ -201,6 +206,7 @@ class Localizer:
             profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
             stretches=found.stretches,
             refined=refined,
+            scales=refined.scales(own) if refined and box else None,
             instances=refined.instances if refined and status == "located" else None,
             working=about,
             bytes_read=volume.bytes_read - read_before,
@@ -220,10 +226,12 @@ class Localizer:
         return refine(self.slabs, prepared, shape, max(prepared.shape), self.config)
 
     def _decide(
-        self, found: _Finding, refined: Refined | None, prepared: Prepared, shape: Triple
+        self, found: _Finding, refined: Refined | None, own: Box | None
     ) -> tuple[Status, str | None, Box | None]:
-        """Status, reason and box from what the pretext task and the slab network say."""
-        own = _box(found.stretches, prepared, shape, prepared.factors)
+        """Status, reason and box from what the pretext task and the slab network say.
+
+        `own` is the box of the pretext task.
+        """
         if refined is None:
             return ("located", None, own) if own else ("empty", found.nothing, None)
         box = refined.box

@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
-from ctray.localization.faces import Faces, find_faces
+from ctray.localization.faces import Faces, find_faces, own_threshold, surest
 from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
 from ctray.localization.margins import Scales
 from ctray.localization.slabs import SlabNetwork, all_slab_maps, pooled_profiles
 from ctray.preprocess.prepare import Prepared
 
 FloatArray = npt.NDArray[np.float64]
+
+# What a voxel between the faces of two ways adds to the scale of a face.
+_APART = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,17 +64,26 @@ class Refined:
     @property
     def peak(self) -> float:
         """Log-odds of the surest slice, of the axis where they are least."""
-        return min(float(profile.max()) for profile in self.profiles.values())
+        return surest(self.profiles.values())
 
-    @property
-    def scales(self) -> Scales | None:
-        """Scales of the six faces in level-0 voxels, a slice at least; None without a box."""
+    def scales(self, other: Box | None = None) -> Scales | None:
+        """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
+
+        A face is open as far as its profile is, and further where `other`, the box of the
+        pretext task, has it elsewhere.
+        """
         scales: list[float] = []
         for axis, name in enumerate(AXES):
             faces = self.faces[name]
             if faces is None:
                 return None
-            scales += [self.factors[axis] * max(1.0, spread) for spread in faces.spread]
+            ends = (faces.start, faces.stop)
+            for side, (end, spread) in enumerate(zip(ends, faces.spread, strict=True)):
+                width = self.factors[axis] * spread
+                if other is not None:
+                    apart = abs(end * self.factors[axis] - other.ranges[axis][side])
+                    width += _APART * apart
+                scales.append(max(float(self.factors[axis]), width))
         z0, z1, y0, y1, x0, x1 = scales
         return (z0, z1, y0, y1, x0, x1)
 
@@ -110,8 +122,9 @@ def refine(
     config
         Its `refine` section, and whether `localize` asks for several specimens.
     """
-    maps, threshold = all_slab_maps(network, prepared, side), config.refine.threshold
+    maps = all_slab_maps(network, prepared, side)
     profiles = pooled_profiles(network, maps)
+    threshold = own_threshold(profiles.values(), config.refine.threshold)
     faces = {name: find_faces(p, threshold) for name, p in profiles.items()}
     found = Refined(profiles=profiles, faces=faces, factors=prepared.factors, shape=shape)
     if not config.localize.instances:

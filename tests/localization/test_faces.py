@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import find_faces
+from ctray.localization.faces import find_faces, own_threshold
 
 
 def test_faces_lie_where_the_profile_crosses_the_threshold() -> None:
@@ -28,10 +28,10 @@ def test_spread_is_the_way_from_the_looser_to_the_tighter_threshold() -> None:
     faces = find_faces(profile, -1.0)
 
     assert faces is not None
-    # Up in one slice of 9: from -2.5 to 0 it takes 2.5 / 9 of a slice.
-    assert faces.spread[0] == pytest.approx(2.5 / 9)
-    # Down by 2 a slice: from 0 to -2.5 it takes 1.25 slices.
-    assert faces.spread[1] == pytest.approx(1.25)
+    # Up in one slice of 9: from -3 to 0.5 it takes 3.5 / 9 of a slice.
+    assert faces.spread[0] == pytest.approx(3.5 / 9)
+    # Down by 2 a slice: from 0.5 to -3 it takes 1.75 slices.
+    assert faces.spread[1] == pytest.approx(1.75)
     assert faces.certainty[0] > faces.certainty[1]
 
 
@@ -90,3 +90,34 @@ def test_lower_thresholds_never_make_the_sample_smaller_at_a_single_hill(
     assert loose is not None
     assert loose.start <= tight.start + 1e-9
     assert loose.stop >= tight.stop - 1e-9
+
+
+def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() -> None:
+    # Empty slices at -4, -3, -3; the axis that is least sure reaches 5.
+    profiles = [np.array([-4.0, -3.0, 7.0, 6.0]), np.array([-3.0, 1.0, 5.0, 4.0])]
+
+    assert own_threshold(profiles, 0.25) == pytest.approx(-3 + 0.25 * 8)
+    assert own_threshold(profiles, 0.0) == pytest.approx(-3)
+
+
+def test_sample_that_fills_its_volume_is_kept_whole() -> None:
+    profiles = [np.array([4.0, 5.0, 6.0]), np.array([5.0, 5.0, 4.5])]
+
+    threshold = own_threshold(profiles, 0.4)
+
+    assert 0 < threshold < 4
+    for profile in profiles:
+        faces = find_faces(profile, threshold)
+        assert faces is not None
+        assert (faces.start, faces.stop) == (0, 3)
+
+
+@given(
+    profile=st.lists(st.floats(-8, 8), min_size=2, max_size=30),
+    shift=st.floats(0, 3),
+)
+def test_a_louder_background_raises_the_threshold(profile: list[float], shift: float) -> None:
+    peak = np.array([9.0])
+    quiet = np.concatenate([np.minimum(profile, -3.1), peak])
+
+    assert own_threshold([quiet + shift], 0.4) >= own_threshold([quiet], 0.4) - 1e-9
