@@ -14,7 +14,7 @@ from ctray.engine.archive import Event, OnEvent
 from ctray.engine.pool import objects, run_pool
 from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.geometry import Triple, VoxelSize
-from ctray.localization.truth import Truth, read_truths
+from ctray.localization.truth import SixInts, Truth, read_truths
 from ctray.phantom import Kind, PhantomSpec
 from ctray.phantom.hybrid import hybrid_phantom, noisy_scan
 from ctray.phantom.render import tight_box
@@ -234,6 +234,7 @@ def _changed_scan(item: ScanItem) -> KnownScan:
             box=tight_box(phantom.mask),
             instances=phantom.boxes,
             arrays={"mask": phantom.mask.astype(np.uint8)},
+            tolerance=_thin_parts(mask),
         )
     else:
         scan = KnownScan(
@@ -245,6 +246,18 @@ def _changed_scan(item: ScanItem) -> KnownScan:
             touching=item.truth.touching,
         )
     return replace(scan, voxel_size=size) if size is not None else scan
+
+
+def _thin_parts(mask: npt.NDArray[Any]) -> SixInts:
+    """Voxels by which thin parts alone, such as ears, move each face: what a face may be off.
+
+    They fade into a noisy medium; with more than two voxels a face is reported apart.
+    """
+    whole, bulk = tight_box(mask > 0), tight_box(mask == 1)
+    assert whole is not None and bulk is not None, "hybrid_phantom refuses such a mask"
+    ends = zip(whole.ranges, bulk.ranges, strict=True)
+    z0, z1, y0, y1, x0, x1 = (abs(a - b) for w, k in ends for a, b in zip(w, k, strict=True))
+    return (z0, z1, y0, y1, x0, x1)
 
 
 def _read(url: str) -> tuple[npt.NDArray[Any], VoxelSize | None]:

@@ -232,6 +232,9 @@ def test_real_scans_are_scored_as_they_are_and_changed(tmp_path: Path) -> None:
     assert exact.box.shape == (20, 19, 16)
     (slab,) = [mask for _, mask in iter_mask(exact)]
     assert slab[exact.box.slices].sum() == slab.sum() == 20 * 16 * 16 + 3 * 3 * 5
+    # The thin part sticks out by three voxels: no figure of a face in a noisy medium.
+    assert exact.tolerance == (0, 0, 0, 3, 0, 0)
+    assert exact.scored_faces == (True, True, True, False, True, True)
     assert open_volume(f"{hybrid.url}/hybrid-scan_0.zarr").shape == exact.shape
     for stage in ("tuning", "final"):
         seeds = {
