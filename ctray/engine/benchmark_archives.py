@@ -254,7 +254,8 @@ def _thin_parts(mask: npt.NDArray[Any]) -> SixInts:
     They fade into a noisy medium; with more than two voxels a face is reported apart.
     """
     whole, bulk = tight_box(mask > 0), tight_box(mask == 1)
-    assert whole is not None and bulk is not None, "hybrid_phantom refuses such a mask"
+    if whole is None or bulk is None:
+        raise ConfigError("the mask marks no soft tissue; give another scan")
     ends = zip(whole.ranges, bulk.ranges, strict=True)
     z0, z1, y0, y1, x0, x1 = (abs(a - b) for w, k in ends for a, b in zip(w, k, strict=True))
     return (z0, z1, y0, y1, x0, x1)
