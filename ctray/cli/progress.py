@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 _PLAIN_EVERY_S = 15.0
 _UNITS = {
     "pretrain": "steps",
+    "self-train": "steps",
     "import": "bytes",
     "baselines": "passes",
 }
