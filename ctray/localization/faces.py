@@ -17,6 +17,9 @@ FloatArray = npt.NDArray[np.float64]
 _LOOSE, _TIGHT = 2.0, 1.5
 # One slice counts as this much at most: a few certain slices far away must not bridge a gap.
 _MOST = 4.0
+# A slice that is this much likelier than the empty ones to hold sample does so, however sure the
+# network is of the middle of a dense one: thin ears of heads in clear air lie far below that.
+_MOST_ABOVE = 4.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,13 +74,13 @@ def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
         Log-odds per slice, one array an axis.
     part
         Of the way from the middle one of the slices that are rather empty than not (0 where there
-        is none: a sample may fill its volume) to the surest slice.
+        is none: a sample may fill its volume) to the surest slice, but at most 4 above the former.
     """
     kept = list(profiles)
     every = np.concatenate(kept)
     empty = every[every < 0]
     background = float(np.median(empty)) if empty.size else 0.0
-    return background + part * (surest(kept) - background)
+    return background + min(_MOST_ABOVE, part * (surest(kept) - background))
 
 
 def find_faces(profile: FloatArray, threshold: float) -> Faces | None:
