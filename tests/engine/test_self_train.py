@@ -28,7 +28,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def config(archive_settings: dict[str, Any]) -> RunConfig:
     # Few steps teach nothing: no box is to be refused for what it looks like.
-    refine = {"enabled": True, "steps": 6, "slabs": 12, "threshold": -9.0}
+    refine = {"enabled": True, "steps": 6, "slabs": 12, "threshold": 0.0}
     refine |= {"min_agreement": 0.0, "min_peak": -9.0}
     return parse_config({**archive_settings, "refine": refine})
 
