@@ -11,14 +11,8 @@ import numpy as np
 
 from ctray import __version__
 from ctray.config import RunConfig, parse_config
-from ctray.engine.pool import (
-    LocalizeVolume,
-    PreparedRecord,
-    PrepareVolume,
-    failed_receipt,
-    run_pool,
-    threads_per_actor,
-)
+from ctray.engine.actors import run_pool, threads_per_actor
+from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
 from ctray.engine.session import ray_session
 from ctray.engine.train import pretrain

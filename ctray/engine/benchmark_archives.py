@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.config import PoolConfig
+from ctray.engine.actors import run_pool
 from ctray.engine.archive import Event, OnEvent
-from ctray.engine.pool import objects, run_pool
 from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.geometry import Triple, VoxelSize
 from ctray.localization.truth import SixInts, Truth, read_truths
@@ -190,11 +190,8 @@ def make_archive(archive: BenchmarkArchive, pool: PoolConfig, on_event: OnEvent)
 class MakeVolume:
     """Writes one volume of an archive and its truth, unless they are there."""
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`batch["item"]` holds items; returns their names."""
-        return objects([self._make(item) for item in batch["item"]])
-
-    def _make(self, item: PhantomItem | ScanItem) -> str | CtrayError:
+    def __call__(self, item: PhantomItem | ScanItem) -> str | CtrayError:
+        """Write what is missing of an item; its name."""
         try:
             if isinstance(item, PhantomItem):
                 write_phantom(item.dst, item.spec, volume_id=item.name, difficulty=item.scene)

@@ -1,4 +1,4 @@
-"""The actor pool: imports, prepares, localizes and crops one volume after another.
+"""What the actors of the pool do: import, prepare, localize and crop one volume after another.
 
 What crosses a process boundary is a catalog entry one way and a small record back; voxels are
 read and written inside the actor.
@@ -6,23 +6,13 @@ read and written inside the actor.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-import ray.data
 import torch
-from ray.data import ActorPoolStrategy
-from ray.exceptions import RayError
 
 from ctray import __version__
-from ctray.config import PoolConfig, RunConfig
-from ctray.engine.causes import last_line, own_error
+from ctray.config import RunConfig
 from ctray.engine.cropping import crop_located
-from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError, StorageError
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
@@ -40,9 +30,6 @@ from ctray.storage.maps import write_map
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import is_committed
-
-# A volume whose worker died this often takes its worker with it: too large, most likely.
-_MAX_DEATHS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +64,9 @@ class PrepareVolume:
         self._run = run
         self._config = config
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`batch["item"]` holds (entry, for_training) pairs; returns `PreparedRecord`s."""
-        return objects([self._prepare(entry, train) for entry, train in batch["item"]])
-
-    def _prepare(self, entry: CatalogEntry, for_training: bool) -> PreparedRecord | CtrayError:
+    def __call__(self, item: tuple[CatalogEntry, bool]) -> PreparedRecord | CtrayError:
+        """Import the volume of an entry; prepare it, too, if it is to be trained on."""
+        entry, for_training = item
         try:
             volume = open_volume(ensure_imported(entry, self._run, self._config))
             if not for_training:
@@ -113,11 +98,8 @@ class LocalizeVolume:
         slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
         self._localizer = Localizer(trained, config, slabs)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`batch["item"]` holds catalog entries; returns their receipts."""
-        return objects([self._work(entry) for entry in batch["item"]])
-
-    def _work(self, entry: CatalogEntry) -> Receipt | CtrayError:
+    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+        """Do what is left to do of a volume and return its receipt."""
         try:
             try:
                 receipt = self._localize(entry)
@@ -248,84 +230,6 @@ def _instances(found: Localization) -> list[InstanceReceipt] | None:
             )
         )
     return receipts
-
-
-def run_pool(
-    worker: type, arguments: tuple[Any, ...], items: Sequence[Any], pool: PoolConfig
-) -> Iterator[Any]:
-    """Results of `worker` over `items`, in the order in which they are done.
-
-    An item whose worker dies `_MAX_DEATHS` times gives no result; the others go on. The pool
-    grows from `min_size` to `max_size` actors while items wait.
-
-    Raises
-    ------
-    CtrayError
-        If the cluster cannot hold a single actor, an actor cannot start, or the run's own folder
-        cannot be written.
-    """
-    if not items:
-        return
-    gpus = actor_gpus(pool)
-    if cluster_cpus() < pool.num_cpus:
-        raise CtrayError(
-            f"an actor of the pool needs {pool.num_cpus:g} CPUs and Ray has {cluster_cpus():g}; "
-            "lower pool.num_cpus or raise ray.num_cpus"
-        )
-    largest = max(1, int(cluster_cpus() // pool.num_cpus))
-    dataset = ray.data.from_items(
-        [{"item": item} for item in items], override_num_blocks=len(items)
-    )
-    dataset.context.enable_progress_bars = False
-    dataset.context.max_errored_blocks = -1
-    # Actors take one item at a time, which Ray counts as a load of 1: by its own threshold, 1.75,
-    # the pool would never grow.
-    dataset.context.autoscaling_config = replace(
-        dataset.context.autoscaling_config, actor_pool_util_upscaling_threshold=1.0
-    )
-    with warnings.catch_warnings():
-        # Ray 2.60 says to use a named parameter for restarts, and has none yet.
-        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-        done = dataset.map_batches(
-            worker,
-            fn_constructor_args=arguments,
-            batch_size=1,
-            num_cpus=pool.num_cpus,
-            num_gpus=gpus or None,
-            compute=ActorPoolStrategy(
-                min_size=min(pool.min_size, largest),
-                max_size=min(pool.max_size, largest),
-                max_tasks_in_flight_per_actor=1,
-            ),
-            max_restarts=-1,
-            max_task_retries=_MAX_DEATHS - 1,
-        )
-    try:
-        for row in done.iter_rows():
-            if isinstance(row["result"], CtrayError):
-                raise row["result"]
-            yield row["result"]
-    except RayError as error:
-        raise own_error(error) or CtrayError(f"the pool failed: {last_line(error)}") from error
-
-
-def actor_gpus(pool: PoolConfig) -> float:
-    """GPUs of one actor: as configured, else a quarter where the cluster has any."""
-    if pool.num_gpus is not None:
-        return pool.num_gpus
-    return 0.25 if cluster_gpus() else 0.0
-
-
-def threads_per_actor(pool: PoolConfig) -> int:
-    """Threads that one actor computes with, so that a full pool uses the machine once."""
-    return max(1, (os.cpu_count() or 1) // max(1, min(pool.max_size, int(cluster_cpus()))))
-
-
-def objects(values: list[Any]) -> dict[str, Any]:
-    """Batch of Ray Data with any objects as its rows."""
-    column = np.empty(len(values), dtype=object)
-    column[:] = values
-    return {"result": column}
 
 
 def _one_line(error: BaseException) -> str:

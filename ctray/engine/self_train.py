@@ -10,8 +10,8 @@ import torch
 from ray.exceptions import RayError
 
 from ctray.config import RunConfig
+from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.causes import last_line, own_error
-from ctray.engine.pool import objects, run_pool, threads_per_actor
 from ctray.engine.session import cluster_cpus
 from ctray.engine.stream import read_prepared
 from ctray.engine.train import gpus_per_worker, threads_per_worker
@@ -78,11 +78,8 @@ class FindRanges:
         torch.set_num_threads(threads)
         self._localizer = Localizer(load_model(run.checkpoint))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`batch["item"]` holds records of the training index; returns them with their box."""
-        return objects([self._find(record) for record in batch["item"]])
-
-    def _find(self, record: Record) -> Record:
+    def __call__(self, record: Record) -> Record:
+        """Record of the training index with its box."""
         prepared = read_prepared(record["working_url"])
         ranges = self._localizer.ranges(prepared)
         return {**record, "shape": list(prepared.shape), "ranges": ranges}

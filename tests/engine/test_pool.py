@@ -8,16 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ctray.config import PoolConfig, RunConfig
 from ctray.engine import archive
+from ctray.engine.actors import run_pool
 from ctray.engine.archive import catalog_stage, localize_stage, open_run
-from ctray.engine.pool import LocalizeVolume, run_pool
+from ctray.engine.pool import LocalizeVolume
 from ctray.errors import CheckpointError, CtrayError, StorageError
 from ctray.pretext.checkpoint import save_checkpoint
 from ctray.pretext.training import Trainer
+from ctray.storage.catalog import CatalogEntry
+from ctray.storage.run_folder import Receipt
 
 pytestmark = pytest.mark.ray
 
@@ -29,10 +31,8 @@ def worker_that(work: Callable[[Any], Any]) -> type:
     """A pool worker around a function; local, so that it travels to other processes as code."""
 
     class Worker:
-        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            column = np.empty(len(batch["item"]), dtype=object)
-            column[:] = [work(item) for item in batch["item"]]
-            return {"result": column}
+        def __call__(self, item: Any) -> Any:
+            return work(item)
 
     return Worker
 
@@ -40,8 +40,7 @@ def worker_that(work: Callable[[Any], Any]) -> type:
 def test_every_item_gives_its_result_once(ray_cpus: int) -> None:
     worker = worker_that(lambda item: (item, item**2))
     found = list(run_pool(worker, (), range(7), SMALL))
-    # Arrow carries pairs of numbers as lists; records of our own it leaves alone.
-    assert sorted(found) == [[n, n**2] for n in range(7)]
+    assert sorted(found) == [(n, n**2) for n in range(7)]
 
 
 def test_no_item_needs_no_worker(ray_cpus: int) -> None:
@@ -125,10 +124,10 @@ def test_volume_whose_worker_dies_becomes_a_failed_receipt(
     """Out of memory, a segmentation fault in a codec: the process is gone without a word."""
 
     class Dying(LocalizeVolume):
-        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-            if any(entry.volume_id == "embryo_b" for entry in batch["item"]):
+        def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+            if entry.volume_id == "embryo_b":
                 os._exit(1)
-            return super().__call__(batch)
+            return super().__call__(entry)
 
     run, catalog = begun
     monkeypatch.setattr(archive, "LocalizeVolume", Dying)
