@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctray.config import load_config
 from ctray.engine.archive import run_archive
 from ctray.engine.jobs import print_event, run_job
@@ -9,7 +11,7 @@ from ctray.report import write_report
 from ctray.storage.run_folder import Receipt
 
 
-def main(config: str, archive: str, out: str) -> list[Receipt]:
+def main(config: str, archive: str, out: str) -> Sequence[Receipt]:
     """Do the job; returns the receipts."""
     run, receipts = run_archive(archive, out, load_config(config), print_event)
     print(f"report {write_report(run)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctray.engine.archive import check_trained, localize_stage, resume_run
 from ctray.engine.jobs import print_event, run_job
 from ctray.engine.session import ray_session
@@ -9,7 +11,7 @@ from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import Receipt
 
 
-def main(run_url: str) -> list[Receipt]:
+def main(run_url: str) -> Sequence[Receipt]:
     """Do the job; returns the receipts."""
     run, config, archive = resume_run(run_url)
     check_trained(run, config, archive)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ctray.config import RunConfig
     from ctray.storage.run_folder import Receipt, RunFolder
 
+_STATUSES = ("located", "empty", "uncertain", "failed")
 _out = click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
 
 
@@ -52,7 +54,7 @@ def run(
         folder, receipts = make_run(archive, out, settings, progress)
         progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
-    finish(facts, receipts, as_json)
+    finish(facts, as_json)
 
 
 @click.command(short_help="Find and import the volumes, train the encoder.")
@@ -79,13 +81,13 @@ def pretrain(
         catalog = catalog_stage(folder, archive, settings, progress)
         with ray_session(settings.ray):
             pretrain_stage(folder, settings, catalog.ok, progress)
-    receipts = folder.receipts()
+    failures = _failures(r for r in folder.receipts() if r.status == "failed")
     if as_json:
-        print_json({"run": folder.url, "checkpoint": folder.checkpoint, **_failures(receipts)})
+        print_json({"run": folder.url, "checkpoint": folder.checkpoint, **failures})
     else:
         click.echo(f"checkpoint {folder.checkpoint}")
         click.echo(f"next: ctray localize {out}")
-    _end(receipts, len(catalog))
+    _end(failures["failed"], len(catalog))
 
 
 @click.command(short_help="Locate and crop what has no receipt yet.")
@@ -135,7 +137,7 @@ def report(run_url: str, as_json: bool) -> None:
 
 def make_run(
     archive: str, out: str, settings: RunConfig, progress: Any
-) -> tuple[RunFolder, list[Receipt]]:
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Check the output and do everything but the report; failed volumes are named on an error."""
     from ctray.storage.run_folder import check_output
 
@@ -153,21 +155,27 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
     from ctray.storage import store
 
     sizes = summarize_run(folder).sizes()
-    cropped = any(r.crop_boxes for r in receipts)
+    counts: Counter[str] = Counter()
+    failed: list[Receipt] = []
+    cropped = False
+    for receipt in receipts:  # once: they are read as they come
+        counts[receipt.status] += 1
+        cropped = cropped or bool(receipt.crop_boxes)
+        failed += [receipt] if receipt.status == "failed" else []
     return {
         "run": folder.url,
-        "counts": _counts(receipts),
+        "counts": {s: counts[s] for s in _STATUSES if s in counts},
         "bytes_before": sizes.before,
         "bytes_after": sizes.after if cropped else None,
         "saved": sizes.saved if cropped else None,
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
         "report": write_report(folder) if report else None,
-        **_failures(receipts),
+        **_failures(failed),
     }
 
 
-def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) -> None:
+def finish(facts: dict[str, Any], as_json: bool) -> None:
     """Print the summary; exit with 3 if volumes failed."""
     from ctray.cli.tables import run_lines
 
@@ -176,7 +184,7 @@ def finish(facts: dict[str, Any], receipts: Sequence[Receipt], as_json: bool) ->
     else:
         for line in run_lines(facts):
             click.echo(line)
-    _end(receipts, len(receipts))
+    _end(facts["failed"], sum(facts["counts"].values()))
 
 
 def _asked(instances: bool) -> tuple[str, ...]:
@@ -201,6 +209,7 @@ def _localize(
         from ctray.engine.archive import check_trained, localize_stage, resume_run
         from ctray.engine.session import ray_session
         from ctray.storage.catalog import read_catalog
+        from ctray.storage.receipt_list import iter_receipts
 
         folder, settings, archive = resume_run(run_url)
         settings = override(settings, overrides) if overrides else settings
@@ -212,19 +221,15 @@ def _localize(
         check_trained(folder, settings, archive)
         entries = read_catalog(folder.catalog)
         if only_located:
-            entries = [e for e in entries if folder.read_receipt(e.volume_id) is not None]
+            ids = [entry.volume_id for entry in entries]
+            received = {i for i, receipt in iter_receipts(folder, ids) if receipt is not None}
+            entries = [e for e in entries if e.volume_id in received]
         with ray_session(settings.ray):
             receipts = localize_stage(folder, settings, entries, crop=crop, on_event=progress)
-    finish(run_facts(folder, receipts, report=False), receipts, as_json)
+    finish(run_facts(folder, receipts, report=False), as_json)
 
 
-def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
-    found = [r.status for r in receipts]
-    return {s: found.count(s) for s in ("located", "empty", "uncertain", "failed") if s in found}
-
-
-def _failures(receipts: Sequence[Receipt]) -> dict[str, Any]:
-    failed = [r for r in receipts if r.status == "failed"]
+def _failures(failed: Iterable[Receipt]) -> dict[str, list[dict[str, Any]]]:
     return {
         "failed": [
             {"volume_id": r.volume_id, "source_url": r.source_url, "reason": r.reason}
@@ -233,11 +238,10 @@ def _failures(receipts: Sequence[Receipt]) -> dict[str, Any]:
     }
 
 
-def _end(receipts: Sequence[Receipt], total: int) -> None:
+def _end(failed: Sequence[dict[str, Any]], total: int) -> None:
     """Name the volumes that failed, one line each, and exit with 3 if there are any."""
-    failed = [r for r in receipts if r.status == "failed"]
-    for receipt in failed:
-        say(f"failed {receipt.volume_id}: {receipt.reason}")
+    for failure in failed:
+        say(f"failed {failure['volume_id']}: {failure['reason']}")
     if failed:
         say(
             f"{len(failed)} of {total} volumes failed; mend them and delete their receipts "

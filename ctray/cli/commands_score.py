@@ -127,7 +127,7 @@ def demo(
         facts["scores"] = scores.to_json()["summary"]
     else:
         _print_scores(scores)
-    finish(facts, receipts, as_json)
+    finish(facts, as_json)
 
 
 def _evaluate(

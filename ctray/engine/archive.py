@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from ctray.storage.catalog import (
     read_catalog,
     write_catalog,
 )
+from ctray.storage.receipt_list import ReceiptList, iter_receipts
 from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
 
 # What a rerun may change without making its results those of another run.
@@ -48,12 +49,16 @@ class Event:
         Volumes or steps.
     text
         What was just done, one short line.
+    bytes_done, bytes_total
+        The same by voxels, where volumes differ in size; 0 where nothing is known of it.
     """
 
     stage: str
     done: int
     total: int
     text: str = ""
+    bytes_done: int = 0
+    bytes_total: int = 0
 
 
 OnEvent = Callable[[Event], None]
@@ -207,30 +212,30 @@ _METRICS = {
 def prepare_stage(
     run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
 ) -> list[PreparedRecord]:
-    """Import all volumes and write the prepared working levels of those to train on.
+    """Import the volumes to train on and write their prepared working levels.
 
     The result is kept in `working/index.json`, so that a run that is resumed trains on the same
-    volumes in the same order, whatever has been added to the archive since.
+    volumes in the same order, whatever has been added to the archive since. Of a large archive,
+    the other volumes are imported when their turn to be localized comes.
     """
     index_url = run.training_index
     if store.exists(index_url):
         return [PreparedRecord(**record) for record in store.read_json(index_url)]
-    open_entries = [e for e in entries if run.read_receipt(e.volume_id) is None]
+    received = {i for i, r in iter_receipts(run, [e.volume_id for e in entries]) if r is not None}
+    open_entries = [entry for entry in entries if entry.volume_id not in received]
     chosen = _training_ids(open_entries, config)
-    items = [(entry, entry.volume_id in chosen) for entry in open_entries]
-    arguments = (run, config)
-    records: list[PreparedRecord] = []
-    for record in run_pool(PrepareVolume, arguments, items, config.pool):
-        records.append(record)
-        event = Event(stage="prepare", done=len(records), total=len(items), text=record.volume_id)
-        on_event(event)
-    by_id = {record.volume_id: record for record in records}
-    for entry in open_entries:
+    items = [entry for entry in open_entries if entry.volume_id in chosen]
+    by_id: dict[str, PreparedRecord] = {}
+    tell = _counter("prepare", items, on_event)
+    for record in run_pool(PrepareVolume, (run, config), items, config.pool):
+        by_id[record.volume_id] = record
+        tell(record.volume_id)
+    for entry in items:
         record = by_id.get(entry.volume_id)
         reason = _DIED if record is None else record.failed
         if reason is not None:
             run.write_receipt(failed_receipt(entry, reason))
-    ordered = [by_id[e.volume_id] for e in open_entries if e.volume_id in by_id]
+    ordered = [by_id[e.volume_id] for e in items if e.volume_id in by_id]
     kept = _hold_out([record for record in ordered if record.working_url], config)
     if kept:
         fields = ("volume_id", "working_url", "side", "validation")
@@ -266,30 +271,35 @@ def localize_stage(
     *,
     crop: bool = True,
     on_event: OnEvent = _ignore,
-) -> list[Receipt]:
-    """Localize and crop what has no receipt yet, and write `localizations.parquet`."""
-    todo = [e for e in entries if _is_open(run.read_receipt(e.volume_id), crop)]
+) -> Sequence[Receipt]:
+    """Localize and crop what has no receipt yet, and write `localizations.parquet`.
+
+    Volumes go through the pool one by one; the driver holds no more of one than its entry in the
+    catalog. The receipts that are returned are read when they are asked for.
+    """
+    by_id = {entry.volume_id: entry for entry in entries}
+    todo = [by_id[i] for i, r in iter_receipts(run, by_id) if _is_open(r, crop)]
     if todo:
         # An actor that finds no model would be started again and again: look here first.
         load_model(run.checkpoint)
         check_promise(run, config)
     arguments = (run, config, crop, threads_per_actor(config.pool))
-    done: set[str] = set()
+    missing = {entry.volume_id for entry in todo}
+    tell = _counter("localize", todo, on_event)
     for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):
-        done.add(receipt.volume_id)
-        text = f"{receipt.volume_id} {receipt.status}"
-        on_event(Event(stage="localize", done=len(done), total=len(todo), text=text))
-    for entry in todo:
-        if entry.volume_id not in done:
-            run.write_receipt(failed_receipt(entry, _DIED))
-    receipts = _in_catalog_order(run, entries)
+        missing.discard(receipt.volume_id)
+        tell(receipt.volume_id, receipt.status)
+    for volume_id in sorted(missing):
+        run.write_receipt(failed_receipt(by_id[volume_id], _DIED))
+    # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
+    receipts = ReceiptList(run, by_id)
     write_localizations(run.localizations, receipts)
     return receipts
 
 
 def run_archive(
     archive_url: str, out_url: str, config: RunConfig, on_event: OnEvent = _ignore
-) -> tuple[RunFolder, list[Receipt]]:
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Do everything from the catalog to the table of boxes; resume what was interrupted.
 
     Raises
@@ -309,7 +319,7 @@ def run_archive(
     return run, receipts
 
 
-def status_counts(receipts: Sequence[Receipt]) -> dict[str, int]:
+def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
     """Number of receipts by status."""
     return dict(Counter(receipt.status for receipt in receipts))
 
@@ -323,9 +333,26 @@ def _is_open(receipt: Receipt | None, crop: bool) -> bool:
     return crop and None in receipt.crops
 
 
-def _in_catalog_order(run: RunFolder, entries: Sequence[CatalogEntry]) -> list[Receipt]:
-    found = (run.read_receipt(entry.volume_id) for entry in entries)
-    return [receipt for receipt in found if receipt is not None]
+def _counter(stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> Callable[..., None]:
+    """Function that counts a volume, given its id and a word about it, and tells of it."""
+    sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
+    total, count, total_bytes, done_bytes = len(sizes), 0, sum(sizes.values()), 0
+
+    def tell(volume_id: str, word: str = "") -> None:
+        nonlocal count, done_bytes
+        count, done_bytes = count + 1, done_bytes + sizes[volume_id]
+        on_event(
+            Event(
+                stage=stage,
+                done=count,
+                total=total,
+                text=f"{volume_id} {word}".rstrip(),
+                bytes_done=done_bytes,
+                bytes_total=total_bytes,
+            )
+        )
+
+    return tell
 
 
 def _training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:

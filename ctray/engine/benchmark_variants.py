@@ -41,7 +41,7 @@ def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
 
 def run_variant(
     main: RunFolder, out_url: str, config: RunConfig, changed: RunConfig, on_event: OnEvent
-) -> list[Receipt]:
+) -> Sequence[Receipt]:
     """Boxes of the main run's volumes with other settings; no crops.
 
     Parameters

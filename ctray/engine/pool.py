@@ -41,7 +41,7 @@ class PreparedRecord:
     volume_id
         Which volume.
     working_url
-        Prepared working level, None where there is nothing to learn from or it was not asked for.
+        Prepared working level, None where there is nothing to learn from.
     side
         Side of the square that holds its slices, pixels.
     failed
@@ -64,13 +64,10 @@ class PrepareVolume:
         self._run = run
         self._config = config
 
-    def __call__(self, item: tuple[CatalogEntry, bool]) -> PreparedRecord | CtrayError:
-        """Import the volume of an entry; prepare it, too, if it is to be trained on."""
-        entry, for_training = item
+    def __call__(self, entry: CatalogEntry) -> PreparedRecord | CtrayError:
+        """Import and prepare the volume of an entry."""
         try:
             volume = open_volume(ensure_imported(entry, self._run, self._config))
-            if not for_training:
-                return PreparedRecord(volume_id=entry.volume_id)
             working, factors = volume.read_working(self._config.preprocess.working_size)
             if is_constant(working):
                 return PreparedRecord(volume_id=entry.volume_id)

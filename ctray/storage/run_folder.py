@@ -7,7 +7,9 @@ localizations.parquet, crops/ and report/index.html.
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -291,6 +293,7 @@ def check_output(archive_url: str, out_url: str) -> None:
         )
 
 
+_ROWS_AT_ONCE = 1000
 _SCHEMA = pa.schema(
     [
         ("volume_id", pa.string()),
@@ -316,16 +319,18 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_localizations(url: str, receipts: list[Receipt]) -> None:
+def write_localizations(url: str, receipts: Iterable[Receipt]) -> None:
     """Write `localizations.parquet`: one row a box, see the schema in the documentation.
 
     A volume of several specimens has a row each, `instance` 1 and on, with box, certainty, crop and
-    `bytes_written` of the specimen, and everything else of the volume.
+    `bytes_written` of the specimen, and everything else of the volume. Receipts are taken one by
+    one: only the compressed table is held whole.
     """
     buffer = io.BytesIO()
-    rows = [row for receipt in receipts for row in _rows(receipt)]
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
-    pq.write_table(table, buffer)
+    rows = (row for receipt in receipts for row in _rows(receipt))
+    with pq.ParquetWriter(buffer, _SCHEMA) as writer:
+        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+            writer.write_table(pa.Table.from_pylist(some, schema=_SCHEMA))
     store.write_bytes(url, buffer.getvalue())
 
 

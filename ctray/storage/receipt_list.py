@@ -1,0 +1,76 @@
+"""The receipts of a run as a sequence that reads them when they are asked for."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import overload
+
+from ctray.errors import NotFoundError
+from ctray.storage.run_folder import Receipt, RunFolder
+
+# A receipt is one small object: what counts is how many wait for the store at once.
+_READ_AT_ONCE = 16
+
+
+class ReceiptList(Sequence[Receipt]):
+    """Receipts of volumes that have one, in a given order; only their ids are held in memory.
+
+    Ten thousand receipts with their profiles are hundreds of megabytes: whoever needs several
+    things of them takes them in one pass.
+    """
+
+    def __init__(self, run: RunFolder, volume_ids: Iterable[str]) -> None:
+        self._run = run
+        self._ids = tuple(volume_ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> ReceiptList: ...
+    def __getitem__(self, index: int | slice) -> Receipt | ReceiptList:
+        """One receipt, or a list of some."""
+        if isinstance(index, slice):
+            return ReceiptList(self._run, self._ids[index])
+        return _there(self._ids[index], self._run.read_receipt(self._ids[index]), self._run)
+
+    def __iter__(self) -> Iterator[Receipt]:
+        for volume_id, receipt in iter_receipts(self._run, self._ids):
+            yield _there(volume_id, receipt, self._run)
+
+
+def iter_receipts(
+    run: RunFolder, volume_ids: Iterable[str]
+) -> Iterator[tuple[str, Receipt | None]]:
+    """Ids in their order, each with its receipt or None where there is none.
+
+    A bounded number is read at once, and no more than that is held.
+    """
+    ids = iter(volume_ids)
+    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="ctray-receipt") as pool:
+        waiting: deque[tuple[str, Future[Receipt | None]]] = deque()
+        try:
+            for volume_id in itertools.islice(ids, 2 * _READ_AT_ONCE):
+                waiting.append((volume_id, pool.submit(run.read_receipt, volume_id)))
+            while waiting:
+                volume_id, future = waiting.popleft()
+                receipt = future.result()
+                for following in itertools.islice(ids, 1):
+                    waiting.append((following, pool.submit(run.read_receipt, following)))
+                yield volume_id, receipt
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _there(volume_id: str, receipt: Receipt | None, run: RunFolder) -> Receipt:
+    if receipt is None:
+        raise NotFoundError(
+            f"{run.receipt(volume_id)} was there and is gone; type the command again"
+        )
+    return receipt
