@@ -313,13 +313,16 @@ class PoolConfig(_Section):
     """The actor pool that imports, localizes and crops."""
 
     min_size: int = Field(default=1, ge=1)
-    """Actors at the start."""
+    """Actors at the start, and at least while there is work."""
     max_size: int = Field(default=2, ge=1)
     """Actors at most."""
     num_cpus: float = Field(default=1.0, gt=0)
     """Logical CPUs an actor."""
     num_gpus: float | None = Field(default=None, ge=0)
     """GPUs an actor, fractions allowed; null takes a quarter where the cluster has some."""
+    write_pyramid: bool = False
+    """Whether the coarse levels of Zarr volumes that have none are kept in `pyramids/` of the run,
+    so that only the first pass reads such a volume whole."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PoolConfig:

@@ -27,6 +27,7 @@ from ctray.storage.catalog import CatalogEntry
 from ctray.storage.importing import import_volume
 from ctray.storage.instance_receipt import InstanceReceipt
 from ctray.storage.maps import write_map
+from ctray.storage.pyramids import with_kept_pyramid
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import is_committed
@@ -67,7 +68,7 @@ class PrepareVolume:
     def __call__(self, entry: CatalogEntry) -> PreparedRecord | CtrayError:
         """Import and prepare the volume of an entry."""
         try:
-            volume = open_volume(ensure_imported(entry, self._run, self._config))
+            volume = open_entry(entry, self._run, self._config)
             working, factors = volume.read_working(self._config.preprocess.working_size)
             if is_constant(working):
                 return PreparedRecord(volume_id=entry.volume_id)
@@ -111,7 +112,7 @@ class LocalizeVolume:
 
     def _localize(self, entry: CatalogEntry) -> Receipt:
         earlier = self._run.read_receipt(entry.volume_id)
-        volume = open_volume(ensure_imported(entry, self._run, self._config))
+        volume = open_entry(entry, self._run, self._config)
         if earlier is not None and earlier.status == "located":
             return crop_located(volume, earlier, self._run, self._config)
         found = self._localizer.localize(volume)
@@ -146,6 +147,16 @@ class LocalizeVolume:
                 },
             )
         return url
+
+
+def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume:
+    """Volume of `entry`, imported where needed, with the coarse levels that the run keeps of it."""
+    return with_kept_pyramid(
+        open_volume(ensure_imported(entry, run, config)),
+        run.pyramid(entry.volume_id),
+        config.preprocess.working_size,
+        write=config.pool.write_pyramid,
+    )
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:

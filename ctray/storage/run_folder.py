@@ -1,7 +1,7 @@
 """The folder of a run: where everything lies, receipts, and the table of boxes.
 
-It holds run.json, catalog.parquet, imported/, working/, checkpoint/, receipts/, previews/, maps/,
-localizations.parquet, crops/ and report/index.html.
+It holds run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/, receipts/,
+previews/, maps/, localizations.parquet, crops/ and report/index.html.
 """
 
 from __future__ import annotations
@@ -196,6 +196,10 @@ class RunFolder:
     def crop(self, volume_id: str, instance: int = 0) -> str:
         """URL of a crop: of the volume, or of one of its specimens, counted from 1."""
         return self.at("crops", f"{volume_id}-{instance}.zarr" if instance else f"{volume_id}.zarr")
+
+    def pyramid(self, volume_id: str) -> str:
+        """URL of the coarse levels of a volume that has none."""
+        return self.at("pyramids", f"{volume_id}.zarr")
 
     def map(self, volume_id: str) -> str:
         """URL of an uncertainty map."""

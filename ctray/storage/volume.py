@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,15 @@ from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
 from ctray.storage.metadata import Layout, read_layout
 from ctray.storage.multiscale import downsample_mean
-from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
+from ctray.storage.parallel import BYTES_IN_FLIGHT
+from ctray.storage.reducing import reduce_level
 from ctray.storage.transfer import CountingStore, Transfer
 
-# A level this small (as float32) is read whole to average it without rounding.
+# A level this small (as float32) is read whole to average it without rounding, if it is little
+# beside level 0, or the volume itself is small.
 _SMALL_LEVEL_BYTES = 64 * 2**20
+_SMALL_VOLUME_BYTES = 256 * 2**20
+_LITTLE = 0.018
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +143,7 @@ class Volume:
         self.origin_um: tuple[float, float, float] = layout.origin
         self.ome_version: str | None = layout.ome_version
         self.attributes: dict[str, Any] = layout.attributes
+        self._coarse: tuple[Volume, Triple] | None = None
         self._arrays = arrays
         self._transfer = transfer
 
@@ -149,7 +153,8 @@ class Volume:
     @property
     def bytes_read(self) -> int:
         """Bytes fetched from the store so far, metadata included."""
-        return self._transfer.bytes_read
+        own = self._transfer.bytes_read
+        return own if self._coarse is None else own + self._coarse[0].bytes_read
 
     @property
     def num_bytes(self) -> int:
@@ -221,44 +226,50 @@ class Volume:
     ) -> tuple[npt.NDArray[Any], Triple]:
         """Return the volume at the size nearest to `working_size` that halving can reach.
 
-        A stored level is taken as it is. Where a further 2x would be nearer, a level is read in
-        tiles of at most about `max_bytes` and each is averaged at once.
+        A stored level is taken as it is. Where a further 2x would be nearer, a level is averaged
+        in one streaming pass that holds about `max_bytes`, or taken from levels that were kept
+        from an earlier one (`ctray.storage.pyramids`).
 
         Returns
         -------
         array : numpy.ndarray
-            (z, y, x), ``self.dtype``; float32 where it was averaged from a finer level that is
-            small enough to read whole.
+            (z, y, x), ``self.dtype``; float32 where the next finer level is small enough to
+            average it anew: rounded integers lose what is fainter than half a grey value.
         factors : tuple of int
             Level-0 voxels per voxel of `array`, (z, y, x).
         """
         level, halvings = self._nearest(working_size)
-        info = self.levels[level]
-        f = 2**halvings
-        factors = as_triple([n * f for n in info.factors], "factors")
+        factors = self._halved(level, halvings)
         if halvings == 0:
             precise = self._mean_of_finer(level)
             return (self.read_level(level) if precise is None else precise), factors
-        shape = as_triple([-(-n // f) for n in info.shape], "shape")
-        out = np.empty(shape, self.dtype)
-        tile = _tile_of(info, f, max_bytes // self.dtype.itemsize)
+        if self._coarse is not None:
+            coarse, base = self._coarse
+            array, more = coarse.read_working(working_size, max_bytes)
+            if factors == tuple(b * m for b, m in zip(base, more, strict=True)):
+                return array, factors
+        small = self._is_small(level, halvings - 1)
+        return reduce_level(self, level, halvings, precise=small, max_bytes=max_bytes), factors
 
-        def pool(region: Box) -> None:
-            box = Box(start=region.start, stop=region.stop, level=level)
-            voxels = self.read(box)
-            for _ in range(halvings):
-                voxels = downsample_mean(voxels)
-            stop = [a // f + n for a, n in zip(box.start, voxels.shape, strict=True)]
-            where = tuple(slice(a // f, b) for a, b in zip(box.start, stop, strict=True))
-            out[where] = voxels
+    def is_reduced_to(self, working_size: int) -> bool:
+        """Whether `read_working` makes do without reading 64 times the voxels that it gives."""
+        return self._nearest(working_size)[1] < 2
 
-        tile_bytes = 3 * math.prod(tile) * self.dtype.itemsize
-        done = bounded_map(
-            pool, tiles(info.shape, tile), bytes_per_item=tile_bytes, bytes_in_flight=max_bytes
-        )
-        for _ in done:
-            pass
-        return out, factors
+    def read_reduced(
+        self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
+    ) -> tuple[npt.NDArray[Any], Triple]:
+        """Return what `read_working` would average last, or the working level if that is large.
+
+        Kept, it spares the pass over the finer levels; see `ctray.storage.pyramids`.
+        """
+        level, halvings = self._nearest(working_size)
+        halvings -= self._is_small(level, halvings - 1)
+        voxels = reduce_level(self, level, halvings, precise=False, max_bytes=max_bytes)
+        return voxels, self._halved(level, halvings)
+
+    def add_coarse(self, coarse: Volume, factors: Triple) -> None:
+        """Let `read_working` take levels of `coarse`, of which a voxel is `factors` of level 0."""
+        self._coarse = coarse, factors
 
     def _mean_of_finer(self, level: int) -> npt.NDArray[np.float32] | None:
         """Level as the float mean of the next finer one, where that is small, else None.
@@ -271,10 +282,24 @@ class Volume:
         fine, coarse = self.levels[level - 1], self.levels[level]
         ratio = [c // f for c, f in zip(coarse.factors, fine.factors, strict=True)]
         shape = tuple(-(-n // r) for n, r in zip(fine.shape, ratio, strict=True))
-        if shape != coarse.shape or math.prod(fine.shape) * 4 > _SMALL_LEVEL_BYTES:
+        if shape != coarse.shape or not self._is_small(level - 1, 0):
+            return None
+        if self.num_bytes > _SMALL_VOLUME_BYTES and not self._is_little(fine):
             return None
         voxels = self.read_level(level - 1).astype(np.float32)
         return np.asarray(downsample_mean(voxels, as_triple(ratio, "ratio")), dtype=np.float32)
+
+    def _is_small(self, level: int, halvings: int) -> bool:
+        """Whether a level, after some halvings, may be held whole as float32."""
+        shape = (-(-n // 2**halvings) for n in self.levels[level].shape)
+        return bool(math.prod(shape) * 4 <= _SMALL_LEVEL_BYTES)
+
+    def _is_little(self, level: Level) -> bool:
+        """Whether reading a level is little beside level 0."""
+        return math.prod(level.shape) <= _LITTLE * math.prod(self.shape)
+
+    def _halved(self, level: int, halvings: int) -> Triple:
+        return as_triple([n * 2**halvings for n in self.levels[level].factors], "factors")
 
     def _nearest(self, working_size: int) -> tuple[int, int]:
         """Level and further halvings that come nearest to `working_size`; least work on a tie."""
@@ -358,17 +383,3 @@ def _factors(
         ):
             return as_triple(whole, "factors")
     return None
-
-
-def _tile_of(level: Level, multiple: int, max_voxels: int) -> Triple:
-    """Tile of whole shards (else chunks) and whole cells of `multiple`, within `max_voxels`."""
-    limit = [-(-n // multiple) * multiple for n in level.shape]
-    for unit in (level.shard, level.chunk):
-        tile = [min(math.lcm(u, multiple), n) for u, n in zip(unit, limit, strict=True)]
-        if math.prod(tile) <= max_voxels:
-            return as_triple(tile, "tile")
-    for axis in itertools.cycle(range(3)):
-        if math.prod(tile) <= max_voxels or max(tile) == multiple:
-            break
-        tile[axis] = max(multiple, tile[axis] // 2 // multiple * multiple)
-    return as_triple(tile, "tile")

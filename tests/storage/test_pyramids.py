@@ -1,0 +1,86 @@
+"""What localization reads: little of a pyramid, and a volume without one only once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctray.geometry import Box, VoxelSize
+from ctray.storage.pyramids import with_kept_pyramid
+from ctray.storage.volume import Volume, open_volume
+from ctray.storage.writer import create_volume
+
+RNG = np.random.default_rng(5)
+WORKING = 32
+
+
+def written(url: str, voxels: np.ndarray, num_levels: int | None) -> Volume:
+    writer = create_volume(
+        url,
+        shape=voxels.shape,
+        dtype=voxels.dtype,
+        voxel_size=VoxelSize.of((2.0, 2.0, 3.0)),
+        origin_um=(10.0, 0.0, -5.0),
+        num_levels=num_levels,
+    )
+    writer.write(Box.whole(voxels.shape), voxels)
+    writer.build_pyramid()
+    writer.commit({})
+    return open_volume(url)
+
+
+def test_pyramid_spares_level_0(tmp_path: Path) -> None:
+    """Stored bytes against stored bytes: neither side is helped by compression."""
+    noise = RNG.integers(0, 256, (256, 250, 240), dtype=np.uint8)
+    volume = written(str(tmp_path / "v"), noise, None)
+    volume = open_volume(volume.url)
+    working, factors = volume.read_working(WORKING)
+    assert (working.shape, factors) == ((32, 32, 30), (8, 8, 8))
+    assert 0 < volume.bytes_read < 0.02 * (volume.bytes_stored(0) or 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_kept_levels_are_what_a_pass_over_the_volume_gives(tmp_path: Path, dtype: str) -> None:
+    voxels = (RNG.random((200, 150, 99)) * 200).astype(dtype)
+    plain = written(str(tmp_path / "v"), voxels, 1)
+    expected, factors = plain.read_working(WORKING)
+    url = str(tmp_path / "run" / "pyramids" / "v.zarr")
+    first = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=True)
+    again = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=False)
+    for volume in (first, again):
+        working, found = volume.read_working(WORKING)
+        assert found == factors == (8, 8, 8)
+        assert working.dtype == expected.dtype
+        np.testing.assert_array_equal(working, expected)
+    # One pass, whatever follows; and none at all the next time.
+    assert first.bytes_read < 1.2 * plain.bytes_read
+    assert again.bytes_read < 0.05 * plain.bytes_read
+    # Crops take the levels that the volume itself has.
+    assert again.levels == plain.levels
+
+
+def test_kept_levels_lie_where_their_voxels_do(tmp_path: Path) -> None:
+    plain = written(str(tmp_path / "v"), np.zeros((200, 150, 99), np.uint8), 1)
+    url = str(tmp_path / "kept")
+    with_kept_pyramid(plain, url, WORKING, write=True)
+    kept = open_volume(url)
+    assert kept.voxel_size == VoxelSize.of((8.0, 8.0, 12.0))
+    # The mean of four voxels lies one and a half beyond the first.
+    assert kept.origin_um == pytest.approx((13.0, 3.0, -0.5))
+
+
+def test_levels_of_another_volume_are_not_taken(tmp_path: Path) -> None:
+    url = str(tmp_path / "kept")
+    other = written(str(tmp_path / "other"), np.full((200, 150, 99), 9, np.uint8), 1)
+    with_kept_pyramid(other, url, WORKING, write=True)
+    plain = written(str(tmp_path / "v"), np.full((200, 150, 99), 4, np.uint8), 1)
+    working, _ = with_kept_pyramid(plain, url, WORKING, write=True).read_working(WORKING)
+    assert (working == 4).all()
+
+
+def test_volume_with_a_pyramid_gets_no_second_one(tmp_path: Path) -> None:
+    volume = written(str(tmp_path / "v"), np.zeros((200, 150, 99), np.uint8), None)
+    with_kept_pyramid(volume, str(tmp_path / "kept"), WORKING, write=True)
+    assert not (tmp_path / "kept").exists()
