@@ -30,7 +30,7 @@ from ctray.storage import store
 from ctray.storage.parallel import bounded_map
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt
-from ctray.storage.writer import create_volume
+from ctray.storage.writer import create_volume, is_committed
 
 SHAPE = (6100, 2000, 2000)
 TILE = 256
@@ -54,7 +54,9 @@ def config() -> RunConfig:
 
 
 def write_big(url: str, shape: tuple[int, int, int], *, pyramid: bool) -> int:
-    """Write the volume, shard by shard in two threads; bytes stored."""
+    """Write the volume, shard by shard in two threads, unless it is there; bytes stored."""
+    if is_committed(url):
+        return store.tree_bytes(url)
     writer = create_volume(
         url,
         shape=shape,
@@ -74,7 +76,7 @@ def write_big(url: str, shape: tuple[int, int, int], *, pyramid: bool) -> int:
         inside = _body(shard, shape)
         if inside.any():
             rough = texture[tuple(slice(0, n) for n in shard.shape)]
-            voxels[inside] += rough[inside]
+            voxels += rough * inside
         writer.write(shard, voxels)
 
     size = 4 * TILE**3
@@ -154,6 +156,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scale", type=float, default=1.0, help="of every axis")
     parser.add_argument("--pyramid", action="store_true", help="store the volume's pyramid")
+    parser.add_argument("--generate-only", action="store_true", help="do not run on it yet")
     options = parser.parse_args()
     archive, out = options.folder / "archive", options.folder / "run"
     shape = as_triple([round(n * options.scale) for n in SHAPE], "shape")
@@ -164,6 +167,8 @@ def main() -> None:
         f"generated: {stored / 1e9:.2f} GB stored in {time.monotonic() - began:.0f} s", flush=True
     )
 
+    if options.generate_only:
+        return
     began = time.monotonic()
 
     def note(event: Event) -> None:
