@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ctray import __version__
+from ctray.cli.commands_archive import archive_, plan
 from ctray.cli.commands_benchmark import benchmark
 from ctray.cli.commands_data import catalog, import_, phantom
 from ctray.cli.commands_run import crop, localize, pretrain, report, run
@@ -54,7 +55,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(run, demo),
+    *(run, plan, archive_, demo),
     *(import_, catalog, pretrain, localize, crop, report),
     *(evaluate, calibrate, phantom, benchmark),
 ):

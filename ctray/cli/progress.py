@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ctray.cli.time_left import TimeLeft, in_words
+
 # A log that nobody watches needs a sign of life, not a line a step.
 _PLAIN_EVERY_S = 15.0
 _UNITS = {
@@ -33,6 +35,10 @@ class _Event(Protocol):
     def total(self) -> int: ...
     @property
     def text(self) -> str: ...
+    @property
+    def bytes_done(self) -> int: ...
+    @property
+    def bytes_total(self) -> int: ...
 
 
 class Stage:
@@ -43,9 +49,17 @@ class Stage:
         self._first = done
         self._began = time.monotonic()
         self._unit = _UNITS.get(name, "volumes")
+        self._left = TimeLeft()
 
-    def line(self, done: int, total: int) -> str:
-        """Count and rate, such as `12/32 volumes, 1.4/s`."""
+    def line(self, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> str:
+        """Count, rate, and time left once it is known: `12/32 volumes, 1.4/s, about 14 s left`."""
+        known = bytes_total > 0
+        self._left.report(bytes_done if known else done)
+        left = self._left.seconds(bytes_total if known else total)
+        line = self._amount(done, total)
+        return line if left is None or done >= total else f"{line}, {in_words(left)}"
+
+    def _amount(self, done: int, total: int) -> str:
         if self._unit == "bytes":
             amount = f"{decimal(done)} of {decimal(total)}"
         else:
@@ -75,7 +89,9 @@ class Reporter:
 
     def __call__(self, event: _Event) -> None:
         """Take an event of a run."""
-        self.update(event.stage, event.done, event.total, event.text)
+        self.update(
+            event.stage, event.done, event.total, event.text, event.bytes_done, event.bytes_total
+        )
 
     def note(self, text: str) -> None:
         """Say one line that stays."""
@@ -85,12 +101,20 @@ class Reporter:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
-    def update(self, stage: str, done: int, total: int, text: str = "") -> None:
-        """Show that `done` of `total` of a stage are done."""
+    def update(
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        text: str = "",
+        bytes_done: int = 0,
+        bytes_total: int = 0,
+    ) -> None:
+        """Show that `done` of `total` of a stage are done; by bytes, too, where they differ."""
         if self._stage is None or self._stage.name != stage:
             self._begin(stage, done, total)
         assert self._stage is not None
-        line = self._stage.line(done, total)
+        line = self._stage.line(done, total, bytes_done, bytes_total)
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total, line=line, text=text)
             return

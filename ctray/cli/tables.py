@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -17,7 +18,11 @@ from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.report.benchmark_text import overview
 from ctray.storage.catalog import Catalog
 
+if TYPE_CHECKING:
+    from ctray.engine.plan import ArchivePlan, Estimate
+
 NONE = "–"
+_FEW = 5
 # A pipe has no width, and one row is to be one line.
 _PIPE_WIDTH = 10_000
 
@@ -132,6 +137,48 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
         )
     places = ("boxes", "crops", "report", "picture")
     return lines + [f"{what:<8}{facts[what]}" for what in places if facts.get(what)]
+
+
+def plan_lines(plan: ArchivePlan) -> list[str]:
+    """What an archive holds, what a run would save and take, and what that rests on."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in plan.kinds.items())
+    stored = _interval(plan.bytes_stored, lambda v: decimal(int(v)))
+    lines = [
+        f"{plan.num_volumes:,} volumes, {decimal(plan.bytes_total)} of voxels"
+        f"{f', {stored} stored' if stored else ''}: {kinds}"
+    ]
+    if plan.num_done:
+        lines.append(f"{plan.num_done:,} of them are done")
+    lines += [f"unreadable {url}: {reason}" for url, reason in plan.unreadable[:_FEW]]
+    if plan.num_unreadable > _FEW:
+        lines.append(f"{plan.num_unreadable - _FEW:,} more unreadable; --json names all of them")
+    saved = _interval(plan.saved, lambda part: f"{part:.0%}")
+    if plan.saved is not None:
+        bytes_saved = decimal(int(plan.saved.value * plan.bytes_total))
+        lines.append(f"saves {saved} of the voxels, {bytes_saved}")
+    hours = _interval(plan.hours, _duration)
+    if hours:
+        lines.append(f"takes {hours} with {plan.num_actors} actors")
+    if plan.could_hold > plan.num_actors:
+        lines.append(f"there is room for {plan.could_hold} actors: --set pool.max_size=...")
+    return lines + [f"- {line}" for line in plan.assumptions]
+
+
+def _interval(estimate: Estimate | None, show: Callable[[float], str]) -> str:
+    """Value with its interval, such as `74% (70% to 78%)`; nothing where nothing is known."""
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"{show(estimate.value)} (one volume, no interval)"
+    if estimate.low == estimate.high:
+        return show(estimate.value)
+    return f"{show(estimate.value)} ({show(estimate.low)} to {show(estimate.high)})"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
 
 
 def _score_cells(summary: MethodSummary) -> list[str]:

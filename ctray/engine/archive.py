@@ -119,10 +119,8 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
     return run, config, str(manifest["archive"])
 
 
-def catalog_stage(
-    run: RunFolder, archive_url: str, config: RunConfig, on_event: OnEvent = _ignore
-) -> Catalog:
-    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
+def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = _ignore) -> Catalog:
+    """Find the volumes of an archive as the configuration wants them; nothing is written.
 
     Raises
     ------
@@ -144,6 +142,21 @@ def catalog_stage(
             f"none of the {len(catalog)} volumes in {archive_url} can be read (see ctray "
             f"catalog); the first: {catalog.failed[0].reason}"
         )
+    return catalog
+
+
+def catalog_stage(
+    run: RunFolder,
+    archive_url: str,
+    config: RunConfig,
+    on_event: OnEvent = _ignore,
+    found: Catalog | None = None,
+) -> Catalog:
+    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
+
+    `found` is what `find_archive` gave just now; None looks.
+    """
+    catalog = find_archive(archive_url, config, on_event) if found is None else found
     if store.exists(run.catalog):
         catalog = replace(catalog, entries=_keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)
@@ -298,9 +311,15 @@ def localize_stage(
 
 
 def run_archive(
-    archive_url: str, out_url: str, config: RunConfig, on_event: OnEvent = _ignore
+    archive_url: str,
+    out_url: str,
+    config: RunConfig,
+    on_event: OnEvent = _ignore,
+    found: Catalog | None = None,
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Do everything from the catalog to the table of boxes; resume what was interrupted.
+
+    `found` is what `find_archive` gave just now; None looks.
 
     Raises
     ------
@@ -312,7 +331,7 @@ def run_archive(
     """
     run = open_run(archive_url, out_url, config)
     check_promise(run, config)
-    catalog = catalog_stage(run, archive_url, config, on_event)
+    catalog = catalog_stage(run, archive_url, config, on_event, found)
     with ray_session(config.ray):
         pretrain_stage(run, config, catalog.ok, on_event)
         receipts = localize_stage(run, config, catalog.entries, on_event=on_event)

@@ -1,0 +1,151 @@
+"""Commands for big archives: what a run would come to, and the run with that shown first."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctray.cli.commands_run import finish, run_facts
+from ctray.cli.options import (
+    config_options,
+    instances_option,
+    print_json,
+    say,
+    shared_options,
+)
+
+if TYPE_CHECKING:
+    from ctray.config import RunConfig
+    from ctray.engine.plan import ArchivePlan
+    from ctray.storage.catalog import Catalog
+
+_sample = click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Volumes that are looked at, drawn at random.",
+)
+
+
+@click.command(short_help="Say what a run would save and take; change nothing.")
+@click.argument("archive")
+@click.option("--out", metavar="RUN", help="Run whose receipts or trained model are to be used.")
+@_sample
+@config_options
+@shared_options()
+def plan(
+    archive: str,
+    out: str | None,
+    sample: int,
+    config: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Say how many volumes ARCHIVE holds, what cropping would save, and how long it would take.
+
+    Reads the metadata of all volumes and the voxels of a few, and changes nothing. What the figures
+    rest on is printed with them: the receipts of the run --out, else its trained model on the
+    sample, else a rough guess from the sample's grey values. Without --config and --set, the
+    settings are those of the run.
+    """
+    from ctray.cli.progress import reporter
+    from ctray.cli.tables import plan_lines
+
+    settings = _settings(out, config, overrides)
+    with reporter() as progress:
+        _, found = _plan(archive, out, settings, sample, progress)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        for line in plan_lines(found):
+            click.echo(line)
+
+
+@click.command(name="archive", short_help="As run, for big archives: shows the plan first.")
+@click.argument("archive")
+@click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
+@click.option("--yes", is_flag=True, help="Begin without asking.")
+@click.option(
+    "--write-pyramid",
+    is_flag=True,
+    help="Keep the coarse levels of Zarr volumes without a pyramid in RUN/pyramids.",
+)
+@_sample
+@config_options
+@instances_option
+@shared_options()
+def archive_(
+    archive: str,
+    out: str,
+    yes: bool,
+    write_pyramid: bool,
+    sample: int,
+    config: str | None,
+    overrides: tuple[str, ...],
+    instances: bool,
+    as_json: bool,
+) -> None:
+    """Find the volumes of ARCHIVE, show the plan, and after a yes do all that `ctray run` does.
+
+    For archives that take hours or cost money: the plan comes before anything is written.
+    `ctray run` does the same without a plan and without asking. Without a terminal, or with --json,
+    nothing is asked, and --yes must be given. The same command takes up what was interrupted.
+    """
+    from ctray.cli.progress import reporter
+    from ctray.cli.tables import plan_lines
+    from ctray.config import load_config
+    from ctray.storage.run_folder import check_output
+
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise click.UsageError("nobody is there to be asked; give --yes to begin at once")
+    asked = ("localize.instances=true",) * instances + ("pool.write_pyramid=true",) * write_pyramid
+    settings = load_config(config, (*asked, *overrides))
+    check_output(archive, out)
+    with reporter() as progress:
+        catalog, found = _plan(archive, out, settings, sample, progress)
+    for line in plan_lines(found):
+        say(line)
+    if not yes:
+        click.confirm("begin?", abort=True, err=True)
+    with reporter() as progress:
+        from ctray.engine.archive import run_archive
+
+        folder, receipts = run_archive(archive, out, settings, progress, catalog)
+        progress.note("writing the report")
+        facts = run_facts(folder, receipts, report=True)
+    finish(facts | {"plan": found.to_json()}, as_json)
+
+
+def _settings(out: str | None, config: str | None, overrides: tuple[str, ...]) -> RunConfig:
+    """Settings as given, else those of the run."""
+    from ctray.config import load_config, override
+    from ctray.engine.archive import resume_run
+
+    if out is None or config is not None:
+        return load_config(config, overrides)
+    _, settings, _ = resume_run(out)
+    return override(settings, overrides) if overrides else settings
+
+
+def _plan(
+    archive: str, out: str | None, settings: RunConfig, sample: int, progress: Any
+) -> tuple[Catalog, ArchivePlan]:
+    progress.note("looking for volumes")
+    from ctray.engine.archive import find_archive
+    from ctray.engine.plan import plan_archive
+    from ctray.storage import store
+    from ctray.storage.run_folder import RunFolder
+
+    folder = None if out is None else RunFolder(url=store.normalize(out))
+    catalog = find_archive(archive, settings, progress)
+    return catalog, plan_archive(
+        catalog,
+        settings,
+        folder,
+        num_sample=sample,
+        on_look=lambda done, total, name: progress.update("look", done, total, name),
+    )
