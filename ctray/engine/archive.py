@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from ctray import __version__
 from ctray.config import RunConfig, parse_config
 from ctray.engine.actors import run_pool, threads_per_actor
+from ctray.engine.choosing import hold_out, keep_ids, training_ids
 from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
 from ctray.engine.session import ray_session
@@ -158,7 +157,7 @@ def catalog_stage(
     """
     catalog = find_archive(archive_url, config, on_event) if found is None else found
     if store.exists(run.catalog):
-        catalog = replace(catalog, entries=_keep_ids(read_catalog(run.catalog), catalog.entries))
+        catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)
     for entry in catalog.failed:
         if run.read_receipt(entry.volume_id) is None:
@@ -236,7 +235,7 @@ def prepare_stage(
         return [PreparedRecord(**record) for record in store.read_json(index_url)]
     received = {i for i, r in iter_receipts(run, [e.volume_id for e in entries]) if r is not None}
     open_entries = [entry for entry in entries if entry.volume_id not in received]
-    chosen = _training_ids(open_entries, config)
+    chosen = training_ids(open_entries, config)
     items = [entry for entry in open_entries if entry.volume_id in chosen]
     by_id: dict[str, PreparedRecord] = {}
     tell = _counter("prepare", items, on_event)
@@ -249,7 +248,7 @@ def prepare_stage(
         if reason is not None:
             run.write_receipt(failed_receipt(entry, reason))
     ordered = [by_id[e.volume_id] for e in items if e.volume_id in by_id]
-    kept = _hold_out([record for record in ordered if record.working_url], config)
+    kept = hold_out([record for record in ordered if record.working_url], config)
     if kept:
         fields = ("volume_id", "working_url", "side", "validation")
         store.write_json(index_url, [{f: getattr(r, f) for f in fields} for r in kept])
@@ -372,49 +371,6 @@ def _counter(stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> 
         )
 
     return tell
-
-
-def _training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
-    """Volumes to train on: all of a small archive, a seeded choice of a large one."""
-    ids = [entry.volume_id for entry in entries]
-    if len(ids) <= config.train.max_volumes:
-        return set(ids)
-    rng = np.random.default_rng([config.train.seed, len(ids)])
-    return {ids[i] for i in rng.choice(len(ids), config.train.max_volumes, replace=False)}
-
-
-def _hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
-    """Records with a seeded choice of them marked as held out; never all of them."""
-    count = min(round(config.train.validation_part * len(records)), len(records) - 1)
-    if count < 1:
-        return records
-    rng = np.random.default_rng([config.train.seed, len(records), 1])
-    chosen = set(rng.choice(len(records), count, replace=False).tolist())
-    return [replace(r, validation=True) if i in chosen else r for i, r in enumerate(records)]
-
-
-def _keep_ids(
-    known: Sequence[CatalogEntry], found: Sequence[CatalogEntry]
-) -> tuple[CatalogEntry, ...]:
-    """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
-    ids = {(e.url, e.dataset): e.volume_id for e in known}
-    taken = set(ids.values())
-    kept = []
-    for entry in found:
-        volume_id = ids.get((entry.url, entry.dataset))
-        if volume_id is None:
-            volume_id = next(v for v in _variants(entry.volume_id) if v not in taken)
-            taken.add(volume_id)
-        kept.append(replace(entry, volume_id=volume_id))
-    return tuple(kept)
-
-
-def _variants(volume_id: str) -> Iterator[str]:
-    yield volume_id
-    number = 2
-    while True:
-        yield f"{volume_id}-{number}"
-        number += 1
 
 
 def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:

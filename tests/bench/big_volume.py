@@ -41,10 +41,10 @@ def config() -> RunConfig:
     """Settings with which training takes a minute and finds bright bodies."""
     return parse_config(
         {
-            "preprocess": {"working_size": 96},
+            "preprocess": {"working_size": 48, "container": "off", "circle": "off"},
             "encoder": {"widths": [12, 24, 32], "embedding_dim": 32, "dropout": 0.0},
             "rotation": {"angle_step": 90},
-            "train": {"steps": 400, "batch_size": 32, "interleave": 8, "log_every": 100},
+            "train": {"steps": 240, "batch_size": 32, "interleave": 8, "log_every": 60},
             "localize": {"threshold": "otsu", "min_peak": 0.0},
             "refine": {"enabled": False},
             "pool": {"max_size": 2, "write_pyramid": True},
@@ -161,7 +161,7 @@ def main() -> None:
     archive, out = options.folder / "archive", options.folder / "run"
     shape = as_triple([round(n * options.scale) for n in SHAPE], "shape")
     began = time.monotonic()
-    write_phantoms(str(archive), count=12, size=64, reconstruction_circle=False)
+    write_phantoms(str(archive), count=12, size=48, reconstruction_circle=False)
     stored = write_big(str(archive / f"{BIG}.zarr"), shape, pyramid=options.pyramid)
     print(
         f"generated: {stored / 1e9:.2f} GB stored in {time.monotonic() - began:.0f} s", flush=True
@@ -172,7 +172,7 @@ def main() -> None:
     began = time.monotonic()
 
     def note(event: Event) -> None:
-        if event.done == event.total or event.text.startswith(BIG):
+        if event.stage == "pretrain" or event.done == event.total or event.text.startswith(BIG):
             print(f"{time.monotonic() - began:6.0f} s {event.stage} {event.text}", flush=True)
 
     memory = PeakMemory()

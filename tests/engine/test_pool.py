@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,21 @@ def test_pool_grows_to_its_limit(
     pids = list(run_pool(worker_that(work), (), range(8 * largest), pool))
     assert len(pids) == 8 * largest
     assert len(set(pids)) == expected
+
+
+def test_items_are_taken_as_they_are_worked_on(ray_cpus: int) -> None:
+    """No more is in flight than the pool has actors, however slowly results are fetched."""
+    taken = []
+
+    def items() -> Iterator[int]:
+        for n in range(12):
+            taken.append(n)
+            yield n
+
+    for done, _ in enumerate(run_pool(worker_that(lambda item: item), (), items(), SMALL), 1):
+        # One waits at the door.
+        assert len(taken) <= done + SMALL.max_size + 1
+    assert done == 12
 
 
 def test_pool_larger_than_the_cluster_is_as_large_as_the_cluster(ray_cpus: int) -> None:

@@ -1,0 +1,174 @@
+"""The plan of a run: what it counts, what its figures rest on, that it changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctray.cli.main import cli
+from ctray.config import RunConfig
+from ctray.engine.plan import plan_archive, ratio_interval
+from ctray.pretext.checkpoint import load_model
+from ctray.storage.catalog import Catalog, build_catalog
+from ctray.storage.phantoms import write_phantoms
+from ctray.storage.run_folder import Receipt, RunFolder
+
+COUNT = 7
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven phantoms of 48 voxels and a file that is no TIFF."""
+    folder = tmp_path_factory.mktemp("plan") / "archive"
+    write_phantoms(str(folder), count=COUNT, size=48, seed=2, reconstruction_circle=False)
+    (folder / "broken.tif").write_bytes(b"II*\0 and no more")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def catalog(archive: Path) -> Catalog:
+    return build_catalog(str(archive))
+
+
+def contents(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> Receipt:
+    """Of a volume of 48 voxels a side, of which a crop keeps `kept` slices."""
+    box = None if kept is None else [[0, kept], [0, 48], [0, 48]]
+    return Receipt(
+        volume_id=volume_id,
+        source_url=volume_id,
+        status="located" if box else "uncertain",
+        shape=[48, 48, 48],
+        box=box,
+        crop_box=box,
+        crop_url="there" if box else None,
+        seconds=seconds,
+    )
+
+
+def test_guess_without_a_run(
+    archive: Path, catalog: Catalog, config_of: Callable[..., RunConfig]
+) -> None:
+    before = contents(archive)
+    seen: list[tuple[int, int, str]] = []
+    found = plan_archive(
+        catalog, config_of(), num_sample=4, on_look=lambda *told: seen.append(told)
+    )
+    assert contents(archive) == before
+    assert (found.num_volumes, found.num_unreadable) == (COUNT, 1)
+    assert found.kinds == {"ome-zarr uint8": COUNT}
+    assert found.unreadable[0][0].endswith("broken.tif")
+    assert found.bytes_total == COUNT * 48**3
+    assert [told[:2] for told in seen] == [(n, 4) for n in (1, 2, 3, 4)]
+    assert (found.basis, found.num_looked_at) == ("threshold", 4)
+    # Bright samples whose boxes take 15 to 30% of the volume.
+    assert found.saved is not None
+    assert 0.5 < found.saved.value < 0.95
+    assert found.bytes_stored is not None
+    files = sum(p.stat().st_size for p in archive.glob("*.zarr/**/*") if p.is_file())
+    assert found.bytes_stored.value == pytest.approx(files, rel=0.1)
+    assert found.hours is not None
+    assert found.hours.value > 0
+    assert any("rough guess" in line for line in found.assumptions)
+
+
+def test_receipts_of_all_volumes_leave_no_doubt(
+    catalog: Catalog, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run = RunFolder(url=str(tmp_path / "run"))
+    for n, entry in enumerate(catalog.ok):
+        # One is left for review: it is kept whole.
+        run.write_receipt(receipt(entry.volume_id, kept=None if n == 0 else 12))
+    found = plan_archive(catalog, config_of(), run)
+    assert (found.basis, found.num_done, found.num_looked_at) == ("receipts", COUNT, COUNT)
+    assert found.saved is not None
+    assert found.saved.value == pytest.approx(6 / 7 * 0.75)
+    assert found.saved.low == found.saved.high == found.saved.value
+    # Nothing is left to do.
+    assert found.hours is not None
+    assert found.hours.value == 0
+
+
+def test_hours_are_those_of_what_is_left(
+    catalog: Catalog, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run = RunFolder(url=str(tmp_path / "run"))
+    for entry in catalog.ok[:5]:
+        run.write_receipt(receipt(entry.volume_id, kept=24, seconds=3600.0))
+    found = plan_archive(catalog, config_of(pool={"num_cpus": 0.5, "max_size": 2}), run)
+    assert found.hours is not None
+    assert found.hours.value == pytest.approx(2 * 1.0 / found.num_actors)
+    assert found.saved is not None
+    # Five alike say that all are alike.
+    assert found.saved.low == pytest.approx(0.5)
+
+
+def test_trained_model_looks_at_the_sample(
+    catalog: Catalog, trained_url: str, tmp_path: Path
+) -> None:
+    run = RunFolder(url=str(tmp_path / "run"))
+    Path(run.url).mkdir()
+    Path(run.checkpoint).symlink_to(trained_url)
+    found = plan_archive(catalog, load_model(trained_url).config, run, num_sample=2)
+    assert (found.basis, found.num_looked_at) == ("model", 2)
+    assert not any("training" in line for line in found.assumptions)
+    assert sorted(p.name for p in Path(run.url).iterdir()) == ["checkpoint"]
+
+
+def test_interval_holds_what_it_says() -> None:
+    """Of archives of 200 volumes of uneven size, samples of 10: 95%, less what skew costs."""
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(400):
+        sizes = rng.uniform(1, 20, 200)
+        values = sizes * rng.beta(8, 3, 200)
+        chosen = rng.choice(200, 10, replace=False)
+        found = ratio_interval(list(values[chosen]), list(sizes[chosen]), 200)
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= values.sum() / sizes.sum() <= found.high
+    assert 0.90 < hits / 400 < 0.98
+
+
+def test_one_volume_has_no_interval() -> None:
+    found = ratio_interval([3.0], [4.0], 2)
+    assert found is not None
+    assert (found.value, found.low, found.high) == (0.75, None, None)
+    assert ratio_interval([], [], 2) is None
+
+
+def run_cli(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli(list(arguments))
+    return int(caught.value.code or 0)
+
+
+def test_plan_on_the_command_line(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli("plan", str(archive), "--sample", "3", "--json") == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert document["num_volumes"] == COUNT
+    assert document["saved"]["low"] <= document["saved"]["value"] <= document["saved"]["high"]
+    assert run_cli("plan", str(archive), "--sample", "3") == 0
+    out = capsys.readouterr().out
+    assert "7 volumes, 774.1 kB of voxels" in out
+    assert "unreadable" in out
+    assert "saves" in out
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_archive_does_not_ask_where_nobody_answers(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    assert run_cli("archive", str(archive), "--out", str(out), *more) == 2
+    assert "give --yes to begin at once" in capsys.readouterr().err
+    assert not out.exists()
