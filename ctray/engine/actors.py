@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from ctray.config import PoolConfig
 from ctray.engine.causes import last_line, own_error
@@ -85,7 +85,8 @@ class _Pool:
         """Results in the order in which they are done."""
         while True:
             self._fill()
-            if not self.awaited:
+            # An actor that starts may wait for room for ever, and nobody needs it any more.
+            if not any(a.item for a in self.awaited.values()) and not self._has_items():
                 return
             done, _ = ray.wait(list(self.awaited), num_returns=1, timeout=_WAIT_S)
             for answer in done:
@@ -113,7 +114,7 @@ class _Pool:
                 self._start()
             else:
                 return
-        while len(self.idle) > (self.config.min_size if self.awaited else 0):
+        while len(self.idle) > self.config.min_size:
             ray.kill(self.idle.pop().handle)
 
     def _has_items(self) -> bool:
@@ -146,7 +147,9 @@ class _Pool:
         options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
         if gpus := actor_gpus(self.config):
             options["num_gpus"] = gpus
-        handle = ray.remote(**options)(_Host).remote(self.worker, self.arguments)
+        # The process is called by its class: whoever looks at a node sees what it does.
+        host = type(self.worker.__name__, (_Host,), {})
+        handle = ray.remote(**options)(host).remote(self.worker, self.arguments)
         self.awaited[handle.ready.remote()] = _Actor(handle=handle)
 
     def _take(self, answer: Any) -> Iterator[Any]:
@@ -171,7 +174,8 @@ class _Pool:
 
     def _bury(self, item: _Item | None, error: RayError) -> None:
         """Give the item of a dead actor another chance, unless it has had its chances."""
-        by_node = "node has died" in str(error)
+        # A process that dies is known within a second; a node is only out of reach at first.
+        by_node = isinstance(error, ActorUnavailableError) or "node has died" in str(error)
         if item is None:
             self.failed_starts += 1
             if own_error(error) is not None or self.failed_starts >= _MAX_FAILED_STARTS:

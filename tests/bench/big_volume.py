@@ -140,7 +140,7 @@ class PeakMemory:
                 peaks[pid] = int(told.get("VmHWM", "0 kB").split()[0])
             for pid, peak in peaks.items():
                 if names[pid].startswith("ray::") and _is_below(pid, os.getpid(), parents):
-                    key = names[pid]
+                    key = names[pid].removeprefix("ray::").partition(".")[0]
                     self.peak_kib[key] = max(peak, self.peak_kib.get(key, 0))
 
 
@@ -191,13 +191,15 @@ def _print(receipt: Receipt, stored: int, peak_kib: dict[str, int]) -> None:
         f"\n{shape} {receipt.dtype}, {about['date']}, {about['machine']['cpu']}, "
         f"{about['machine']['cores']} cores: {receipt.status} {receipt.reason or ''}\n"
     )
+    # Ray's own are many, and small.
+    largest = sorted(peak_kib.items(), key=lambda item: -item[1])[:6]
     rows = {
         "stored": f"{stored / 1e9:.2f} GB",
         "read": f"{receipt.bytes_read / 1e9:.2f} GB",
         "written": f"{receipt.bytes_written / 1e9:.2f} GB",
         "seconds": f"{receipt.seconds:.0f}",
         "voxel bytes a second": f"{receipt.bytes_total / receipt.seconds / 1e6:.0f} MB/s",
-        **{f"peak of {name}": f"{kib / 2**20:.2f} GiB" for name, kib in sorted(peak_kib.items())},
+        **{f"peak of {name}": f"{kib / 2**20:.2f} GiB" for name, kib in largest},
     }
     print("| what | |\n|---|---|")
     for name, value in rows.items():
