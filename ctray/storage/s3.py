@@ -8,6 +8,7 @@ frozen never returns, whatever its time-outs). s3fs serves file formats that nee
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Credential, S3Store
 
 CONNECT_TIMEOUT_S = 5.0
+_KEYS_AGE_S = 30.0
 _ENVIRONMENT = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
@@ -199,6 +201,14 @@ def _client(bucket: str, prefix: str, environment: tuple[str | None, ...]) -> S3
 
 
 def _keys() -> Any:
+    """Keys as botocore finds them now, or found them half a minute ago at most."""
+    environment = tuple(os.environ.get(name) for name in _ENVIRONMENT)
+    return _found_keys(environment, int(time.monotonic() / _KEYS_AGE_S))
+
+
+@lru_cache(maxsize=2)
+def _found_keys(environment: tuple[str | None, ...], period: int) -> Any:
+    # Ten milliseconds a session: a catalog of ten thousand volumes opens as many clients.
     import botocore.session
 
     return botocore.session.get_session().get_credentials()
