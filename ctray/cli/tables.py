@@ -155,10 +155,13 @@ def plan_lines(plan: ArchivePlan) -> list[str]:
     saved = _interval(plan.saved, lambda part: f"{part:.0%}")
     if plan.saved is not None:
         bytes_saved = decimal(int(plan.saved.value * plan.bytes_total))
-        lines.append(f"saves {saved} of the voxels, {bytes_saved}")
+        how = "would save perhaps" if plan.basis == "threshold" else "would save"
+        lines.append(f"{how} {saved} of the voxels, {bytes_saved}")
     hours = _interval(plan.hours, _duration)
-    if hours:
-        lines.append(f"takes {hours} with {plan.num_actors} actors")
+    if plan.num_done == plan.num_volumes:
+        lines.append("nothing is left to do")
+    elif hours:
+        lines.append(f"would take {hours} with {plan.num_actors} actors")
     if plan.could_hold > plan.num_actors:
         lines.append(f"there is room for {plan.could_hold} actors: --set pool.max_size=...")
     return lines + [f"- {line}" for line in plan.assumptions]
@@ -178,7 +181,7 @@ def _interval(estimate: Estimate | None, show: Callable[[float], str]) -> str:
 def _duration(hours: float) -> str:
     if hours >= 48:
         return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} minutes"
+    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
 
 
 def _score_cells(summary: MethodSummary) -> list[str]:

@@ -245,7 +245,11 @@ def _assumptions(
     }
     lines = [said[basis]] if usable else []
     if usable:
-        lines.append("interval: 95%, as if saving per byte were alike in all volumes")
+        rough = ", and without what the guess itself is wrong by" if basis == "threshold" else ""
+        lines.append(
+            f"intervals: 95%, from how much the volumes looked at differ{rough}; a point where "
+            "all were"
+        )
         lines.append(
             f"hours: seconds a byte of the run's receipts, over {actors} actors"
             if basis == "receipts"
