@@ -114,7 +114,7 @@ class _Pool:
                 self._start()
             else:
                 return
-        while len(self.idle) > self.config.min_size:
+        while self.idle and len(self.idle) + len(self.awaited) > self.config.min_size:
             ray.kill(self.idle.pop().handle)
 
     def _has_items(self) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from ctray.config import PoolConfig, RunConfig
 from ctray.engine import archive
@@ -91,6 +93,41 @@ def test_items_are_taken_as_they_are_worked_on(ray_cpus: int) -> None:
         # One waits at the door.
         assert len(taken) <= done + SMALL.max_size + 1
     assert done == 12
+
+
+def test_pool_shrinks_when_nothing_waits(ray_cpus: int, tmp_path: Path) -> None:
+    """The last volume of a run must not hold the whole cluster."""
+
+    def work(item: int) -> int:
+        while item == 0 and not (tmp_path / "go").exists():
+            time.sleep(0.05)
+        time.sleep(0.3)
+        return item
+
+    results = run_pool(worker_that(work), (), range(6), SMALL)
+    assert {next(results) for _ in range(5)} == {1, 2, 3, 4, 5}
+    held = 0.0
+    try:
+        # What is asked for next waits for the last item: look from outside meanwhile.
+        with ThreadPoolExecutor(1) as thread:
+            last = thread.submit(next, results)
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                held = ray_cpus - ray.available_resources().get("CPU", 0.0)
+                if held == SMALL.num_cpus:
+                    break
+                time.sleep(0.1)
+            (tmp_path / "go").touch()
+            assert last.result() == 0
+    finally:
+        results.close()
+    assert held == SMALL.num_cpus
+
+
+def test_gpu_that_is_not_there_is_named(ray_cpus: int) -> None:
+    pool = PoolConfig(num_cpus=0.5, num_gpus=1)
+    with pytest.raises(CtrayError, match=r"needs 1 GPUs and Ray has 0; lower pool\.num_gpus"):
+        list(run_pool(worker_that(lambda item: item), (), [1], pool))
 
 
 def test_pool_larger_than_the_cluster_is_as_large_as_the_cluster(ray_cpus: int) -> None:
