@@ -44,7 +44,8 @@ def run(
 ) -> None:
     """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
 
-    The archive stays as it is. The same command takes up again what was interrupted.
+    The archive stays as it is. The same command takes up again what was interrupted. For archives
+    that take hours, `ctray archive` does the same and shows first what it would come to.
     """
     from ctray.cli.progress import reporter
     from ctray.config import load_config

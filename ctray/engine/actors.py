@@ -177,7 +177,7 @@ class _Pool:
         # A process that dies is known within a second; a node is only out of reach at first.
         by_node = isinstance(error, ActorUnavailableError) or "node has died" in str(error)
         if item is None:
-            self.failed_starts += 1
+            self.failed_starts += not by_node
             if own_error(error) is not None or self.failed_starts >= _MAX_FAILED_STARTS:
                 raise error
             return

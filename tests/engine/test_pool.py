@@ -16,11 +16,12 @@ from ctray.config import PoolConfig, RunConfig
 from ctray.engine import archive
 from ctray.engine.actors import run_pool
 from ctray.engine.archive import catalog_stage, localize_stage, open_run
+from ctray.engine.plan import plan_archive
 from ctray.engine.pool import LocalizeVolume
 from ctray.errors import CheckpointError, CtrayError, StorageError
 from ctray.pretext.checkpoint import save_checkpoint
 from ctray.pretext.training import Trainer
-from ctray.storage.catalog import CatalogEntry
+from ctray.storage.catalog import CatalogEntry, build_catalog
 from ctray.storage.run_folder import Receipt
 
 pytestmark = pytest.mark.ray
@@ -148,6 +149,17 @@ def test_error_that_ends_the_run_arrives(ray_cpus: int) -> None:
 
     with pytest.raises(CtrayError, match="the output cannot be written"):
         list(run_pool(worker_that(work), (), range(3), SMALL))
+
+
+def test_plan_asks_the_cluster_for_its_room(
+    ray_cpus: int, mixed_archive: tuple[Path, Any], config_of: ConfigOf
+) -> None:
+    """TIFF folder, HDF5 and OME-Zarr are looked at; the cut-off TIFF is named."""
+    config = config_of(pool={"num_cpus": 0.5, "max_size": 3}, ray={"address": "auto"})
+    found = plan_archive(build_catalog(str(mixed_archive[0])), config)
+    assert (found.num_actors, found.could_hold) == (3, 4)
+    assert (found.num_volumes, found.num_unreadable, found.num_looked_at) == (3, 1, 3)
+    assert sorted(found.kinds) == ["hdf5 uint8", "ome-zarr uint8", "tiff-folder uint8"]
 
 
 # --- localizing -----------------------------------------------------------------------------
