@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ctray import __version__
 from ctray.errors import GeometryError
 from ctray.geometry import Box, Triple, as_triple
-from ctray.grid import ShardGrid
+from ctray.storage.crop_copy import copy_level, plan_copies, snapped_to_chunks
+from ctray.storage.manifest import MANIFEST, stored_checksum
 from ctray.storage.multiscale import LevelPlan, plan_levels
-from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
+from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.volume import Level, Volume
-from ctray.storage.writer import VolumeWriter, create_volume, is_committed
+from ctray.storage.voxel_checksum import voxel_checksum
+from ctray.storage.writer import LevelLayout, create_volume, grid_of, is_committed
 
 MAX_STRIDE = 32
+SNAP_CHUNKS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +34,16 @@ class CropResult:
     bytes_written
         Voxel bytes of all levels, before compression.
     checksum
-        "sha256:..." of level 0, see `volume_checksum`.
+        "sha256:..." of what is stored, see `volume_checksum`.
+    copied_part
+        Part of the voxels whose chunks were copied as they are, in [0, 1].
     """
 
     url: str
     box: Box
     bytes_written: int
     checksum: str
+    copied_part: float
 
 
 def write_crop(
@@ -53,6 +54,7 @@ def write_crop(
     provenance: dict[str, Any],
     ome_version: str = "0.5",
     max_stride: int = MAX_STRIDE,
+    snap_chunks: float = SNAP_CHUNKS,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> CropResult:
     """Write the voxels of `box` as a volume of its own at its physical place.
@@ -60,6 +62,12 @@ def write_crop(
     Levels of the source whose voxels are at most `max_stride` level-0 voxels long are copied, not
     computed anew; for that the box grows to their common stride. A source without such levels
     gives its crop a pyramid of means of level 0.
+
+    Chunks of a source that is compressed with zstd, blosc or gzip are copied as they are stored,
+    from OME-Zarr 0.4 into the shards of 0.5 too, where the crop begins at a chunk; for that the
+    box grows a little more where `snap_chunks` allows it. Each is checked before: by the checksum
+    that its bytes carry, and else by unpacking it. Chunks that a face cuts, and all of other
+    sources, are encoded anew.
 
     Parameters
     ----------
@@ -76,6 +84,9 @@ def write_crop(
         "0.5" or "0.4".
     max_stride
         Longest voxel of a level that is kept, in level-0 voxels.
+    snap_chunks
+        Largest growth of the box to whole chunks, as part of its voxels: it is worth little
+        storage, since encoding takes ten times longer than copying. 0 never grows it.
     bytes_in_flight
         Bound of the voxels held in memory.
 
@@ -85,10 +96,23 @@ def write_crop(
         If a finished crop, or anything that ctray did not begin, is at `url`.
     GeometryError
         If the box leaves the volume.
+    InvalidVolumeError
+        If a chunk of the source is damaged.
     """
     asked = _at_level0(volume, box)
     kept, written = _keep_levels(volume, asked, max_stride)
+    sources = [volume.levels.index(level) for level in kept]
+    written = snapped_to_chunks(volume, written, sources, snap_chunks, ome_version)
+    regions = [
+        written.to_level(n, level.factors, level.shape)
+        for n, level in zip(sources, kept, strict=True)
+    ]
+    copies = plan_copies(volume, sources, regions, ome_version)
     plans = _plan(kept, written)
+    layouts = [copy.layout for copy in copies]
+    for plan in plans[len(copies) :]:
+        grid = grid_of(plan.shape, layouts[0].grid, ome_version)
+        layouts.append(LevelLayout(grid=grid, encoding=layouts[0].encoding))
     edge = (1.0, 1.0, 1.0) if volume.voxel_size is None else volume.voxel_size.um
     writer = create_volume(
         url,
@@ -100,22 +124,30 @@ def write_crop(
         ],
         ome_version=ome_version,
         levels=plans,
+        layouts=layouts,
     )
-    checksum = _copy(volume, kept, written, writer, bytes_in_flight)
-    if len(kept) == 1:
+    copied = sum(copy_level(volume, copy, writer, bytes_in_flight) for copy in copies)
+    if len(copies) == 1:
         writer.build_pyramid()
+    checksum = writer.seal()
+    copied_part = copied / sum(region.num_voxels for region in regions)
     writer.commit(
         {
             **provenance,
             "source_url": volume.url,
             "box": written.ranges,
             "box_asked": asked.ranges,
+            "copied_part": round(copied_part, 4),
             "checksum": checksum,
-            "checksum_shard": list(writer.grid.shard),
+            "checksum_of": MANIFEST,
         }
     )
     return CropResult(
-        url=writer.url, box=written, bytes_written=writer.bytes_written, checksum=checksum
+        url=writer.url,
+        box=written,
+        bytes_written=writer.bytes_written,
+        checksum=checksum,
+        copied_part=copied_part,
     )
 
 
@@ -130,22 +162,14 @@ def crop_exists(url: str) -> bool:
 
 
 def volume_checksum(volume: Volume, bytes_in_flight: int = BYTES_IN_FLIGHT) -> str:
-    """Compute the checksum of level 0 as the store now holds it.
+    """Compute the checksum of a crop as the store now holds it.
 
-    Every shard's voxels (C order, native little-endian bytes, clipped to the volume) give a
-    SHA-256; the checksum is the SHA-256 of those digests in shard order, z slowest. It depends
-    on the shards, which are kept beside it in the ``ctray`` attributes.
+    It is that of the manifest of stored objects (`ctray.storage.manifest`), or for crops of
+    earlier versions, which have none, that of level 0's voxels (`voxel_checksum`).
     """
-    shard = volume.attributes.get("checksum_shard", volume.levels[0].shard)
-    grid = ShardGrid(shape=volume.shape, chunk=as_triple(shard, "shard"), shard=tuple(shard))
-    size = math.prod(grid.shard) * volume.dtype.itemsize
-
-    def digest(region: Box) -> bytes:
-        return _digest(volume.read(region))
-
-    return _combined(
-        bounded_map(digest, grid.shards(), bytes_per_item=2 * size, bytes_in_flight=bytes_in_flight)
-    )
+    if volume.attributes.get("checksum_of") == MANIFEST:
+        return stored_checksum(volume.url)
+    return voxel_checksum(volume, bytes_in_flight)
 
 
 def _at_level0(volume: Volume, box: Box) -> Box:
@@ -191,42 +215,3 @@ def _plan(kept: list[Level], box: Box) -> tuple[LevelPlan, ...]:
         )
         for n, level in enumerate(kept)
     )
-
-
-def _copy(
-    volume: Volume, kept: list[Level], box: Box, writer: VolumeWriter, bytes_in_flight: int
-) -> str:
-    """Copy the levels shard by shard and return the checksum of level 0."""
-    checksums = []
-    for number, level in enumerate(kept):
-        source = volume.levels.index(level)
-        region = box.to_level(source, level.factors, level.shape)
-        grid = writer.grids[number]
-
-        def move(
-            shard: Box, number: int = number, source: int = source, region: Box = region
-        ) -> bytes:
-            wanted = shard.shift(region.start)
-            voxels = volume.read(Box(start=wanted.start, stop=wanted.stop, level=source))
-            writer.write_level(number, shard, voxels)
-            return _digest(voxels)
-
-        # The voxels read, the source chunks that they come from, and the encoded shard.
-        held = 3 * math.prod(grid.shard) * volume.dtype.itemsize
-        digests = bounded_map(
-            move, grid.shards(), bytes_per_item=held, bytes_in_flight=bytes_in_flight
-        )
-        checksums.append(_combined(digests))
-    return checksums[0]
-
-
-def _digest(voxels: npt.NDArray[Any]) -> bytes:
-    little = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("<"))
-    return hashlib.sha256(little.view(np.uint8).data).digest()
-
-
-def _combined(digests: Iterable[bytes]) -> str:
-    whole = hashlib.sha256()
-    for digest in digests:
-        whole.update(digest)
-    return f"sha256:{whole.hexdigest()}"

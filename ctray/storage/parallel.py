@@ -21,15 +21,17 @@ def bounded_map(
     *,
     bytes_per_item: int,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
+    max_threads: int | None = None,
 ) -> Iterator[Result]:
     """Results of `work` in the order of `items`, a few at a time.
 
     As many run as fit in `bytes_in_flight`, at least one, at most 4: zarr itself decodes the
-    chunks of one call in parallel, so that more threads would only hold more memory. The first
+    chunks of one call in parallel, so that more threads would only hold more memory. Work that
+    waits for a store more than it computes may ask for more with `max_threads`. The first
     error is raised after those that already run have ended; nothing is started after it.
     """
     fit = max(1, bytes_in_flight // max(1, bytes_per_item))
-    threads = min(fit, MAX_THREADS, max(2, os.cpu_count() or 1))
+    threads = min(fit, max_threads or min(MAX_THREADS, max(2, os.cpu_count() or 1)))
     if threads == 1:
         yield from map(work, items)
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,25 @@ def read(url: str) -> bytes:
 
     bucket, key = split(url)
     return bytes(obstore.get(client(bucket), key).bytes())
+
+
+def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Parts [start, stop) of an object; neighbours are fetched in one request, many at once."""
+    import obstore
+
+    bucket, key = split(url)
+    starts, stops = [a for a, _ in ranges], [b for _, b in ranges]
+    # The caller has joined what lies together; what it left apart is meant to be.
+    found = obstore.get_ranges(client(bucket), key, starts=starts, ends=stops, coalesce=0)
+    return [bytes(part) for part in found]
+
+
+def read_suffix(url: str, num_bytes: int) -> bytes:
+    """Last bytes of an object."""
+    import obstore
+
+    bucket, key = split(url)
+    return bytes(obstore.get(client(bucket), key, options={"range": {"suffix": num_bytes}}).bytes())
 
 
 def write(url: str, data: bytes) -> None:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,13 @@ __all__ = [
     "is_local",
     "join",
     "list_dir",
+    "list_tree",
     "mapped_errors",
     "normalize",
     "read_bytes",
     "read_json",
+    "read_ranges",
+    "read_suffix",
     "tree_bytes",
     "write_bytes",
     "write_json",
@@ -119,12 +123,49 @@ def read_bytes(url: str) -> bytes:
         return bytes(filesystem(url).cat_file(_path(url)))
 
 
-def write_bytes(url: str, data: bytes) -> None:
-    """Write an object whole or not at all: a single put, or a rename within the local folder."""
+def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Parts [start, stop) in bytes of the object at `url`; shorter where the object ends earlier.
+
+    A store that refuses a range beyond the object's end raises `InvalidVolumeError` instead.
+    """
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            with Path(url).open("rb", buffering=0) as file:
+                return [os.pread(file.fileno(), b - a, a) for a, b in ranges]
+        if _is_s3(url):
+            return s3.read_ranges(url, ranges)
+        starts, stops = [a for a, _ in ranges], [b for _, b in ranges]
+        return [
+            bytes(part)
+            for part in filesystem(url).cat_ranges([_path(url)] * len(starts), starts, stops)
+        ]
+
+
+def read_suffix(url: str, num_bytes: int) -> bytes:
+    """Last bytes of the object at `url`, all of it where it is smaller."""
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            with Path(url).open("rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
+        if _is_s3(url):
+            return s3.read_suffix(url, num_bytes)
+        fs = filesystem(url)
+        size = int(fs.info(_path(url))["size"] or 0)
+        return bytes(fs.cat_file(_path(url), start=max(0, size - num_bytes)))
+
+
+def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
+    """Write an object whole or not at all: a single put, or a rename within the local folder.
+
+    `durable` waits until a local disk has it: what is written last must not reach the disk first.
+    """
     url = normalize(url)
     with mapped_errors(url, "write"):
         if is_local(url):
-            _write_local(Path(url), data)
+            _write_local(Path(url), data, durable)
         elif _is_s3(url):
             s3.write(url, data)
         else:
@@ -177,6 +218,31 @@ def tree_bytes(url: str) -> int:
             return sum(size for _, size in s3.listing(url))
         found = filesystem(url).find(_path(url), detail=True)
         return sum(int(info["size"] or 0) for info in found.values())
+
+
+def list_tree(url: str) -> Iterator[tuple[str, int]]:
+    """Path below `url` and size in bytes of every object there, in no order.
+
+    Raises
+    ------
+    NotImplementedError
+        If the store cannot list.
+    """
+    url = normalize(url)
+    with mapped_errors(url, "list"):
+        if is_local(url):
+            root = Path(url)
+            for path in root.rglob("*"):
+                if path.is_file():
+                    yield path.relative_to(root).as_posix(), path.stat().st_size
+        elif _is_s3(url):
+            below = f"{s3.split(url)[1]}/".removeprefix("/")
+            for key, size in s3.listing(url):
+                yield key.removeprefix(below), size
+        else:
+            below = f"{_path(url).strip('/')}/"
+            for path, info in filesystem(url).find(_path(url), detail=True).items():
+                yield path.lstrip("/").removeprefix(below), int(info["size"] or 0)
 
 
 def delete_file(url: str) -> None:
@@ -246,15 +312,16 @@ def _path(url: str) -> str:
     return url if scheme in ("http", "https") else ("/" + rest if scheme == "memory" else rest)
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             file.write(data)
-            file.flush()
-            # Else a power cut could leave the name on an empty file: a commit without content.
-            os.fsync(file.fileno())
+            if durable:
+                # Else a power cut could leave the name on an empty file: a commit without content.
+                file.flush()
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from ctray.storage.metadata import Layout, read_layout
 from ctray.storage.multiscale import downsample_mean
 from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.reducing import reduce_level
+from ctray.storage.stored_chunks import StoredChunks
 from ctray.storage.transfer import CountingStore, Transfer
 
 # A level this small (as float32) is read whole to average it without rounding, if it is little
@@ -192,6 +193,12 @@ class Volume:
         with store.mapped_errors(store.join(self.url, self.levels[box.level].path), "read"):
             voxels = np.asarray(array[tuple(index)])
         return np.ascontiguousarray(voxels, dtype=self.dtype).reshape(box.shape)
+
+    def stored_chunks(self, level: int) -> StoredChunks | None:
+        """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
+        array, axes = self._arrays[level]
+        url = store.join(self.url, self._level(level).path)
+        return StoredChunks.of(url, array, axes, self._transfer.add)
 
     def read_level(self, level: int) -> npt.NDArray[Any]:
         """All voxels of a level, in memory."""

@@ -7,8 +7,10 @@ beside the arrays tells such a leftover from the files of somebody else, which a
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -16,8 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from numcodecs import Zstd  # type: ignore[import-untyped]
-from zarr.codecs import ZstdCodec
 
 from ctray.errors import (
     ConfigError,
@@ -29,12 +29,39 @@ from ctray.errors import (
 from ctray.geometry import AXES, Box, Triple, VoxelSize, as_triple
 from ctray.grid import ShardGrid
 from ctray.storage import store
+from ctray.storage.encoding import (
+    ChunkEncoding,
+    default_encoding,
+    v2_compressor,
+    v3_codecs,
+    v3_serializer,
+)
+from ctray.storage.manifest import digest, write_manifest
 from ctray.storage.metadata import UNFINISHED
 from ctray.storage.multiscale import LevelPlan, downsample_mean, plan_levels
 from ctray.storage.parallel import bounded_map
+from ctray.storage.sharding import assemble
 
-ZSTD_LEVEL = 3
 _ROOT_METADATA = {"0.5": ("zarr.json",), "0.4": (".zgroup", ".zattrs")}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelLayout:
+    """How one level is laid out: its grid, and how its chunks are encoded."""
+
+    grid: ShardGrid
+    encoding: ChunkEncoding
+
+    def cells(self, extent: Triple) -> Iterator[Box | None]:
+        """Chunks of a shard clipped to `extent`, in C order; None beyond it."""
+        for start in itertools.product(
+            *(range(0, s, c) for s, c in zip(self.grid.shard, self.grid.chunk, strict=True))
+        ):
+            if any(a >= n for a, n in zip(start, extent, strict=True)):
+                yield None
+                continue
+            stop = [min(a + c, n) for a, c, n in zip(start, self.grid.chunk, extent, strict=True)]
+            yield Box(start=as_triple(start, "start"), stop=as_triple(stop, "stop"))
 
 
 def create_volume(
@@ -49,6 +76,7 @@ def create_volume(
     ome_version: str = "0.5",
     fill_value: float = 0,
     levels: Sequence[LevelPlan] | None = None,
+    layouts: Sequence[LevelLayout] | None = None,
 ) -> VolumeWriter:
     """Lay out an OME-Zarr volume at `url` and return its writer; nothing is committed yet.
 
@@ -73,6 +101,8 @@ def create_volume(
         Value of voxels that are never written.
     levels
         Levels other than halves, level 0 first; for crops that copy the source's.
+    layouts
+        Grid and encoding of each level in place of `grid` and `fill_value`; for the same crops.
 
     Raises
     ------
@@ -92,13 +122,20 @@ def create_volume(
     url = store.normalize(url)
     _clear_leftover(url)
     store.write_json(store.join(url, UNFINISHED), {"started": datetime.now(UTC).isoformat()})
-    grids = [_grid_of(plan.shape, level0, ome_version) for plan in plans]
+    if layouts is None:
+        grids = [grid_of(plan.shape, level0, ome_version) for plan in plans]
+        layouts = [
+            LevelLayout(
+                grid=g, encoding=default_encoding(g.chunk, native, ome_version, fill_value)
+            )
+            for g in grids
+        ]
     arrays = [
-        _create_array(store.join(url, str(i)), g, native, ome_version, fill_value)
-        for i, g in enumerate(grids)
+        create_array(store.join(url, str(i)), layout, ome_version)
+        for i, layout in enumerate(layouts)
     ]
     origin = tuple(float(o) for o in origin_um)
-    return VolumeWriter(url, arrays, grids, plans, voxel_size, origin, ome_version)
+    return VolumeWriter(url, arrays, layouts, plans, voxel_size, origin, ome_version)
 
 
 class VolumeWriter:
@@ -112,20 +149,22 @@ class VolumeWriter:
         self,
         url: str,
         arrays: Sequence[zarr.Array[Any]],
-        grids: Sequence[ShardGrid],
+        layouts: Sequence[LevelLayout],
         plans: Sequence[LevelPlan],
         voxel_size: VoxelSize | None,
         origin: tuple[float, ...],
         ome_version: str,
     ) -> None:
         self.url = url
-        self.grids = tuple(grids)
+        self.layouts = tuple(layouts)
+        self.grids = tuple(layout.grid for layout in layouts)
         self.plans = tuple(plans)
         self.ome_version = ome_version
         self._arrays = tuple(arrays)
         self._voxel_size = voxel_size
         self._origin = origin
         self._bytes_written = 0
+        self._digests: dict[str, str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -168,6 +207,39 @@ class VolumeWriter:
             self._arrays[level][box.slices] = array
         with self._lock:
             self._bytes_written += box.num_voxels * self.dtype.itemsize
+
+    def encode_shard(self, level: int, voxels: npt.NDArray[Any]) -> bytes | None:
+        """Shard of `voxels`, clipped to the array, as its store holds it; None if all is fill."""
+        layout = self.layouts[level]
+        chunks = [
+            layout.encoding.encode(voxels[cell.slices]) if cell is not None else None
+            for cell in layout.cells(as_triple(voxels.shape, "shape"))
+        ]
+        return self.assemble(chunks)
+
+    def assemble(self, chunks: Sequence[bytes | memoryview | None]) -> bytes | None:
+        """Object of encoded chunks in C order, one where the version has no shards."""
+        if self.ome_version == "0.4":
+            (chunk,) = chunks
+            return None if chunk is None else bytes(chunk)
+        return assemble(chunks)
+
+    def put_shard(self, level: int, shard: Box, data: bytes | None) -> None:
+        """Write the object of a whole shard, as `encode_shard` or another array has it."""
+        place = [a // s for a, s in zip(shard.start, self.grids[level].shard, strict=True)]
+        key = "/".join(str(n) for n in place)
+        path = f"{level}/{key}" if self.ome_version == "0.4" else f"{level}/c/{key}"
+        if data is not None:
+            # Many objects are not waited for one by one; what is committed carries their checksum.
+            store.write_bytes(store.join(self.url, path), data, durable=False)
+        with self._lock:
+            if data is not None:
+                self._digests[path] = digest(data)
+            self._bytes_written += shard.num_voxels * self.dtype.itemsize
+
+    def seal(self) -> str:
+        """Write the manifest of all objects that are there, and return its checksum."""
+        return write_manifest(self.url, self._digests)
 
     def build_pyramid(self) -> None:
         """Fill levels 1 and up by means of the level below, shard by shard.
@@ -299,15 +371,15 @@ def _clear_leftover(url: str) -> None:
             store.delete_file(entry.url)
 
 
-def _grid_of(shape: Triple, level0: ShardGrid, ome_version: str) -> ShardGrid:
+def grid_of(shape: Triple, level0: ShardGrid, ome_version: str) -> ShardGrid:
     """Grid of a level like that of level 0, no larger than the level needs."""
     shard = level0.chunk if ome_version == "0.4" else level0.shard
     return ShardGrid.choose(shape, chunk=level0.chunk, shard=shard)
 
 
-def _create_array(
-    url: str, grid: ShardGrid, dtype: np.dtype[Any], ome_version: str, fill_value: float
-) -> zarr.Array[Any]:
+def create_array(url: str, layout: LevelLayout, ome_version: str) -> zarr.Array[Any]:
+    """Lay out one array at `url`, as Zarr v3 for OME-Zarr 0.5 and as v2 for 0.4."""
+    encoding, grid = layout.encoding, layout.grid
     # A store rooted at the array itself: below a group's root, zarr would write the group's
     # metadata at once, and that is the commit marker.
     target = store.zarr_store(url, read_only=False)
@@ -317,10 +389,10 @@ def _create_array(
                 target,
                 shape=grid.shape,
                 chunks=grid.chunk,
-                dtype=dtype,
+                dtype=encoding.dtype,
                 zarr_format=2,
-                compressors=Zstd(level=ZSTD_LEVEL),
-                fill_value=fill_value,
+                compressors=v2_compressor(encoding),
+                fill_value=encoding.fill_value,
                 # OME-NGFF 0.4, section "multiscales": level/z/y/x as nested folders.
                 chunk_key_encoding={"name": "v2", "separator": "/"},
             )
@@ -329,8 +401,9 @@ def _create_array(
             shape=grid.shape,
             chunks=grid.chunk,
             shards=grid.shard,
-            dtype=dtype,
-            compressors=ZstdCodec(level=ZSTD_LEVEL),
-            fill_value=fill_value,
+            dtype=encoding.dtype.newbyteorder("="),
+            serializer=v3_serializer(encoding),
+            compressors=v3_codecs(encoding),
+            fill_value=encoding.fill_value,
             dimension_names=AXES,
         )

@@ -1,0 +1,216 @@
+"""Chunks of an array as the bytes that its store holds."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import ShardingCodec
+
+from ctray.errors import NotFoundError
+from ctray.geometry import Triple, as_triple
+from ctray.storage import store
+from ctray.storage.encoding import ChunkEncoding, encoding_of
+from ctray.storage.sharding import MISSING, index_bytes, parse_index
+
+# Chunks that lie no further apart than this are fetched as one piece.
+_GAP_BYTES = 32 * 2**10
+_MAX_INDICES = 256
+
+
+class StoredChunks:
+    """Reads encoded chunks of one array; safe in threads.
+
+    Parameters
+    ----------
+    url
+        The array.
+    array, axes
+        The array opened, and the positions of z, y, x among its axes; the others have length 1.
+    encoding
+        How its chunks are stored.
+    count
+        Called with the bytes of everything that is fetched.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        array: zarr.Array[Any],
+        axes: Triple,
+        encoding: ChunkEncoding,
+        count: Callable[[int], None],
+    ) -> None:
+        self.url = url
+        self.encoding = encoding
+        self.shape = as_triple([array.shape[a] for a in axes], "shape")
+        shard = array.shards or array.chunks
+        self.shard = as_triple([shard[a] for a in axes], "shard")
+        self.is_sharded = array.shards is not None
+        counts = [s // c for s, c in zip(self.shard, encoding.chunk, strict=True)]
+        self.counts = as_triple(counts, "counts")
+        self._metadata: Any = array.metadata
+        self._axes = axes
+        self._count = count
+        self._indices: OrderedDict[Triple, npt.NDArray[np.uint64] | None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of(
+        cls, url: str, array: zarr.Array[Any], axes: Triple, count: Callable[[int], None]
+    ) -> StoredChunks | None:
+        """Reader of an array's chunks, None where no other array would take them over."""
+        encoding = encoding_of(array, axes)
+        others = [n for axis, n in enumerate(array.chunks) if axis not in axes]
+        if encoding is None or not _has_usual_index(array) or any(n != 1 for n in others):
+            return None
+        return cls(url, array, axes, encoding, count)
+
+    def home(self, cell: Triple) -> Triple:
+        """Place of the object that holds a chunk."""
+        if not self.is_sharded:
+            return cell
+        return as_triple([n // c for n, c in zip(cell, self.counts, strict=True)], "shard")
+
+    def object_url(self, cell: Triple) -> str:
+        """URL of a shard, or of a chunk where there are no shards."""
+        place = [0] * len(self._metadata.shape)
+        for axis, n in zip(self._axes, cell, strict=True):
+            place[axis] = n
+        return store.join(self.url, self._metadata.encode_chunk_key(tuple(place)))
+
+    def whole_object(self, cell: Triple) -> bytes | None:
+        """Bytes of a whole shard, every chunk in it checked; None where there is none."""
+        url = self.object_url(cell)
+        try:
+            data = store.read_bytes(url)
+        except NotFoundError:
+            return None
+        self._count(len(data))
+        with store.mapped_errors(url, "read"):
+            size = index_bytes(self.counts)
+            index = parse_index(
+                data[:size] if self._index_at_start() else data[-size:], self.counts
+            )
+            view = memoryview(data)
+            for offset, length in index.reshape(-1, 2).tolist():
+                if (offset, length) != (MISSING, MISSING):
+                    self._check_length(length, len(view) - offset)
+                    self.encoding.check(view[offset : offset + length])
+        return data
+
+    def fetch(self, cells: Sequence[Triple]) -> list[bytes | memoryview | None]:
+        """Bytes of chunks as they are stored, unchecked; None where one is missing."""
+        if not self.is_sharded:
+            return [self._chunk_object(cell) for cell in cells]
+        by_shard: dict[Triple, list[int]] = {}
+        for number, cell in enumerate(cells):
+            by_shard.setdefault(self.home(cell), []).append(number)
+        found: list[bytes | memoryview | None] = [None] * len(cells)
+        for home, numbers in by_shard.items():
+            index = self._index(home)
+            if index is None:
+                continue
+            places = {}
+            for number in numbers:
+                within = tuple(n % c for n, c in zip(cells[number], self.counts, strict=True))
+                offset, length = (int(v) for v in index[within])
+                if (offset, length) != (MISSING, MISSING):
+                    places[number] = (offset, length)
+            for number, data in self._parts(home, places).items():
+                found[number] = data
+        return found
+
+    def _parts(self, home: Triple, places: dict[int, tuple[int, int]]) -> dict[int, memoryview]:
+        """Parts of one object, fetched in as few pieces as they lie in."""
+        runs: list[tuple[int, int]] = []
+        ordered = sorted(places.items(), key=lambda item: item[1])
+        for _, (offset, length) in ordered:
+            self._check_length(length, None, self.object_url(home))
+            if runs and offset <= runs[-1][1] + _GAP_BYTES:
+                runs[-1] = (runs[-1][0], max(runs[-1][1], offset + length))
+            else:
+                runs.append((offset, offset + length))
+        if not runs:
+            return {}
+        url = self.object_url(home)
+        pieces = store.read_ranges(url, runs)
+        self._count(sum(len(piece) for piece in pieces))
+        found, run = {}, 0
+        with store.mapped_errors(url, "read"):
+            for number, (offset, length) in ordered:
+                while offset >= runs[run][1]:
+                    run += 1
+                start = offset - runs[run][0]
+                part = memoryview(pieces[run])[start : start + length]
+                self._check_length(length, len(part))
+                found[number] = part
+        return found
+
+    def _index(self, home: Triple) -> npt.NDArray[np.uint64] | None:
+        with self._lock:
+            if home in self._indices:
+                return self._indices[home]
+        url, size = self.object_url(home), index_bytes(self.counts)
+        try:
+            if self._index_at_start():
+                data = store.read_ranges(url, [(0, size)])[0]
+            else:
+                data = store.read_suffix(url, size)
+        except NotFoundError:
+            index = None
+        else:
+            self._count(len(data))
+            with store.mapped_errors(url, "read"):
+                index = parse_index(data, self.counts)
+        with self._lock:
+            self._indices[home] = index
+            while len(self._indices) > _MAX_INDICES:
+                self._indices.popitem(last=False)
+        return index
+
+    def _chunk_object(self, cell: Triple) -> bytes | None:
+        try:
+            data = store.read_bytes(self.object_url(cell))
+        except NotFoundError:
+            return None
+        self._count(len(data))
+        return data
+
+    def _check_length(self, length: int, present: int | None, url: str = "") -> None:
+        """Refuse a chunk that is cut off, or longer than any compressor makes it."""
+        with store.mapped_errors(url or self.url, "read"):
+            if present is not None and length > present:
+                raise ValueError(f"{max(present, 0)} bytes of a chunk of {length}")
+            if length > 2 * self.encoding.num_bytes + 4096:
+                raise ValueError(
+                    f"a chunk of {self.encoding.num_bytes} bytes takes {length} in its store"
+                )
+
+    def _index_at_start(self) -> bool:
+        return bool(self._metadata.codecs[0].index_location.value == "start")
+
+
+def _has_usual_index(array: zarr.Array[Any]) -> bool:
+    """Whether an array has no shards, or their index is stored as nearly all writers do."""
+    codecs: Any = getattr(array.metadata, "codecs", ())
+    if array.shards is None:
+        return True
+    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
+        return False
+    named = [codec.to_dict() for codec in codecs[0].index_codecs]
+    return [c["name"] for c in named] == ["bytes", "crc32c"] and named[0].get(
+        "configuration"
+    ) == {"endian": "little"}
+
+
+def cells_of(start: Triple, stop: Triple) -> list[Triple]:
+    """Cells of a grid from `start` to before `stop`, z slowest."""
+    ranges = [range(a, b) for a, b in zip(start, stop, strict=True)]
+    return [as_triple(cell, "cell") for cell in itertools.product(*ranges)]
