@@ -97,9 +97,7 @@ def usable_chunks(volume: Volume, level: int, ome_version: str) -> StoredChunks 
     return chunks
 
 
-def copy_level(
-    volume: Volume, copy: LevelCopy, writer: VolumeWriter, bytes_in_flight: int
-) -> int:
+def copy_level(volume: Volume, copy: LevelCopy, writer: VolumeWriter, bytes_in_flight: int) -> int:
     """Write one level of a crop shard by shard; returns the voxels that were copied unpacked."""
 
     def move(shard: Box) -> int:
@@ -159,9 +157,7 @@ def _move(volume: Volume, copy: LevelCopy, writer: VolumeWriter, shard: Box) -> 
     )
 
 
-def _stored(
-    chunks: StoredChunks, boxes: list[Box]
-) -> list[tuple[bytes | memoryview | None, bool]]:
+def _stored(chunks: StoredChunks, boxes: list[Box]) -> list[tuple[bytes | memoryview | None, bool]]:
     """Stored chunks of `boxes`, each a chunk or cut from one, and whether it was left as it is."""
     chunk = chunks.encoding.chunk
     cells = [
@@ -193,6 +189,7 @@ def _is_whole(box: Box, unit: Triple, shape: Triple) -> bool:
 def _is_whole_shard(chunks: StoredChunks, grid: ShardGrid, wanted: Box) -> bool:
     return (
         chunks.is_sharded
+        and not chunks.index_at_start
         and grid.shard == chunks.shard
         and not any(a % s for a, s in zip(wanted.start, chunks.shard, strict=True))
         and _is_whole(wanted, chunks.shard, chunks.shape)

@@ -13,6 +13,7 @@ from ctray.storage.crop_copy import copy_level, plan_copies, snapped_to_chunks
 from ctray.storage.manifest import MANIFEST, stored_checksum
 from ctray.storage.multiscale import LevelPlan, plan_levels
 from ctray.storage.parallel import BYTES_IN_FLIGHT
+from ctray.storage.surround import keep_surround, told_of_source
 from ctray.storage.volume import Level, Volume
 from ctray.storage.voxel_checksum import voxel_checksum
 from ctray.storage.writer import LevelLayout, create_volume, grid_of, is_committed
@@ -55,6 +56,7 @@ def write_crop(
     ome_version: str = "0.5",
     max_stride: int = MAX_STRIDE,
     snap_chunks: float = SNAP_CHUNKS,
+    surround_size: int | None = None,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> CropResult:
     """Write the voxels of `box` as a volume of its own at its physical place.
@@ -87,6 +89,9 @@ def write_crop(
     snap_chunks
         Largest growth of the box to whole chunks, as part of its voxels: it is worth little
         storage, since encoding takes ten times longer than copying. 0 never grows it.
+    surround_size
+        Keep the whole source too, at about this many voxels along its longest side, for
+        `ctray.storage.surround.restore`; None keeps nothing of what is cut away.
     bytes_in_flight
         Bound of the voxels held in memory.
 
@@ -129,6 +134,9 @@ def write_crop(
     copied = sum(copy_level(volume, copy, writer, bytes_in_flight) for copy in copies)
     if len(copies) == 1:
         writer.build_pyramid()
+    extra = {}
+    if surround_size is not None:
+        extra["surround"] = keep_surround(volume, writer.url, surround_size, ome_version)
     checksum = writer.seal()
     copied_part = copied / sum(region.num_voxels for region in regions)
     writer.commit(
@@ -138,8 +146,9 @@ def write_crop(
             "box": written.ranges,
             "box_asked": asked.ranges,
             "copied_part": round(copied_part, 4),
-            "checksum": checksum,
-            "checksum_of": MANIFEST,
+            **told_of_source(volume),
+            **extra,
+            **writer.sealed(checksum),
         }
     )
     return CropResult(

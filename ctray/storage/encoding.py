@@ -124,14 +124,18 @@ class ChunkEncoding:
 
 
 def default_encoding(
-    chunk: Triple, dtype: np.dtype[Any], ome_version: str, fill_value: Any = 0
+    chunk: Triple,
+    dtype: np.dtype[Any],
+    ome_version: str,
+    fill_value: Any = 0,
+    level: int = ZSTD_LEVEL,
 ) -> ChunkEncoding:
     """Encoding of what ctray encodes itself: zstd, little-endian, with a checksum where it can.
 
     Unpacking alone does not show damage: of bits flipped in zstd chunks of noisy grey values it
     noticed none to a fifth. A CRC-32C notices all, and costs a hundredth of unpacking.
     """
-    settings = (("checksum", False), ("level", ZSTD_LEVEL))
+    settings = (("checksum", False), ("level", level))
     checksum = () if ome_version == "0.4" else ((CHECKSUM, ()),)
     return ChunkEncoding(
         chunk=chunk,

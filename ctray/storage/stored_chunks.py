@@ -95,9 +95,7 @@ class StoredChunks:
         self._count(len(data))
         with store.mapped_errors(url, "read"):
             size = index_bytes(self.counts)
-            index = parse_index(
-                data[:size] if self._index_at_start() else data[-size:], self.counts
-            )
+            index = parse_index(data[:size] if self.index_at_start else data[-size:], self.counts)
             view = memoryview(data)
             for offset, length in index.reshape(-1, 2).tolist():
                 if (offset, length) != (MISSING, MISSING):
@@ -131,15 +129,16 @@ class StoredChunks:
         """Parts of one object, fetched in as few pieces as they lie in."""
         runs: list[tuple[int, int]] = []
         ordered = sorted(places.items(), key=lambda item: item[1])
+        url = self.object_url(home)
         for _, (offset, length) in ordered:
-            self._check_length(length, None, self.object_url(home))
+            with store.mapped_errors(url, "read"):
+                self._check_length(length, present=length)
             if runs and offset <= runs[-1][1] + _GAP_BYTES:
                 runs[-1] = (runs[-1][0], max(runs[-1][1], offset + length))
             else:
                 runs.append((offset, offset + length))
         if not runs:
             return {}
-        url = self.object_url(home)
         pieces = store.read_ranges(url, runs)
         self._count(sum(len(piece) for piece in pieces))
         found, run = {}, 0
@@ -159,7 +158,7 @@ class StoredChunks:
                 return self._indices[home]
         url, size = self.object_url(home), index_bytes(self.counts)
         try:
-            if self._index_at_start():
+            if self.index_at_start:
                 data = store.read_ranges(url, [(0, size)])[0]
             else:
                 data = store.read_suffix(url, size)
@@ -183,18 +182,19 @@ class StoredChunks:
         self._count(len(data))
         return data
 
-    def _check_length(self, length: int, present: int | None, url: str = "") -> None:
+    def _check_length(self, length: int, present: int) -> None:
         """Refuse a chunk that is cut off, or longer than any compressor makes it."""
-        with store.mapped_errors(url or self.url, "read"):
-            if present is not None and length > present:
-                raise ValueError(f"{max(present, 0)} bytes of a chunk of {length}")
-            if length > 2 * self.encoding.num_bytes + 4096:
-                raise ValueError(
-                    f"a chunk of {self.encoding.num_bytes} bytes takes {length} in its store"
-                )
+        if length > present:
+            raise ValueError(f"{max(present, 0)} bytes of a chunk of {length}")
+        if length > 2 * self.encoding.num_bytes + 4096:
+            raise ValueError(
+                f"a chunk of {self.encoding.num_bytes} bytes takes {length} in its store"
+            )
 
-    def _index_at_start(self) -> bool:
-        return bool(self._metadata.codecs[0].index_location.value == "start")
+    @property
+    def index_at_start(self) -> bool:
+        """Whether shards begin with their index; usually it is at the end."""
+        return self.is_sharded and bool(self._metadata.codecs[0].index_location.value == "start")
 
 
 def _has_usual_index(array: zarr.Array[Any]) -> bool:
@@ -205,9 +205,9 @@ def _has_usual_index(array: zarr.Array[Any]) -> bool:
     if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
         return False
     named = [codec.to_dict() for codec in codecs[0].index_codecs]
-    return [c["name"] for c in named] == ["bytes", "crc32c"] and named[0].get(
-        "configuration"
-    ) == {"endian": "little"}
+    return [c["name"] for c in named] == ["bytes", "crc32c"] and named[0].get("configuration") == {
+        "endian": "little"
+    }
 
 
 def cells_of(start: Triple, stop: Triple) -> list[Triple]:

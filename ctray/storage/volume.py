@@ -194,6 +194,12 @@ class Volume:
             voxels = np.asarray(array[tuple(index)])
         return np.ascontiguousarray(voxels, dtype=self.dtype).reshape(box.shape)
 
+    @property
+    def fill_value(self) -> Any:
+        """Value of voxels that no chunk holds."""
+        fill = self._arrays[0][0].fill_value
+        return np.asarray(0 if fill is None else fill).astype(self.dtype).item()
+
     def stored_chunks(self, level: int) -> StoredChunks | None:
         """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
         array, axes = self._arrays[level]

@@ -36,7 +36,7 @@ from ctray.storage.encoding import (
     v3_codecs,
     v3_serializer,
 )
-from ctray.storage.manifest import digest, write_manifest
+from ctray.storage.manifest import MANIFEST, digest, write_manifest
 from ctray.storage.metadata import UNFINISHED
 from ctray.storage.multiscale import LevelPlan, downsample_mean, plan_levels
 from ctray.storage.parallel import bounded_map
@@ -125,9 +125,7 @@ def create_volume(
     if layouts is None:
         grids = [grid_of(plan.shape, level0, ome_version) for plan in plans]
         layouts = [
-            LevelLayout(
-                grid=g, encoding=default_encoding(g.chunk, native, ome_version, fill_value)
-            )
+            LevelLayout(grid=g, encoding=default_encoding(g.chunk, native, ome_version, fill_value))
             for g in grids
         ]
     arrays = [
@@ -230,8 +228,8 @@ class VolumeWriter:
         key = "/".join(str(n) for n in place)
         path = f"{level}/{key}" if self.ome_version == "0.4" else f"{level}/c/{key}"
         if data is not None:
-            # Many objects are not waited for one by one; what is committed carries their checksum.
-            store.write_bytes(store.join(self.url, path), data, durable=False)
+            # On the disk before the commit marker is: a power cut must not leave that alone.
+            store.write_bytes(store.join(self.url, path), data)
         with self._lock:
             if data is not None:
                 self._digests[path] = digest(data)
@@ -240,6 +238,11 @@ class VolumeWriter:
     def seal(self) -> str:
         """Write the manifest of all objects that are there, and return its checksum."""
         return write_manifest(self.url, self._digests)
+
+    @staticmethod
+    def sealed(checksum: str) -> dict[str, str]:
+        """Attributes that name a checksum of `seal`."""
+        return {"checksum": checksum, "checksum_of": MANIFEST}
 
     def build_pyramid(self) -> None:
         """Fill levels 1 and up by means of the level below, shard by shard.

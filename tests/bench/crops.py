@@ -52,13 +52,19 @@ def main() -> None:
         volume = make_source(
             store.join(base, "source.zarr"), options.size, options.dtype, options.plain
         )
-        rows = [row for case in cases(options.size) for row in crop_rows(volume, base, *case, options.repeats)]
+        rows = [
+            row
+            for case in cases(options.size)
+            for row in crop_rows(volume, base, *case, options.repeats)
+        ]
         rows += read_rows(volume, options.repeats)
     finally:
         store.delete_tree(base)
     where = "S3" if options.store.startswith("s3://") else "local disk"
     kind = "without checksums" if options.plain else "with CRC-32C"
-    print(f"{where}, {options.size}³ {options.dtype} {kind}, {machine()}, {datetime.now(UTC):%d %B %Y}\n")
+    print(
+        f"{where}, {options.size}³ {options.dtype} {kind}, {machine()}, {datetime.now(UTC):%d %B %Y}\n"
+    )
     print("| what | seconds | MB voxels/s | ratio |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
@@ -125,7 +131,13 @@ def crop_rows(volume: Volume, base: str, name: str, box: Box, repeats: int) -> l
             seconds[way].append(time.perf_counter() - began)
             store.delete_tree(url)
     store.delete_tree(made)
-    rows = [[f"{name}: crop, {result.copied_part:.0%} copied", *_figures(seconds["crop"], num_bytes), ""]]
+    rows = [
+        [
+            f"{name}: crop, {result.copied_part:.0%} copied",
+            *_figures(seconds["crop"], num_bytes),
+            "",
+        ]
+    ]
     for way in ("plain copy", "decode and encode"):
         ratio = statistics.median(b / a for a, b in zip(seconds["crop"], seconds[way], strict=True))
         rows.append([f"{name}: {way}", *_figures(seconds[way], num_bytes), f"crop {ratio:.2f} ×"])
@@ -163,7 +175,7 @@ def plain_copy(source: str, target: str) -> None:
 
     def one(path: str) -> None:
         data = store.read_bytes(store.join(source, path))
-        store.write_bytes(store.join(target, path), data, durable=False)
+        store.write_bytes(store.join(target, path), data)
 
     largest = max(objects.values())
     for _ in bounded_map(one, objects, bytes_per_item=3 * largest, max_threads=THREADS):
