@@ -305,6 +305,13 @@ class CropConfig(_Section):
     """Fixed margin on each face instead, as part of the axis."""
     max_stride: int = Field(default=32, ge=1)
     """Pyramid levels with a larger stride are dropped, since boxes snap outward to it."""
+    snap_chunks: float = Field(default=0.05, ge=0, le=1)
+    """Boxes snap outward to chunks of the source where that adds at most this part of the crop's
+    voxels: their chunks are then copied as they are stored, which is ten times faster. 0 never."""
+    keep_surround: bool = False
+    """Whether a crop keeps the whole volume at a coarse level too, for `ctray restore`."""
+    surround_size: int = Field(default=128, ge=8)
+    """Longest side of that level, in its voxels; the nearest that halving reaches."""
     ome_version: Literal["0.4", "0.5"] = "0.5"
     """OME-Zarr version of crops and imports."""
 

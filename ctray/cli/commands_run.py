@@ -17,6 +17,7 @@ from ctray.cli.options import (
     run_argument,
     say,
     shared_options,
+    surround_option,
 )
 from ctray.errors import ConfigError, PartialFailureError
 
@@ -33,6 +34,7 @@ _out = click.option("--out", required=True, metavar="RUN", help="Folder of the r
 @_out
 @config_options
 @instances_option
+@surround_option
 @shared_options()
 def run(
     archive: str,
@@ -40,6 +42,7 @@ def run(
     config: str | None,
     overrides: tuple[str, ...],
     instances: bool,
+    keep_surround: bool,
     as_json: bool,
 ) -> None:
     """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
@@ -50,7 +53,7 @@ def run(
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    settings = load_config(config, (*_asked(instances), *overrides))
+    settings = load_config(config, (*_asked(instances, keep_surround), *overrides))
     with reporter() as progress:
         folder, receipts = make_run(archive, out, settings, progress)
         progress.note("writing the report")
@@ -100,12 +103,18 @@ def pretrain(
     help="Way to the boxes; that of the run's own task, and refused if the run has another.",
 )
 @instances_option
+@surround_option
 @shared_options()
 def localize(
-    run_url: str, no_crop: bool, method: str | None, instances: bool, as_json: bool
+    run_url: str,
+    no_crop: bool,
+    method: str | None,
+    instances: bool,
+    keep_surround: bool,
+    as_json: bool,
 ) -> None:
     """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
-    asked = _asked(instances)
+    asked = _asked(instances, keep_surround)
     _localize(
         run_url, as_json, crop=not no_crop, only_located=False, method=method, overrides=asked
     )
@@ -113,10 +122,12 @@ def localize(
 
 @click.command()
 @run_argument
+@surround_option
 @shared_options()
-def crop(run_url: str, as_json: bool) -> None:
+def crop(run_url: str, keep_surround: bool, as_json: bool) -> None:
     """Write the crops of RUN that are missing."""
-    _localize(run_url, as_json, crop=True, only_located=True)
+    asked = _asked(False, keep_surround)
+    _localize(run_url, as_json, crop=True, only_located=True, overrides=asked)
 
 
 @click.command(short_help="Write the report page of a run.")
@@ -188,9 +199,10 @@ def finish(facts: dict[str, Any], as_json: bool) -> None:
     _end(facts["failed"], sum(facts["counts"].values()))
 
 
-def _asked(instances: bool) -> tuple[str, ...]:
-    """The long form of ``--instances``; what ``--set`` says comes later and wins."""
-    return ("localize.instances=true",) if instances else ()
+def _asked(instances: bool, keep_surround: bool) -> tuple[str, ...]:
+    """The long forms of flags; what ``--set`` says comes later and wins."""
+    asked = {"localize.instances=true": instances, "crop.keep_surround=true": keep_surround}
+    return tuple(text for text, given in asked.items() if given)
 
 
 def _localize(

@@ -15,6 +15,7 @@ from ctray import __version__
 from ctray.cli.commands_archive import archive_, plan
 from ctray.cli.commands_benchmark import benchmark
 from ctray.cli.commands_data import catalog, import_, phantom
+from ctray.cli.commands_keep import receipts, restore, verify
 from ctray.cli.commands_run import crop, localize, pretrain, report, run
 from ctray.cli.commands_score import calibrate, demo, evaluate
 from ctray.cli.options import INTERRUPTED, say
@@ -57,6 +58,7 @@ def cli() -> None:
 for _command in (
     *(run, plan, archive_, demo),
     *(import_, catalog, pretrain, localize, crop, report),
+    *(receipts, verify, restore),
     *(evaluate, calibrate, phantom, benchmark),
 ):
     cli.add_command(_command)

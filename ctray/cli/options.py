@@ -135,6 +135,15 @@ def instances_option(function: Command) -> Command:
     )(function)
 
 
+def surround_option(function: Command) -> Command:
+    """Option ``--keep-surround``."""
+    return click.option(
+        "--keep-surround",
+        is_flag=True,
+        help="Keep a coarse level of what is cut away in each crop, for ctray restore.",
+    )(function)
+
+
 def run_argument(function: Command) -> Command:
     """Argument RUN: the folder of a run that was begun."""
     return click.argument("run_url", metavar="RUN")(function)

@@ -20,6 +20,7 @@ _UNITS = {
     "pretrain": "steps",
     "self-train": "steps",
     "import": "bytes",
+    "restore": "bytes",
     "baselines": "passes",
 }
 

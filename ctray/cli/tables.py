@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,6 +17,7 @@ from ctray.localization.instance_scores import MATCHED, InstanceScores
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.report.benchmark_text import overview
 from ctray.storage.catalog import Catalog
+from ctray.storage.verifying import CropCheck
 
 if TYPE_CHECKING:
     from ctray.engine.plan import ArchivePlan, Estimate
@@ -123,6 +124,50 @@ def benchmark_table(rows: Sequence[TableRow]) -> Table:
     table = _plain_table(*headings[:2], *(f">{h}" for h in headings[2:]))
     for line in lines:
         table.add_row(*line)
+    return table
+
+
+def check_table(checks: Sequence[CropCheck]) -> Table:
+    """One row a crop, with what is wrong with it."""
+    table = _plain_table("volume", ">specimen", "crop", "problem")
+    for check in checks:
+        table.add_row(
+            check.volume_id,
+            str(check.instance) if check.instance else "",
+            check.crop_url or NONE,
+            check.problem or "",
+        )
+    return table
+
+
+def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """One row a volume: what became of it, and what that cost."""
+    table = _plain_table(
+        "volume",
+        "status",
+        ">confidence",
+        ">crops",
+        ">kept %",
+        ">size",
+        ">read",
+        ">written",
+        ">s",
+        "why",
+    )
+    for row in rows:
+        table.add_row(
+            row["volume_id"],
+            row["status"],
+            _number(row["confidence"], 2),
+            NONE if row["crops"] is None else str(row["crops"]),
+            _percent(row["kept_part"], 1),
+            *(
+                NONE if row[name] is None else decimal(row[name])
+                for name in ("bytes_total", "bytes_read", "bytes_written")
+            ),
+            _number(row["seconds"], 1),
+            row["reason"] or "",
+        )
     return table
 
 

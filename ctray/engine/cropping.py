@@ -25,8 +25,9 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
         return receipt
     began, read_before = time.monotonic(), volume.bytes_read
     if receipt.instances:
+        taken = _names_taken(run)
         instances = [
-            _crop_instance(volume, receipt, number, run, config)
+            _crop_instance(volume, receipt, number, run, config, taken)
             for number in range(1, len(receipt.instances) + 1)
         ]
         written = sum(instance.bytes_written for instance in instances)
@@ -45,7 +46,12 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
 
 
 def _crop_instance(
-    volume: Volume, receipt: Receipt, number: int, run: RunFolder, config: RunConfig
+    volume: Volume,
+    receipt: Receipt,
+    number: int,
+    run: RunFolder,
+    config: RunConfig,
+    taken: frozenset[str],
 ) -> InstanceReceipt:
     instances = receipt.instances or []
     instance = instances[number - 1]
@@ -58,14 +64,21 @@ def _crop_instance(
         "instances": len(instances),
         "box_of_all": receipt.box,
     }
-    url = _instance_url(run, receipt.volume_id, number)
+    url = _instance_url(run, receipt.volume_id, number, taken)
     box = with_margin(instance, volume.shape, config)
     return replace(instance, **_crop(volume, box, url, receipt, told, config))
 
 
-def _instance_url(run: RunFolder, volume_id: str, number: int) -> str:
+def _names_taken(run: RunFolder) -> frozenset[str]:
+    """URLs of the crops of whole volumes, in small letters."""
+    return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
+
+
+def _instance_url(
+    run: RunFolder, volume_id: str, number: int, taken: frozenset[str] | None = None
+) -> str:
     """URL of a specimen's crop; not that of another volume whose id ends in the same number."""
-    taken = {run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog)}
+    taken = _names_taken(run) if taken is None else taken
     url = run.crop(volume_id, number)
     while url.lower() in taken:
         volume_id += "-"
@@ -99,6 +112,8 @@ def _crop(
             },
             ome_version=config.crop.ome_version,
             max_stride=config.crop.max_stride,
+            snap_chunks=config.crop.snap_chunks,
+            surround_size=config.crop.surround_size if config.crop.keep_surround else None,
         )
     # Read back from what was committed, which an earlier, interrupted run may have done.
     crop = open_volume(url)

@@ -49,7 +49,7 @@ def stored_checksum(url: str) -> str:
     return _checksum(_text(_digests(url, _listed(url))))
 
 
-def differences(url: str, checksum: str) -> Iterator[str]:
+def differences(url: str, checksum: str, bytes_in_flight: int = BYTES_IN_FLIGHT) -> Iterator[str]:
     """Compare the store with the manifest at `url`; one line for each object that is not as it was.
 
     Parameters
@@ -58,6 +58,8 @@ def differences(url: str, checksum: str) -> Iterator[str]:
         Group of a volume with a manifest.
     checksum
         What the manifest itself must have.
+    bytes_in_flight
+        Bound of what is held in memory.
     """
     try:
         text = store.read_bytes(store.join(url, MANIFEST))
@@ -71,7 +73,9 @@ def differences(url: str, checksum: str) -> Iterator[str]:
     found = _listed(url)
     for path in sorted(found.keys() - expected.keys()):
         yield f"{path} does not belong to it"
-    now = _digests(url, {path: size for path, size in found.items() if path in expected})
+    now = _digests(
+        url, {path: size for path, size in found.items() if path in expected}, bytes_in_flight
+    )
     for path, told in expected.items():
         if now.get(path) is None:
             yield f"{path} is missing"
@@ -89,7 +93,9 @@ def _listed(url: str) -> dict[str, int]:
     }
 
 
-def _digests(url: str, sizes: Mapping[str, int]) -> dict[str, str | None]:
+def _digests(
+    url: str, sizes: Mapping[str, int], bytes_in_flight: int = BYTES_IN_FLIGHT
+) -> dict[str, str | None]:
     """Digests of objects by path; None where one is gone."""
 
     def one(path: str) -> str | None:
@@ -99,7 +105,7 @@ def _digests(url: str, sizes: Mapping[str, int]) -> dict[str, str | None]:
             return None
 
     largest = max(sizes.values(), default=1)
-    found = bounded_map(one, sizes, bytes_per_item=largest, bytes_in_flight=BYTES_IN_FLIGHT)
+    found = bounded_map(one, sizes, bytes_per_item=largest, bytes_in_flight=bytes_in_flight)
     return dict(zip(sizes, found, strict=True))
 
 

@@ -8,6 +8,7 @@ in the crop's group. It is no dataset of the image, so readers of OME-Zarr pass 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,7 @@ def restore(
     *,
     ome_version: str = "0.5",
     bytes_in_flight: int = BYTES_IN_FLIGHT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RestoreResult:
     """Rebuild a volume of the shape that the source of a crop had.
 
@@ -113,6 +115,8 @@ def restore(
         "0.5" or "0.4".
     bytes_in_flight
         Bound of the voxels held in memory.
+    progress
+        Called with the bytes of level 0 that are done, and all of them.
 
     Raises
     ------
@@ -139,11 +143,12 @@ def restore(
         fill_value=fill,
     )
 
-    def fill_shard(shard: Box) -> None:
+    def fill_shard(shard: Box) -> int:
+        num_bytes = shard.num_voxels * crop.dtype.itemsize
         inside = shard.intersection(box)
         if inside is None and surround is None:
             writer.put_shard(0, shard, None)
-            return
+            return num_bytes
         voxels = np.full(shard.shape, fill, crop.dtype)
         if surround is not None and inside != shard:
             voxels[...] = _upsampled(crop.url, *surround, shard)
@@ -151,12 +156,16 @@ def restore(
             part = inside.shift([-a for a in box.start])
             voxels[inside.shift([-a for a in shard.start]).slices] = crop.read(part)
         writer.put_shard(0, shard, writer.encode_shard(0, voxels))
+        return num_bytes
 
+    done, total = 0, math.prod(shape) * crop.dtype.itemsize
     held = 3 * math.prod(writer.grid.shard) * crop.dtype.itemsize
-    for _ in bounded_map(
+    for num_bytes in bounded_map(
         fill_shard, writer.grid.shards(), bytes_per_item=held, bytes_in_flight=bytes_in_flight
     ):
-        pass
+        done += num_bytes
+        if progress is not None:
+            progress(done, total)
     writer.build_pyramid()
     checksum = writer.seal()
     told = crop.attributes

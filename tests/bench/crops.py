@@ -11,6 +11,7 @@ import argparse
 import math
 import platform
 import statistics
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
@@ -39,7 +40,9 @@ THREADS = 16
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--store", default="/tmp", help="folder or s3://bucket/prefix")
+    parser.add_argument(
+        "--store", default=tempfile.gettempdir(), help="folder or s3://bucket/prefix"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, default=SIDE, help="side of the source, voxels")
     parser.add_argument(
@@ -62,9 +65,8 @@ def main() -> None:
         store.delete_tree(base)
     where = "S3" if options.store.startswith("s3://") else "local disk"
     kind = "without checksums" if options.plain else "with CRC-32C"
-    print(
-        f"{where}, {options.size}³ {options.dtype} {kind}, {machine()}, {datetime.now(UTC):%d %B %Y}\n"
-    )
+    what = f"{where}, {options.size}³ {options.dtype} {kind}"
+    print(f"{what}, {machine()}, {datetime.now(UTC):%d %B %Y}\n")
     print("| what | seconds | MB voxels/s | ratio |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")

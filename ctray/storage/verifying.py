@@ -1,0 +1,193 @@
+"""Whether the crops of a run are still what was written, and what their sources hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctray.errors import CtrayError, NotFoundError
+from ctray.geometry import Box
+from ctray.grid import ShardGrid
+from ctray.storage.manifest import MANIFEST, differences
+from ctray.storage.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
+from ctray.storage.receipt_query import iter_receipts
+from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.volume import Volume, open_volume
+from ctray.storage.voxel_checksum import voxel_checksum
+
+# Of the objects that are not as they were, so many are named.
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropCheck:
+    """What `verify_run` found about one crop.
+
+    Parameters
+    ----------
+    volume_id, instance
+        Which crop; `instance` is 0 unless the volume holds several specimens.
+    crop_url
+        Where it is, None for a receipt that cannot be read.
+    problem
+        What is wrong with it, on one line; None for a sound one.
+    voxels_compared
+        Voxels that were compared with the source.
+    """
+
+    volume_id: str
+    instance: int
+    crop_url: str | None
+    problem: str | None
+    voxels_compared: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    volume_id: str
+    instance: int
+    crop_url: str | None
+    checksum: str | None
+    problem: str | None = None
+
+
+def verify_run(
+    run: RunFolder,
+    *,
+    sources: bool = False,
+    sample: float = 1.0,
+    seed: int = 0,
+    bytes_in_flight: int = BYTES_IN_FLIGHT,
+) -> Iterator[CropCheck]:
+    """Check every crop that the receipts of a run name, in their order.
+
+    What a crop's store holds is compared with its manifest, and that with the checksum in crop and
+    receipt. Crops of earlier versions are unpacked and their voxels compared with their checksum.
+
+    Parameters
+    ----------
+    run
+        The run.
+    sources
+        Compare voxels with the source too.
+    sample
+        Part of each crop's shards that is compared then, at least one; chosen by `seed`.
+    bytes_in_flight
+        Bound of what is held in memory.
+    """
+
+    def one(asked: _Asked) -> CropCheck:
+        compared = 0
+        problem = asked.problem
+        if problem is None:
+            # One bad crop, or a store that fails once, is no reason to leave out the rest.
+            try:
+                problem = _stored_problem(asked, bytes_in_flight // MAX_THREADS)
+                if problem is None and sources:
+                    rng = np.random.default_rng([seed, *asked.volume_id.encode(), asked.instance])
+                    problem, compared = _source_problem(
+                        asked, sample, rng, bytes_in_flight // MAX_THREADS
+                    )
+            except CtrayError as error:
+                problem = " ".join(str(error).split())
+        return CropCheck(
+            volume_id=asked.volume_id,
+            instance=asked.instance,
+            crop_url=asked.crop_url,
+            problem=problem,
+            voxels_compared=compared,
+        )
+
+    return bounded_map(one, _asked(run), bytes_per_item=1, max_threads=MAX_THREADS)
+
+
+def _asked(run: RunFolder) -> Iterator[_Asked]:
+    for volume_id, receipt in iter_receipts(run):
+        if isinstance(receipt, CtrayError):
+            told = " ".join(str(receipt).split())
+            yield _Asked(
+                volume_id=volume_id, instance=0, crop_url=None, checksum=None, problem=told
+            )
+        elif receipt.status == "located":
+            yield from _crops_of(receipt)
+
+
+def _crops_of(receipt: Receipt) -> Iterator[_Asked]:
+    if not receipt.instances:
+        found = [(0, receipt.crop_url, receipt.checksum)]
+    else:
+        found = [(n, i.crop_url, i.checksum) for n, i in enumerate(receipt.instances, start=1)]
+    for instance, url, checksum in found:
+        if url is not None:
+            yield _Asked(
+                volume_id=receipt.volume_id, instance=instance, crop_url=url, checksum=checksum
+            )
+
+
+def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
+    """What is wrong with a crop as it is stored, None for a sound one."""
+    assert asked.crop_url is not None
+    try:
+        crop = open_volume(asked.crop_url)
+    except NotFoundError as error:
+        return f"missing ({' '.join(str(error).split())})"
+    told = crop.attributes.get("checksum")
+    if told is None or told != asked.checksum:
+        return f"checksum {told} is not {asked.checksum} of the receipt; it is another crop"
+    if crop.attributes.get("checksum_of") != MANIFEST:
+        same = voxel_checksum(crop, bytes_in_flight) == told
+        return None if same else "voxels are not those that were written"
+    found = list(differences(crop.url, told, bytes_in_flight))
+    if not found:
+        return None
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return "; ".join(found[:_NAMED]) + more
+
+
+def _source_problem(
+    asked: _Asked, sample: float, rng: np.random.Generator, bytes_in_flight: int
+) -> tuple[str | None, int]:
+    """Where level 0 of a crop differs from its source, and how many voxels were compared."""
+    assert asked.crop_url is not None
+    crop = open_volume(asked.crop_url)
+    box = Box.from_ranges(crop.attributes["box"])
+    try:
+        source = open_volume(crop.attributes["source_url"])
+    except NotFoundError as error:
+        return f"source is missing ({' '.join(str(error).split())})", 0
+    expected = crop.attributes.get("source_shape", list(source.shape))
+    if list(source.shape) != expected or source.dtype != crop.dtype:
+        return (
+            f"source {source.url} has changed: {source.dtype} of shape {source.shape}, "
+            f"not {crop.dtype} of shape {tuple(expected)}"
+        ), 0
+    level = crop.levels[0]
+    shards = list(ShardGrid(shape=crop.shape, chunk=level.chunk, shard=level.shard).shards())
+    number = max(1, math.ceil(sample * len(shards)))
+    chosen = [shards[n] for n in sorted(rng.permutation(len(shards))[:number])]
+
+    def differing(shard: Box) -> int:
+        return _num_differing(crop, source, shard, box)
+
+    held = 4 * math.prod(level.shard) * crop.dtype.itemsize
+    counts = list(
+        bounded_map(differing, chosen, bytes_per_item=held, bytes_in_flight=bytes_in_flight)
+    )
+    compared = sum(shard.num_voxels for shard in chosen)
+    if not any(counts):
+        return None, compared
+    first = next(shard for shard, n in zip(chosen, counts, strict=True) if n)
+    where = first.shift(box.start).ranges
+    return (
+        f"{sum(counts):,} of {compared:,} voxels differ from source {source.url}, first in {where}"
+    ), compared
+
+
+def _num_differing(crop: Volume, source: Volume, shard: Box, box: Box) -> int:
+    ours, theirs = crop.read(shard), source.read(shard.shift(box.start))
+    # NaN is NaN.
+    differ = (ours != theirs) & ~((ours != ours) & (theirs != theirs))
+    return int(np.count_nonzero(differ))
