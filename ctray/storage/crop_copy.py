@@ -97,23 +97,37 @@ def usable_chunks(volume: Volume, level: int, ome_version: str) -> StoredChunks 
     return chunks
 
 
-def copy_level(volume: Volume, copy: LevelCopy, writer: VolumeWriter, bytes_in_flight: int) -> int:
-    """Write one level of a crop shard by shard; returns the voxels that were copied unpacked."""
+def copy_levels(
+    volume: Volume, copies: list[LevelCopy], writer: VolumeWriter, bytes_in_flight: int
+) -> int:
+    """Write the levels of a crop shard by shard; returns the voxels that were copied unpacked."""
 
-    def move(shard: Box) -> int:
+    def move(item: tuple[LevelCopy, Box]) -> int:
+        copy, shard = item
         return _move(volume, copy, writer, shard)
 
-    # The shard as read, as voxels where it is cut, and as it is written.
-    held = 3 * math.prod(copy.layout.grid.shard) * volume.dtype.itemsize
+    # All levels in one go: the few shards of a coarse one would leave threads idle.
+    items = ((copy, shard) for copy in copies for shard in copy.layout.grid.shards())
     return sum(
         bounded_map(
             move,
-            copy.layout.grid.shards(),
-            bytes_per_item=held,
+            items,
+            bytes_per_item=max(_held(volume, copy) for copy in copies),
             bytes_in_flight=bytes_in_flight,
-            max_threads=_MAX_THREADS if copy.chunks is not None else None,
+            max_threads=_MAX_THREADS if copies[0].chunks is not None else None,
         )
     )
+
+
+def _held(volume: Volume, copy: LevelCopy) -> int:
+    """Bytes that one shard of a level takes in memory while it is carried over."""
+    shard_bytes = math.prod(copy.layout.grid.shard) * volume.dtype.itemsize
+    if copy.chunks is None:
+        # The voxels, the source chunks that they come from, and the encoded shard.
+        return 3 * shard_bytes
+    first = next(copy.layout.grid.shards()).shift(copy.region.start)
+    # The object alone, or chunks as they come and the shard that is put together.
+    return shard_bytes * (1 if _is_whole_shard(copy.chunks, copy.layout.grid, first) else 2)
 
 
 def _layout(

@@ -9,7 +9,7 @@ from typing import Any
 from ctray import __version__
 from ctray.errors import GeometryError
 from ctray.geometry import Box, Triple, as_triple
-from ctray.storage.crop_copy import copy_level, plan_copies, snapped_to_chunks
+from ctray.storage.crop_copy import copy_levels, plan_copies, snapped_to_chunks
 from ctray.storage.manifest import MANIFEST, stored_checksum
 from ctray.storage.multiscale import LevelPlan, plan_levels
 from ctray.storage.parallel import BYTES_IN_FLIGHT
@@ -131,7 +131,7 @@ def write_crop(
         levels=plans,
         layouts=layouts,
     )
-    copied = sum(copy_level(volume, copy, writer, bytes_in_flight) for copy in copies)
+    copied = copy_levels(volume, copies, writer, bytes_in_flight)
     if len(copies) == 1:
         writer.build_pyramid()
     extra = {}

@@ -23,14 +23,16 @@ _CRC_BYTES = 4
 
 def crc32c(data: bytes | memoryview) -> bytes:
     """CRC-32C of `data`, little-endian, as the codec of that name appends it."""
-    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    # As an array: the library refuses memoryviews, and bytes of one would be a copy.
+    found = google_crc32c.value(np.frombuffer(data, np.uint8)) if len(data) else 0
+    return int(found).to_bytes(_CRC_BYTES, "little")
 
 
 def without_crc32c(data: bytes | memoryview) -> memoryview:
     """`data` less the CRC-32C at its end; `ValueError` where that does not fit."""
     view = memoryview(data)
     content, stored = view[:-_CRC_BYTES], bytes(view[-_CRC_BYTES:])
-    if len(view) < _CRC_BYTES or crc32c(bytes(content)) != stored:
+    if len(view) < _CRC_BYTES or crc32c(content) != stored:
         raise ValueError("its CRC-32C does not fit its content")
     return content
 
