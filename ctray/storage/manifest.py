@@ -20,6 +20,7 @@ from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
 # In the folder of an array: zarr warns of whatever it finds beside the arrays of a group.
 MANIFEST = "0/ctray.sha256"
 _NOT_LISTED = {MANIFEST, UNFINISHED, "zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
+_MAX_THREADS = 16
 _ZARR_V2 = {".zarray", ".zattrs", ".zgroup"}
 
 
@@ -105,7 +106,13 @@ def _digests(
             return None
 
     largest = max(sizes.values(), default=1)
-    found = bounded_map(one, sizes, bytes_per_item=largest, bytes_in_flight=bytes_in_flight)
+    found = bounded_map(
+        one,
+        sizes,
+        bytes_per_item=largest,
+        bytes_in_flight=bytes_in_flight,
+        max_threads=_MAX_THREADS,
+    )
     return dict(zip(sizes, found, strict=True))
 
 

@@ -135,11 +135,8 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
                 return [os.pread(file.fileno(), b - a, a) for a, b in ranges]
         if _is_s3(url):
             return s3.read_ranges(url, ranges)
-        starts, stops = [a for a, _ in ranges], [b for _, b in ranges]
-        return [
-            bytes(part)
-            for part in filesystem(url).cat_ranges([_path(url)] * len(starts), starts, stops)
-        ]
+        fs, path = filesystem(url), _path(url)
+        return [bytes(fs.cat_file(path, start=a, end=b)) for a, b in ranges]
 
 
 def read_suffix(url: str, num_bytes: int) -> bytes:

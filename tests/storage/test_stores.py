@@ -67,6 +67,26 @@ def test_objects_round_trip_and_list(base_url: str) -> None:
     assert store.tree_bytes(base_url) == one_size + 3
 
 
+def test_parts_of_objects(base_url: str) -> None:
+    url = store.join(base_url, "parts")
+    store.write_bytes(url, b"0123456789")
+    assert store.read_ranges(url, [(7, 9), (0, 3), (2, 4)]) == [b"78", b"012", b"23"]
+    assert store.read_ranges(url, [(8, 20)]) == [b"89"]
+    assert store.read_suffix(url, 4) == b"6789"
+    assert store.read_suffix(url, 40) == b"0123456789"
+    assert sorted(store.list_tree(base_url)) == [("parts", 10)]
+    # Beyond the end: nothing, or one clear error where the server refuses to answer.
+    store.write_bytes(url, b"")
+    for read in (lambda: store.read_ranges(url, [(5, 7)])[0], lambda: store.read_suffix(url, 4)):
+        try:
+            assert read() == b""
+        except InvalidVolumeError as error:
+            assert "ends before the range" in str(error)  # noqa: PT017
+    for read in (store.read_ranges, store.read_suffix):
+        with pytest.raises(NotFoundError):
+            read(store.join(base_url, "gone"), [(0, 1)] if read is store.read_ranges else 1)
+
+
 def test_existence_and_removal(base_url: str) -> None:
     url = store.join(base_url, "a", "one")
     assert not store.exists(url)
