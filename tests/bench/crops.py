@@ -51,25 +51,26 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["uint8", "uint16"], default="uint16")
     options = parser.parse_args()
     base = store.join(options.store, f"ctray-bench-{uuid.uuid4().hex[:8]}")
-    try:
-        volume = make_source(
-            store.join(base, "source.zarr"), options.size, options.dtype, options.plain
-        )
-        rows = [
-            row
-            for case in cases(options.size)
-            for row in crop_rows(volume, base, *case, options.repeats)
-        ]
-        rows += read_rows(volume, options.repeats)
-    finally:
-        store.delete_tree(base)
     where = "S3" if options.store.startswith("s3://") else "local disk"
     kind = "without checksums" if options.plain else "with CRC-32C"
     what = f"{where}, {options.size}³ {options.dtype} {kind}"
     print(f"{what}, {machine()}, {datetime.now(UTC):%d %B %Y}\n")
-    print("| what | seconds | MB voxels/s | ratio |\n|---|---|---|---|")
+    print("| what | seconds | MB voxels/s | ratio |\n|---|---|---|---|", flush=True)
+    try:
+        volume = make_source(
+            store.join(base, "source.zarr"), options.size, options.dtype, options.plain
+        )
+        for name, box in cases(options.size):
+            show(crop_rows(volume, base, name, box, options.repeats))
+        show(read_rows(volume, options.repeats))
+    finally:
+        store.delete_tree(base)
+
+
+def show(rows: list[list[str]]) -> None:
+    """Print rows at once: an interrupted run keeps what it measured."""
     for row in rows:
-        print("| " + " | ".join(row) + " |")
+        print("| " + " | ".join(row) + " |", flush=True)
 
 
 def cases(side: int) -> list[tuple[str, Box]]:
