@@ -92,7 +92,9 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
         raise ConfigError(
             f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
         )
-    changed = _changed(theirs["config"], ours["config"])
+    # An earlier version knew fewer settings: those have their defaults.
+    begun = parse_config(theirs["config"], source=run.manifest).model_dump(mode="json")
+    changed = _changed(begun, ours["config"])
     if changed:
         raise ConfigError(
             f"{out_url} was begun with another {', '.join(changed)}; give another --out, or the "
@@ -379,11 +381,10 @@ def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
     for section, value in ours.items():
         if section in _FREE_SECTIONS:
             continue
-        other = theirs.get(section)
-        if not isinstance(value, dict) or not isinstance(other, dict):
-            changed += [section] if other != value else []
+        if not isinstance(value, dict):
+            changed += [section] if theirs[section] != value else []
             continue
         free = _FREE_TRAIN_FIELDS if section == "train" else set()
-        keys = sorted((value.keys() | other.keys()) - free)
-        changed += [f"{section}.{key}" for key in keys if value.get(key) != other.get(key)]
+        keys = sorted(value.keys() - free)
+        changed += [f"{section}.{key}" for key in keys if value[key] != theirs[section][key]]
     return changed

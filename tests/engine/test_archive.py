@@ -18,6 +18,7 @@ from ctray.engine.archive import Event, run_archive, status_counts
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
 from ctray.geometry import Box
 from ctray.pretext.checkpoint import load_model, read_metrics
+from ctray.storage import store
 from ctray.storage.catalog import read_catalog
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt, RunFolder, read_localizations
@@ -225,6 +226,11 @@ def test_run_of_another_configuration_is_refused(
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"is a run over .*archive"):
         open_run(str(tmp_path / "other"), out, archive_config)
+    assert open_run(str(archive), out, archive_config).url == out
+    # A run that was begun before there was a setting goes on with its default.
+    manifest = store.read_json(run.manifest)
+    del manifest["config"]["crop"]["snap_chunks"]
+    store.write_json(run.manifest, manifest)
     assert open_run(str(archive), out, archive_config).url == out
 
 
