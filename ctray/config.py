@@ -286,9 +286,9 @@ class RefineConfig(_Section):
     """Where a face lies, as a part of the way from the log-odds of a volume's empty slices to those
     of its surest one: below the middle, since a tail that is cut costs more than empty slices that
     are kept."""
-    min_peak: float = 1.5
+    min_peak: float = 2.5
     """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
-    and grains alone stay below."""
+    and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""
     min_agreement: float = Field(default=0.35, ge=0, le=1)
     """A volume is `uncertain` where the intersection over union of this box with the pretext
     task's own is smaller."""

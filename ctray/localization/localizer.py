@@ -28,8 +28,10 @@ from ctray.pretext.tasks import canvas_side
 from ctray.storage.volume import Volume
 
 Status = Literal["located", "empty", "uncertain", "failed"]
-# A pretext task that is surer than this of a slice is not overruled.
+# A pretext task that is surer than this of a slice is not overruled, and where it is, the slab
+# network need not be quite as sure: faint samples reach less than bubbles alone may.
 _SURE = 0.65
+_PEAK_LESS = 1.0
 UintArray = npt.NDArray[np.uint8]
 
 
@@ -235,9 +237,10 @@ class Localizer:
         if refined is None:
             return ("located", None, own) if own else ("empty", found.nothing, None)
         box = refined.box
-        if refined.peak < self.config.refine.min_peak:
-            surest = max(float(profile.max()) for profile in found.profiles.values())
-            if own and surest > _SURE:
+        surest = max(float(profile.max()) for profile in found.profiles.values())
+        sure = own is not None and surest > _SURE
+        if refined.peak < self.config.refine.min_peak - (_PEAK_LESS if sure else 0.0):
+            if sure:
                 return "uncertain", "only the pretext task is sure of a sample", box or own
             return "empty", "what stands out looks like no other sample of the archive", None
         reason = disagreement(own, box, self.config.refine.min_agreement)

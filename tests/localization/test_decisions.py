@@ -54,6 +54,26 @@ def test_sure_pretext_task_is_not_overruled(
     assert found.box is not None, "the guess is kept for whoever reviews it"
 
 
+def test_faint_sample_counts_where_the_pretext_task_is_sure_of_it(
+    trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(4).normal(100, 20, (SIDE,) * 3).clip(0, 255).astype(np.uint8)
+    statuses = {}
+    for name, voxels in (("sample", held_out[0].volume), ("noise", noise)):
+        (tmp_path / name).mkdir()
+        first = localized(tmp_path / name, voxels, trained, 50, "refine.min_agreement=0")
+        assert first.refined is not None
+        for above in (0.5, 1.5):
+            folder = tmp_path / f"{name}-{above}"
+            folder.mkdir()
+            settings = ("refine.min_agreement=0", f"refine.min_peak={first.refined.peak + above}")
+            found = localized(folder, voxels, trained, 50, *settings)
+            statuses[name, above] = found.status
+    assert statuses["sample", 0.5] == "located"
+    assert statuses["sample", 1.5] == "uncertain"
+    assert statuses["noise", 0.5] == "empty"
+
+
 def test_volume_of_noise_is_empty(trained: TrainedModel, tmp_path: Path) -> None:
     voxels = np.random.default_rng(4).normal(100, 20, (SIDE,) * 3).clip(0, 255).astype(np.uint8)
     found = localized(tmp_path, voxels, trained, -50)
