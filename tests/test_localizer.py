@@ -12,6 +12,7 @@ import torch
 
 import ctray
 from ctray.config import RunConfig, parse_config
+from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Box
 from ctray.localization.localizer import Localizer
 from ctray.phantom import Phantom
@@ -135,9 +136,8 @@ def test_noise_without_a_certain_slice_is_empty(trained: TrainedModel, tmp_path:
 
 def test_volume_without_a_finite_voxel(trained: TrainedModel, tmp_path: Path) -> None:
     volume = stored(tmp_path, np.full((32, 32, 32), np.nan, np.float32))
-    found = ctray.localize(volume, trained)
-    assert found.status == "empty"
-    assert found.reason == "no voxel is finite"
+    with pytest.raises(InvalidVolumeError, match="no voxel is finite"):
+        ctray.localize(volume, trained)
 
 
 def test_holes_of_nan_do_not_matter(

@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 
 from ctray.config import RunConfig
+from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
@@ -184,10 +185,12 @@ class Localizer:
         """
         began, read_before = time.monotonic(), volume.bytes_read
         working, factors = volume.read_working(self.config.preprocess.working_size)
+        if working.dtype.kind == "f" and not np.isfinite(working).any():
+            raise InvalidVolumeError(f"{volume.url}: no voxel is finite; reconstruct it anew")
         if is_constant(working):
             return Localization(
                 status="empty",
-                reason=_why_constant(working),
+                reason="all voxels have the same grey value",
                 bytes_read=volume.bytes_read - read_before,
                 seconds=time.monotonic() - began,
             )
@@ -293,12 +296,6 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
         model's own.
     """
     return Localizer(model, config, load_slabs(model.url, model)).localize(volume)
-
-
-def _why_constant(working: npt.NDArray[Any]) -> str:
-    if working.dtype.kind == "f" and not np.isfinite(working).any():
-        return "no voxel is finite"
-    return "all voxels have the same grey value"
 
 
 def _box(

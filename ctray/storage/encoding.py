@@ -7,7 +7,6 @@ chunk of an OME-Zarr 0.4 volume is, byte for byte, an inner chunk of a 0.5 shard
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from zarr.registry import get_codec_class
 
 from ctray.geometry import Triple, as_triple
 from ctray.storage.sharding import crc32c, without_crc32c
+from ctray.storage.unpacking import check_told, unpack
 
 ZSTD_LEVEL = 3
 CHECKSUM = "crc32c"
@@ -77,7 +77,7 @@ class ChunkEncoding:
             else:
                 # What follows the compressor in this order are the voxels, and perhaps a checksum.
                 inner = self.num_bytes + (4 if self.codecs[0][0] == CHECKSUM else 0)
-                found = _UNPACK[name](found, inner)
+                found = unpack(name, found, inner)
         return np.frombuffer(found, np.uint8).view(self.dtype).reshape(self.chunk)
 
     def check(self, data: bytes | memoryview) -> None:
@@ -85,10 +85,14 @@ class ChunkEncoding:
 
         Where its bytes carry a checksum that is enough, and else it is unpacked.
         """
-        if self.is_checksummed:
-            without_crc32c(data)
-        else:
+        if not self.is_checksummed:
             self.decode(data)
+            return
+        content = without_crc32c(data)
+        # What is sound as bytes may still be no chunk of this array.
+        name, _ = self.codecs[-2] if len(self.codecs) > 1 else ("", ())
+        if name and self.codecs[0][0] != CHECKSUM:
+            check_told(name, content, self.num_bytes, exact=True)
 
     def encode(self, voxels: npt.NDArray[Any]) -> bytes | None:
         """Stored bytes of a chunk; None if all of it is the fill value.
@@ -224,61 +228,6 @@ def _of_v2(metadata: ArrayV2Metadata) -> tuple[np.dtype[Any], Any] | None:
     elif name != "gzip":
         return None
     return dtype, ((name, _frozen(config)),)
-
-
-def _unzstd(data: bytes | memoryview, num_bytes: int) -> Any:
-    told = _zstd_content_bytes(bytes(data[:18]))
-    if told is None:
-        return _exactly(memoryview(Zstd().decode(data)), num_bytes)
-    _check_told(told, num_bytes)
-    return Zstd().decode(data, out=np.empty(num_bytes, np.uint8))
-
-
-def _unblosc(data: bytes | memoryview, num_bytes: int) -> Any:
-    # Blosc 1 chunk header: bytes 4 to 7 tell the size unpacked, 12 to 15 that of the chunk.
-    if len(data) < 16:
-        raise ValueError(f"{len(data)} bytes are no blosc chunk")
-    _check_told(int.from_bytes(data[4:8], "little"), num_bytes)
-    stored = int.from_bytes(data[12:16], "little")
-    if stored != len(data):
-        raise ValueError(f"{len(data)} bytes of a blosc chunk of {stored}")
-    return Blosc().decode(data, out=np.empty(num_bytes, np.uint8))
-
-
-def _ungzip(data: bytes | memoryview, num_bytes: int) -> Any:
-    unpacker = zlib.decompressobj(wbits=31)
-    found = unpacker.decompress(data, num_bytes + 1)
-    if not unpacker.eof or unpacker.unused_data:
-        raise ValueError("a gzip chunk that does not end where its object ends")
-    return _exactly(memoryview(found), num_bytes)
-
-
-_UNPACK = {"zstd": _unzstd, "blosc": _unblosc, "gzip": _ungzip}
-
-
-def _check_told(told: int, num_bytes: int) -> None:
-    """Before memory is taken: a damaged or hostile chunk may tell any size."""
-    if told != num_bytes:
-        raise ValueError(f"a chunk unpacks to {told} bytes and not {num_bytes}")
-
-
-def _exactly(found: memoryview, num_bytes: int) -> memoryview:
-    _check_told(found.nbytes, num_bytes)
-    return found
-
-
-def _zstd_content_bytes(header: bytes) -> int | None:
-    """Size that a zstd frame unpacks to, None where it does not tell (RFC 8878, 3.1.1.1)."""
-    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
-        raise ValueError("no zstd frame")
-    flags = header[4]
-    single, size_flag = flags >> 5 & 1, flags >> 6
-    if size_flag == 0 and not single:
-        return None
-    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
-    length = (1, 2, 4, 8)[size_flag]
-    told = int.from_bytes(header[at : at + length], "little")
-    return told + 256 if size_flag == 1 else told
 
 
 def _frozen(settings: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -46,7 +46,7 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
     NotFoundError, AccessError, DiskFullError, StorageError
         By cause. Messages are one line.
     InvalidVolumeError
-        If the bytes arrived but do not decode.
+        If the bytes arrived but do not decode, or what they decode to does not fit in memory.
     """
     try:
         yield
@@ -78,6 +78,10 @@ def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
                 f"{url}: the store does not answer; check network and endpoint ({text})"
             )
         return StorageError(f"{url}: failed to {doing} it ({text})")
+    if isinstance(error, MemoryError) and doing == "read":
+        return InvalidVolumeError(
+            f"{url}: does not fit in memory; give the process more, or store it in smaller chunks"
+        )
     if isinstance(error, ImportError):
         return StorageError(f"{url}: needs a package that is not installed ({text})")
     if isinstance(error, ValueError) and "Protocol not known" in text:

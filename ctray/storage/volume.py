@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from ctray.errors import GeometryError, InvalidVolumeError
+from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
 from ctray.storage.metadata import Layout, read_layout
@@ -20,6 +20,7 @@ from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.reducing import reduce_level
 from ctray.storage.stored_chunks import StoredChunks
 from ctray.storage.transfer import CountingStore, Transfer
+from ctray.storage.unpacking import check_sizes, with_bounded_codecs
 
 # A level this small (as float32) is read whole to average it without rounding, if it is little
 # beside level 0, or the volume itself is small.
@@ -71,7 +72,7 @@ def open_volume(url: str) -> Volume:
         If nothing is at `url`, or a volume that its writer has not finished.
     InvalidVolumeError
         If what is there is no 3D grey-value volume: 2D, more than one time or channel, an axis
-        of length 0, unreadable metadata.
+        of length 0, unreadable metadata, sizes that no memory holds (`check_sizes`).
     AccessError, StorageError
         If the store refuses or fails.
     """
@@ -82,17 +83,25 @@ def open_volume(url: str) -> Volume:
     levels: list[Level] = []
     for dataset in layout.datasets:
         where = store.join(url, dataset.path)
-        array = _open_array(where, layout.zarr_format, transfer)
+        try:
+            array = _open_array(where, layout.zarr_format, transfer)
+        except NotFoundError as error:
+            # Nothing but a level of a multiscale is looked for before it is known to be there.
+            raise InvalidVolumeError(
+                f"{url}: its metadata name level {dataset.path!r}, which is not there; write the "
+                "volume anew, or take the level out of its metadata"
+            ) from error
         axes = _spatial_axes(where, array, layout)
         shape = as_triple([array.shape[a] for a in axes], "shape")
+        chunk = as_triple([array.chunks[a] for a in axes], "chunk")
+        shards = array.shards or array.chunks
+        shard = as_triple([shards[a] for a in axes], "shard")
+        check_sizes(where, shape, chunk, shard, np.dtype(array.dtype).itemsize)
         factors = _factors(shape, levels[0].shape if levels else shape, dataset.relative_scale)
         if factors is None:
             continue
         # Where the metadata say nothing, levels are taken for means, as most pyramids are.
         offset = dataset.offset or _as_floats([(f - 1) / 2 for f in factors])
-        chunk = as_triple([array.chunks[a] for a in axes], "chunk")
-        shards = array.shards or array.chunks
-        shard = as_triple([shards[a] for a in axes], "shard")
         levels.append(
             Level(
                 shape=shape,
@@ -343,7 +352,7 @@ def _as_floats(values: Sequence[float]) -> tuple[float, float, float]:
 def _open_array(url: str, zarr_format: Literal[2, 3], transfer: Transfer) -> zarr.Array[Any]:
     target = CountingStore(store.zarr_store(url, read_only=True), transfer)
     with store.mapped_errors(url, "read"):
-        array = zarr.open_array(target, mode="r", zarr_format=zarr_format)
+        array = with_bounded_codecs(zarr.open_array(target, mode="r", zarr_format=zarr_format))
     if np.dtype(array.dtype).kind not in "biuf":
         raise InvalidVolumeError(
             f"{url}: dtype {array.dtype} is no grey value; ctray reads integers and floats"
