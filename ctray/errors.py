@@ -25,12 +25,24 @@ class StorageError(CtrayError):
     """A store that failed: connection, time-out, server error."""
 
 
+class StoreUnavailableError(StorageError):
+    """A store that does not answer, or with errors of its own: the same may succeed later."""
+
+
+class OutageError(StoreUnavailableError):
+    """A store that was waited for and stayed away: nothing else can be read or written either."""
+
+
 class NotFoundError(StorageError):
     """A URL at which nothing is."""
 
 
 class AccessError(StorageError):
     """Keys that are missing, wrong or not allowed to do this."""
+
+
+class KeysError(AccessError):
+    """Keys that the store refuses whatever they are used for: wrong or expired."""
 
 
 class DiskFullError(StorageError):

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_servers import ceph_server, moto_server
 
 from ctray.config import RunConfig, parse_config
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared, prepare
+
+__all__ = ["ceph_server", "moto_server"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDE = 24

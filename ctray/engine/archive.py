@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ctray import __version__
@@ -28,6 +29,7 @@ from ctray.storage.catalog import (
     read_catalog,
     write_catalog,
 )
+from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
 from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
 
@@ -292,7 +294,10 @@ def localize_stage(
     catalog. The receipts that are returned are read when they are asked for.
     """
     by_id = {entry.volume_id: entry for entry in entries}
-    todo = [by_id[i] for i, r in iter_receipts(run, by_id) if _is_open(r, crop)]
+    needed = (run.manifest,)
+    todo = patiently(
+        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if _is_open(r, crop)], needed
+    )
     if todo:
         # An actor that finds no model would be started again and again: look here first.
         load_model(run.checkpoint)
@@ -304,10 +309,11 @@ def localize_stage(
         missing.discard(receipt.volume_id)
         tell(receipt.volume_id, receipt.status)
     for volume_id in sorted(missing):
-        run.write_receipt(failed_receipt(by_id[volume_id], _DIED))
+        died = failed_receipt(by_id[volume_id], _DIED)
+        patiently(partial(run.write_receipt, died), needed)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
-    write_localizations(run.localizations, receipts)
+    patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
 
 

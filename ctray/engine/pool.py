@@ -13,7 +13,7 @@ import torch
 from ctray import __version__
 from ctray.config import RunConfig
 from ctray.engine.cropping import crop_located
-from ctray.errors import CtrayError, StorageError
+from ctray.errors import CtrayError, KeysError, OutageError, StorageError
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
 from ctray.localization.promise import calibration_of, with_promise
@@ -27,6 +27,7 @@ from ctray.storage.catalog import CatalogEntry
 from ctray.storage.importing import import_volume
 from ctray.storage.instance_receipt import InstanceReceipt
 from ctray.storage.maps import write_map
+from ctray.storage.patience import patiently
 from ctray.storage.pyramids import with_kept_pyramid
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
@@ -68,17 +69,20 @@ class PrepareVolume:
     def __call__(self, entry: CatalogEntry) -> PreparedRecord | CtrayError:
         """Import and prepare the volume of an entry."""
         try:
-            volume = open_entry(entry, self._run, self._config)
-            working, factors = volume.read_working(self._config.preprocess.working_size)
-            if is_constant(working):
-                return PreparedRecord(volume_id=entry.volume_id)
-            prepared = prepare(working, factors, self._config.preprocess)
-            url = self._run.working(entry.volume_id)
-            store.write_bytes(url, prepared.to_bytes())
+            return patiently(lambda: self._prepare(entry), (entry.url, self._run.manifest))
         except Exception as error:
             if _ends_run(error, self._run):
                 return CtrayError(_one_line(error))
             return PreparedRecord(volume_id=entry.volume_id, failed=_one_line(error))
+
+    def _prepare(self, entry: CatalogEntry) -> PreparedRecord:
+        volume = open_entry(entry, self._run, self._config)
+        working, factors = volume.read_working(self._config.preprocess.working_size)
+        if is_constant(working):
+            return PreparedRecord(volume_id=entry.volume_id)
+        prepared = prepare(working, factors, self._config.preprocess)
+        url = self._run.working(entry.volume_id)
+        store.write_bytes(url, prepared.to_bytes())
         side = canvas_side(prepared.shape, self._config)
         return PreparedRecord(volume_id=entry.volume_id, working_url=url, side=side)
 
@@ -91,21 +95,27 @@ class LocalizeVolume:
         self._run = run
         self._config = config
         self._crop = crop
-        self._calibration = calibration_of(run)
-        trained = load_model(run.checkpoint)
-        slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
+        # Actors start at any time of a run, also while its store is away.
+        patiently(self._load, (run.manifest,))
+
+    def _load(self) -> None:
+        config = self._config
+        self._calibration = calibration_of(self._run)
+        trained = load_model(self._run.checkpoint)
+        slabs = load_slabs(self._run.checkpoint, trained) if config.refine.enabled else None
         self._localizer = Localizer(trained, config, slabs)
 
     def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
         """Do what is left to do of a volume and return its receipt."""
+        needed = (entry.url, self._run.manifest)
         try:
             try:
-                receipt = self._localize(entry)
+                receipt = patiently(lambda: self._localize(entry), needed)
             except Exception as error:
                 if _ends_run(error, self._run):
                     raise
                 receipt = failed_receipt(entry, _one_line(error))
-            self._run.write_receipt(receipt)
+            patiently(lambda: self._run.write_receipt(receipt), needed)
         except (CtrayError, MemoryError) as error:
             return CtrayError(_one_line(error))
         return receipt
@@ -249,5 +259,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
-    """Whether the run's own folder failed: then no other volume can be written either."""
+    """Whether other volumes would fail as this one: by the run's own folder, store or keys."""
+    if isinstance(error, OutageError | KeysError):
+        return True
     return isinstance(error, StorageError) and run.url in str(error)

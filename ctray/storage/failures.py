@@ -12,13 +12,22 @@ from ctray.errors import (
     CtrayError,
     DiskFullError,
     InvalidVolumeError,
+    KeysError,
     NotFoundError,
     StorageError,
+    StoreUnavailableError,
 )
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Codes of the S3 protocol, as the clients spell them in their messages.
-_ACCESS_CODES = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden")
+_KEY_CODES = (
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+)
+_ACCESS_CODES = (*_KEY_CODES, "AccessDenied", "Forbidden")
 _FULL_CODES = ("QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull")
 _BUSY_WORDS = (
     "timed out",
@@ -43,7 +52,7 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
 
     Raises
     ------
-    NotFoundError, AccessError, DiskFullError, StorageError
+    NotFoundError, KeysError, AccessError, DiskFullError, StoreUnavailableError, StorageError
         By cause. Messages are one line.
     InvalidVolumeError
         If the bytes arrived but do not decode, or what they decode to does not fit in memory.
@@ -62,22 +71,29 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
 def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
     """Error of ours for one of theirs, or None for what is no storage failure but a defect."""
     text = _one_line(error)
-    if _is_full(error, text):
+    # Long URLs push what the server said out of the one line.
+    said = f"{text} {error}"
+    if _is_full(error, said):
         return DiskFullError(f"{url}: no space left to {doing} it; free some and run again")
-    if _is_access(error, text):
+    if _is_access(error, said):
         # obstore's text carries a page of XML; the protocol's code says it all.
-        why = next((code for code in _ACCESS_CODES if code in text), text)
-        return AccessError(f"{url}: not allowed to {doing} it; check keys and permissions ({why})")
-    if "NoSuchBucket" in text or "bucket does not exist" in text:
+        why = next((code for code in _ACCESS_CODES if code in said), text)
+        refused: type[AccessError] = KeysError if why in _KEY_CODES else AccessError
+        return refused(f"{url}: not allowed to {doing} it; check keys and permissions ({why})")
+    if "NoSuchBucket" in said or "bucket does not exist" in said:
         return NotFoundError(f"{url}: the bucket does not exist; create it or mend the URL")
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return NotFoundError(f"{url}: nothing to {doing} there; check the URL")
-    if _is_from(error, "botocore", "obstore", "aiohttp") or isinstance(error, OSError):
+    remote = any(
+        _is_from(e, "botocore", "obstore", "aiohttp") for e in (error, error.__cause__) if e
+    )
+    if remote or isinstance(error, OSError):
         if any(word in text.lower() for word in _BUSY_WORDS) or isinstance(error, TimeoutError):
-            return StorageError(
+            return StoreUnavailableError(
                 f"{url}: the store does not answer; check network and endpoint ({text})"
             )
-        return StorageError(f"{url}: failed to {doing} it ({text})")
+        failed: type[StorageError] = StoreUnavailableError if remote else StorageError
+        return failed(f"{url}: failed to {doing} it ({text})")
     if isinstance(error, MemoryError) and doing == "read":
         return InvalidVolumeError(
             f"{url}: does not fit in memory; give the process more, or store it in smaller chunks"
@@ -105,7 +121,7 @@ def _is_access(error: Exception, text: str) -> bool:
     return any(code in text for code in _ACCESS_CODES) and not isinstance(error, ValueError)
 
 
-def _is_from(error: Exception, *packages: str) -> bool:
+def _is_from(error: BaseException, *packages: str) -> bool:
     return any(cls.__module__.split(".")[0] in packages for cls in type(error).__mro__)
 
 

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zarr.storage import ObjectStore
 
 from ctray.errors import AccessError, ConfigError
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import S3Credential, S3Store
+    from zarr.abc.store import ByteRequest
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5.0
 _KEYS_AGE_S = 30.0
@@ -49,12 +56,28 @@ def client(bucket: str, prefix: str = "") -> S3Store:
     return _client(bucket, prefix, tuple(os.environ.get(name) for name in _ENVIRONMENT))
 
 
+class VoxelStore(ObjectStore["S3Store"]):
+    """Zarr store over a client, with the same repeats as everything here."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Fetch one object or a part of it; None where it is not there."""
+        repeats = _Repeats()
+        while True:
+            try:
+                return await super().get(key, prototype, byte_range)
+            except Exception as error:
+                if not repeats.has(error):
+                    raise
+
+
 def read(url: str) -> bytes:
     """Whole object."""
     import obstore
 
     bucket, key = split(url)
-    return bytes(obstore.get(client(bucket), key).bytes())
+    return _repeated(lambda: bytes(obstore.get(client(bucket), key).bytes()))
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -65,7 +88,9 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     starts, stops = [a for a, _ in ranges], [b for _, b in ranges]
     with _within_the_object():
         # The caller has joined what lies together; what it left apart is meant to be.
-        found = obstore.get_ranges(client(bucket), key, starts=starts, ends=stops, coalesce=0)
+        found = _repeated(
+            lambda: obstore.get_ranges(client(bucket), key, starts=starts, ends=stops, coalesce=0)
+        )
         return [bytes(part) for part in found]
 
 
@@ -76,8 +101,10 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
     bucket, key = split(url)
     try:
         with _within_the_object():
-            found = obstore.get(client(bucket), key, options={"range": {"suffix": num_bytes}})
-            return bytes(found.bytes())
+            options: GetOptions = {"range": {"suffix": num_bytes}}
+            return _repeated(
+                lambda: bytes(obstore.get(client(bucket), key, options=options).bytes())
+            )
     except Exception as error:
         # Servers that know no suffixes send all of it, which obstore does not take.
         if "non-partial response" in str(error):
@@ -90,7 +117,7 @@ def write(url: str, data: bytes) -> None:
     import obstore
 
     bucket, key = split(url)
-    obstore.put(client(bucket), key, data, use_multipart=False)
+    _repeated(lambda: obstore.put(client(bucket), key, data, use_multipart=False))
 
 
 def exists(url: str) -> bool:
@@ -100,7 +127,7 @@ def exists(url: str) -> bool:
     bucket, key = split(url)
     if key:
         try:
-            obstore.head(client(bucket), key)
+            _repeated(lambda: obstore.head(client(bucket), key))
         except FileNotFoundError:
             pass
         else:
@@ -113,7 +140,8 @@ def listing(url: str) -> Iterator[tuple[str, int]]:
     import obstore
 
     bucket, key = split(url)
-    for page in obstore.list(client(bucket), prefix=key or None):
+    pages = iter(obstore.list(client(bucket), prefix=key or None))
+    while (page := _repeated(lambda: next(pages, None))) is not None:
         for item in page:
             yield item["path"], item["size"]
 
@@ -123,7 +151,7 @@ def folder(url: str) -> list[tuple[str, bool, int | None]]:
     import obstore
 
     bucket, key = split(url)
-    found = obstore.list_with_delimiter(client(bucket), prefix=key or None)
+    found = _repeated(lambda: obstore.list_with_delimiter(client(bucket), prefix=key or None))
     folders = [(_name(path), True, None) for path in found["common_prefixes"]]
     objects = [
         (_name(item["path"]), False, item["size"])
@@ -139,7 +167,7 @@ def remove(url: str) -> None:
     import obstore
 
     bucket, key = split(url)
-    obstore.delete(client(bucket), [key])
+    _repeated(lambda: obstore.delete(client(bucket), [key]))
 
 
 def remove_below(url: str) -> None:
@@ -148,7 +176,7 @@ def remove_below(url: str) -> None:
 
     keys = [key for key, _ in listing(url)]
     if keys:
-        obstore.delete(client(split(url)[0]), keys)
+        _repeated(lambda: obstore.delete(client(split(url)[0]), keys))
 
 
 def s3fs_options() -> dict[str, Any]:
@@ -263,6 +291,39 @@ def _within_the_object() -> Iterator[None]:
         if "InvalidRange" in str(error) or "416 Range Not Satisfiable" in str(error):
             raise ValueError("the object ends before the range that was asked for") from error
         raise
+
+
+class _Repeats:
+    """Decides on the repeats that obstore leaves out, within the same time.
+
+    It repeats no POST that was lost on the way, since it may have been done; ctray's are deletions,
+    and doing one twice does no harm. Nor does it repeat an answer whose body broke off when that
+    tells of an error or is a listing.
+    """
+
+    def __init__(self) -> None:
+        self._left = retries()
+        self._until = time.monotonic() + timeout_s() * (self._left + 1)
+
+    def has(self, error: Exception) -> bool:
+        """Whether what failed with `error` is to be tried once more."""
+        from obstore.exceptions import GenericError
+
+        left_out = "body error" in str(error) or "performing POST" in str(error)
+        self._left -= 1
+        in_time = self._left >= 0 and time.monotonic() < self._until
+        return left_out and in_time and isinstance(error, GenericError)
+
+
+def _repeated(call: Callable[[], Result]) -> Result:
+    """Result of `call`, with `_Repeats`."""
+    repeats = _Repeats()
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not repeats.has(error):
+                raise
 
 
 def _name(path: str) -> str:

@@ -7,7 +7,8 @@ as a `ctray.errors.CtrayError`.
 S3 takes endpoint, keys and region from the usual environment (``AWS_ENDPOINT_URL``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``) or from
 the AWS configuration files; without any key, requests are anonymous. ``CTRAY_S3_TIMEOUT_S``
-bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2).
+bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2), and
+``CTRAY_STORE_PATIENCE_S`` what a run waits for a store that is away (`ctray.storage.patience`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.storage import FsspecStore, LocalStore, ObjectStore
+from zarr.storage import FsspecStore, LocalStore
 
 from ctray.errors import ConfigError, NotFoundError, StorageError
 from ctray.storage import s3
@@ -278,7 +279,7 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
         if is_local(url):
             return LocalStore(url, read_only=read_only)
         if _is_s3(url):
-            return ObjectStore(s3.client(*s3.split(url)), read_only=read_only)
+            return s3.VoxelStore(s3.client(*s3.split(url)), read_only=read_only)
         fs = filesystem(url)
         if not fs.async_impl:
             fs = AsyncFileSystemWrapper(fs, asynchronous=True)

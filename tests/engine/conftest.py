@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,42 @@ from ctray.storage.phantoms import write_phantoms
 VOXEL_UM = 2.5
 
 
-@pytest.fixture(scope="session")
-def ray_cpus() -> Iterator[int]:
-    """A Ray session of two logical CPUs; every test of the engine runs in it."""
-    from ctray.engine.session import ray_session
+class SharedRay:
+    """The session that tests share, begun when one asks for it."""
 
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def begin(self) -> None:
+        import ray
+
+        from ctray.engine.session import ray_session
+
+        if not ray.is_initialized():
+            self._stack.enter_context(ray_session(RayConfig(num_cpus=2, object_store_mb=100)))
+
+    def end(self) -> None:
+        """For a test that needs a cluster of its own; the next module begins a new one."""
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[SharedRay]:
     # Sockets live in there: the path must be short.
     folder = tempfile.mkdtemp(prefix="ct-", dir="/tmp")
+    session = SharedRay()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
-        with ray_session(RayConfig(num_cpus=2, object_store_mb=100)):
-            yield 2
+        yield session
+        session.end()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def ray_cpus(shared_ray: SharedRay) -> int:
+    """A Ray session of two logical CPUs; every test of the engine runs in it."""
+    shared_ray.begin()
+    return 2
 
 
 @pytest.fixture(scope="session")
