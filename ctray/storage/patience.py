@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ctray.errors import ConfigError, OutageError, StoreUnavailableError
+from ctray.errors import ConfigError, OutageError, StorageError, StoreUnavailableError
 from ctray.storage import store
 
 Result = TypeVar("Result")
@@ -82,3 +82,5 @@ def wait_for(urls: Sequence[str]) -> None:
                         "same command again once the store is back"
                     ) from error
                 time.sleep(pause)
+            except StorageError:
+                break  # an answer, if a refusal: whoever needs the store will hear it too
