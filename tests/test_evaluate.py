@@ -145,7 +145,8 @@ def test_cases_are_at_the_working_level_of_the_run_and_stay_within_the_cache(
     receipts = [receipt_for(r, r.box) for r in records]
     # Constant volumes have noted nothing: factors are found again.
     receipts[1] = receipt_for(records[1], None, working={})
-    one = 3 * (SIZE // 2) ** 3  # raw, filled, inside: a byte a voxel each
+    # Four bytes a voxel of the raw means, one each of what is filled and of what lies inside.
+    one = (4 + 1 + 1) * (SIZE // 2) ** 3
     cases = baseline_cases(receipts, truths, CONFIG.preprocess, cache_bytes=one + one // 2)
     assert [c.factors for c in cases] == [(2, 2, 2)] * 3
     arrays = [c.arrays() for c in cases]

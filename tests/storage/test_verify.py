@@ -130,7 +130,7 @@ def test_every_bad_crop_is_named(tmp_path: Path) -> None:
     assert told["b"] == "0/c/0/0/0 has changed"
     assert str(told["c"]).startswith("missing (")
     assert "is not sha256:00 of the receipt" in str(told["e"])
-    assert "two-2.zarr/0" in str(told["two"])
+    assert "two-2.zarr: its metadata name level '0'" in str(told["two"])
     assert "no valid JSON" in str(told["torn"])
     with_sources = {c.volume_id: c.problem for c in verify_run(run, sources=True)}
     assert "1 of 10,488 voxels differ from source" in str(with_sources["d"])
