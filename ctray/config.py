@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from ctray.errors import ConfigError
+from ctray.errors import ConfigError, one_line
 
 
 class _Section(BaseModel):
@@ -476,7 +476,7 @@ def _apply_override(data: dict[str, Any], item: str) -> None:
     try:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        first = " ".join(str(error).split())
+        first = one_line(error)
         raise ConfigError(f"--set {item!r}: the value is no YAML: {first}") from error
 
 

@@ -69,3 +69,8 @@ class PartialFailureError(CtrayError):
     """A run that finished, but in which some volumes failed."""
 
     exit_code = 3
+
+
+def one_line(error: BaseException) -> str:
+    """Message of an error, without line breaks."""
+    return " ".join(str(error).split())

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.errors import CtrayError
+from ctray.errors import CtrayError, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # The tasks of `ctray.config`, which --help does not wait for.
@@ -29,11 +29,6 @@ def say(line: str) -> None:
 def print_json(document: Any) -> None:
     """Write the one JSON document of a command on stdout."""
     click.echo(json.dumps(document, indent=2))
-
-
-def one_line(error: BaseException) -> str:
-    """Message of an error, without line breaks."""
-    return " ".join(str(error).split())
 
 
 @contextmanager

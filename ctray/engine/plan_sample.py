@@ -14,13 +14,14 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ctray.config import RunConfig
-from ctray.engine.pool import receipt_of
+from ctray.engine.pool import open_localizer, receipt_of
+from ctray.errors import one_line
 from ctray.localization.baseline_maps import less_z_median, smoothed
 from ctray.localization.localizer import Localizer
 from ctray.localization.margins import Calibration
 from ctray.localization.promise import calibration_of, with_margin, with_promise
-from ctray.localization.slab_checkpoint import has_slabs, load_slabs
-from ctray.pretext.checkpoint import checkpoint_step, load_model
+from ctray.localization.slab_checkpoint import has_slabs
+from ctray.pretext.checkpoint import checkpoint_step
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry
 from ctray.storage.receipt_list import iter_receipts
@@ -77,9 +78,7 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
         return None
     if config.refine.enabled and not has_slabs(run.checkpoint):
         return None
-    trained = load_model(run.checkpoint)
-    slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
-    return Model(localizer=Localizer(trained, config, slabs), calibration=calibration_of(run))
+    return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
 
 
 def looks_of_receipts(run: RunFolder, entries: Sequence[CatalogEntry]) -> dict[str, Look]:
@@ -108,7 +107,7 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
         if model is not None and not _needs_pass(entry, config):
             kept, localizing = _kept_by_model(entry, config, model)
     except Exception as error:  # Whatever a file holds: it is one of the sample, and not the plan.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         return Look(volume_id=entry.volume_id, num_bytes=num_bytes, failed=reason)
     passes = (1.0 if _needs_pass(entry, config) else 0.0) + 2 * kept
     return Look(

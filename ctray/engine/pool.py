@@ -13,7 +13,7 @@ import torch
 from ctray import __version__
 from ctray.config import RunConfig
 from ctray.engine.cropping import crop_located
-from ctray.errors import CtrayError, KeysError, OutageError, StorageError
+from ctray.errors import CtrayError, KeysError, OutageError, StorageError, one_line
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
 from ctray.localization.promise import calibration_of, with_promise
@@ -72,8 +72,8 @@ class PrepareVolume:
             return patiently(lambda: self._prepare(entry), (entry.url, self._run.manifest))
         except Exception as error:
             if _ends_run(error, self._run):
-                return CtrayError(_one_line(error))
-            return PreparedRecord(volume_id=entry.volume_id, failed=_one_line(error))
+                return CtrayError(_reason(error))
+            return PreparedRecord(volume_id=entry.volume_id, failed=_reason(error))
 
     def _prepare(self, entry: CatalogEntry) -> PreparedRecord:
         volume = open_entry(entry, self._run, self._config)
@@ -99,11 +99,8 @@ class LocalizeVolume:
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
-        config = self._config
         self._calibration = calibration_of(self._run)
-        trained = load_model(self._run.checkpoint)
-        slabs = load_slabs(self._run.checkpoint, trained) if config.refine.enabled else None
-        self._localizer = Localizer(trained, config, slabs)
+        self._localizer = open_localizer(self._run, self._config)
 
     def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
         """Do what is left to do of a volume and return its receipt."""
@@ -114,10 +111,10 @@ class LocalizeVolume:
             except Exception as error:
                 if _ends_run(error, self._run):
                     raise
-                receipt = failed_receipt(entry, _one_line(error))
+                receipt = failed_receipt(entry, _reason(error))
             patiently(lambda: self._run.write_receipt(receipt), needed)
         except (CtrayError, MemoryError) as error:
-            return CtrayError(_one_line(error))
+            return CtrayError(_reason(error))
         return receipt
 
     def _localize(self, entry: CatalogEntry) -> Receipt:
@@ -157,6 +154,13 @@ class LocalizeVolume:
                 },
             )
         return url
+
+
+def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
+    """Localizer with the trained networks of a run."""
+    trained = load_model(run.checkpoint)
+    slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
+    return Localizer(trained, config, slabs)
 
 
 def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume:
@@ -250,9 +254,9 @@ def _instances(found: Localization) -> list[InstanceReceipt] | None:
     return receipts
 
 
-def _one_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Reason for a receipt: one volume's surprise must not end the work on the others."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
     return text if isinstance(error, CtrayError) else f"{type(error).__name__}: {text}"

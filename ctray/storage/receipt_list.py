@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import overload
 
 from ctray.errors import NotFoundError
+from ctray.storage.parallel import bounded_map
 from ctray.storage.run_folder import Receipt, RunFolder
 
 # A receipt is one small object: what counts is how many wait for the store at once.
-_READ_AT_ONCE = 16
+RECEIPTS_AT_ONCE = 16
+RECEIPT_BYTES = 2**20
 
 
 class ReceiptList(Sequence[Receipt]):
@@ -51,21 +50,11 @@ def iter_receipts(
 
     A bounded number is read at once, and no more than that is held.
     """
-    ids = iter(volume_ids)
-    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="ctray-receipt") as pool:
-        waiting: deque[tuple[str, Future[Receipt | None]]] = deque()
-        try:
-            for volume_id in itertools.islice(ids, 2 * _READ_AT_ONCE):
-                waiting.append((volume_id, pool.submit(run.read_receipt, volume_id)))
-            while waiting:
-                volume_id, future = waiting.popleft()
-                receipt = future.result()
-                for following in itertools.islice(ids, 1):
-                    waiting.append((following, pool.submit(run.read_receipt, following)))
-                yield volume_id, receipt
-        finally:
-            for _, future in waiting:
-                future.cancel()
+
+    def read(volume_id: str) -> tuple[str, Receipt | None]:
+        return volume_id, run.read_receipt(volume_id)
+
+    return bounded_map(read, volume_ids, bytes_per_item=RECEIPT_BYTES, max_threads=RECEIPTS_AT_ONCE)
 
 
 def _there(volume_id: str, receipt: Receipt | None, run: RunFolder) -> Receipt:

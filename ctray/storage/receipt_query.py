@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctray.errors import ConfigError, CtrayError, NotFoundError
+from ctray.errors import ConfigError, CtrayError, NotFoundError, one_line
 from ctray.geometry import Box
 from ctray.storage import store
 from ctray.storage.parallel import bounded_map
+from ctray.storage.receipt_list import RECEIPT_BYTES, RECEIPTS_AT_ONCE
 from ctray.storage.run_folder import Receipt, RunFolder
 
 FIELDS = (
@@ -36,8 +37,6 @@ FIELDS = (
 )
 # Made of the others: crops written, first crop's URL, voxels, part of them that is kept.
 DERIVED = ("crops", "crop_url", "voxels", "kept_part")
-_RECEIPT_BYTES = 2**20
-_MAX_THREADS = 16
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -90,7 +89,7 @@ class Condition:
         return _OPERATORS[self.sign](value, self.value)
 
 
-def iter_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
+def all_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
     """Volume id and receipt of all volumes, by id; the error in place of one that is unreadable.
 
     A few are held at a time, however many there are.
@@ -101,13 +100,11 @@ def iter_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
         If `run` is no run.
     """
     try:
-        entries = store.list_dir(run.at("receipts"))
+        ids = run.receipt_ids()
     except NotFoundError:
         if not store.exists(run.manifest):
             raise NotFoundError(f"{run.url} is no run: there is no run.json; check it") from None
         return
-    suffix = ".json"
-    ids = sorted(e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix))
 
     def read(volume_id: str) -> tuple[str, Receipt | CtrayError] | None:
         try:
@@ -116,7 +113,7 @@ def iter_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
             return volume_id, error
         return None if receipt is None else (volume_id, receipt)
 
-    found = bounded_map(read, ids, bytes_per_item=_RECEIPT_BYTES, max_threads=_MAX_THREADS)
+    found = bounded_map(read, ids, bytes_per_item=RECEIPT_BYTES, max_threads=RECEIPTS_AT_ONCE)
     yield from (item for item in found if item is not None)
 
 
@@ -132,7 +129,7 @@ def query_receipts(
     A row has the fields `FIELDS` of a receipt and `DERIVED`. A receipt that cannot be read has the
     status `unreadable` and the reason.
     """
-    for volume_id, receipt in iter_receipts(run):
+    for volume_id, receipt in all_receipts(run):
         if volumes and volume_id not in volumes:
             continue
         row = _row(volume_id, receipt)
@@ -145,8 +142,8 @@ def query_receipts(
 def _row(volume_id: str, receipt: Receipt | CtrayError) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys((*FIELDS, *DERIVED))
     if isinstance(receipt, CtrayError):
-        reason = " ".join(str(receipt).split())
-        return {**row, "volume_id": volume_id, "status": "unreadable", "reason": reason}
+        told = {"volume_id": volume_id, "status": "unreadable", "reason": one_line(receipt)}
+        return {**row, **told}
     row |= {name: getattr(receipt, name) for name in FIELDS}
     written = [url for url in receipt.crops if url is not None]
     voxels = math.prod(receipt.shape) if receipt.shape else None

@@ -235,13 +235,17 @@ class RunFolder:
                 "delete it to do the volume anew"
             ) from error
 
+    def receipt_ids(self) -> list[str]:
+        """Ids of the volumes that have a receipt, sorted; `NotFoundError` before the first."""
+        entries = store.list_dir(self.at("receipts"))
+        return sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
+
     def receipts(self) -> list[Receipt]:
         """All receipts, by volume id."""
         try:
-            entries = store.list_dir(self.at("receipts"))
+            ids = self.receipt_ids()
         except NotFoundError:
             return []
-        ids = sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
         found = [self.read_receipt(volume_id) for volume_id in ids]
         return [receipt for receipt in found if receipt is not None]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctray.errors import CtrayError, NotFoundError
+from ctray.errors import CtrayError, NotFoundError, one_line
 from ctray.geometry import Box
 from ctray.grid import ShardGrid
 from ctray.storage.manifest import MANIFEST, differences
 from ctray.storage.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
-from ctray.storage.receipt_query import iter_receipts
+from ctray.storage.receipt_query import all_receipts
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.voxel_checksum import voxel_checksum
@@ -92,7 +92,7 @@ def verify_run(
                         asked, sample, rng, bytes_in_flight // MAX_THREADS
                     )
             except CtrayError as error:
-                problem = " ".join(str(error).split())
+                problem = one_line(error)
         return CropCheck(
             volume_id=asked.volume_id,
             instance=asked.instance,
@@ -105,11 +105,14 @@ def verify_run(
 
 
 def _asked(run: RunFolder) -> Iterator[_Asked]:
-    for volume_id, receipt in iter_receipts(run):
+    for volume_id, receipt in all_receipts(run):
         if isinstance(receipt, CtrayError):
-            told = " ".join(str(receipt).split())
             yield _Asked(
-                volume_id=volume_id, instance=0, crop_url=None, checksum=None, problem=told
+                volume_id=volume_id,
+                instance=0,
+                crop_url=None,
+                checksum=None,
+                problem=one_line(receipt),
             )
         elif receipt.status == "located":
             yield from _crops_of(receipt)
@@ -133,7 +136,7 @@ def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
     try:
         crop = open_volume(asked.crop_url)
     except NotFoundError as error:
-        return f"missing ({' '.join(str(error).split())})"
+        return f"missing ({one_line(error)})"
     told = crop.attributes.get("checksum")
     if told is None or told != asked.checksum:
         return f"checksum {told} is not {asked.checksum} of the receipt; it is another crop"
@@ -157,7 +160,7 @@ def _source_problem(
     try:
         source = open_volume(crop.attributes["source_url"])
     except NotFoundError as error:
-        return f"source is missing ({' '.join(str(error).split())})", 0
+        return f"source is missing ({one_line(error)})", 0
     expected = crop.attributes.get("source_shape", list(source.shape))
     if list(source.shape) != expected or source.dtype != crop.dtype:
         return (
