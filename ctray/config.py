@@ -278,11 +278,14 @@ class RefineConfig(_Section):
     """Slabs a step, from six volumes at a time."""
     neighbours: int = Field(default=2, ge=0)
     """Slices on either side of a slice that are seen with it: thin tails do not show in one."""
+    cues: bool = True
+    """Whether the network also sees the local deviation and the difference from the median along z,
+    which tell texture from noise and a sample from what is the same in all slices."""
     learning_rate: float = Field(default=2e-3, gt=0)
     """Peak learning rate of AdamW."""
     near_part: float = Field(default=0.6, ge=0, le=1)
     """Part of the slabs that are taken near a face, within an eighth of the axis."""
-    threshold: float = Field(default=0.4, ge=0, lt=1)
+    threshold: float = Field(default=0.3, ge=0, lt=1)
     """Where a face lies, as a part of the way from the log-odds of a volume's empty slices to those
     of its surest one: below the middle, since a tail that is cut costs more than empty slices that
     are kept."""

@@ -24,6 +24,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-rings": ("preprocess.rings=off",),
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
+    "no-cues": ("refine.cues=false",),
     "even-threshold": ("refine.threshold=0.5",),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }

@@ -19,7 +19,7 @@ _LOOSE, _TIGHT = 2.0, 1.5
 _MOST = 4.0
 # A slice that is this much likelier than the empty ones to hold sample does so, however sure the
 # network is of the middle of a dense one: thin ears of heads in clear air lie far below that.
-_MOST_ABOVE = 4.0
+_MOST_ABOVE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +74,7 @@ def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
         Log-odds per slice, one array an axis.
     part
         Of the way from the middle one of the slices that are rather empty than not (0 where there
-        is none: a sample may fill its volume) to the surest slice, but at most 4 above the former.
+        is none: a sample may fill its volume) to the surest slice, but at most 5 above the former.
     """
     kept = list(profiles)
     every = np.concatenate(kept)

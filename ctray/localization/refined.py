@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
+from ctray.localization.cues import SlabSource
 from ctray.localization.faces import Faces, find_faces, own_threshold, surest
 from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
 from ctray.localization.margins import Scales
@@ -122,7 +123,8 @@ def refine(
     config
         Its `refine` section, and whether `localize` asks for several specimens.
     """
-    maps = all_slab_maps(network, prepared, side)
+    source = SlabSource.of(prepared, cues=network.cues is not None)
+    maps = all_slab_maps(network, source, side)
     profiles = pooled_profiles(network, maps)
     threshold = own_threshold(profiles.values(), config.refine.threshold)
     faces = {name: find_faces(p, threshold) for name, p in profiles.items()}

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from ctray.config import RunConfig
 from ctray.errors import TrainingError
+from ctray.localization.cues import NUM_CUES, SlabSource
 from ctray.localization.slabs import SlabNetwork, slab_canvas, slab_tensor, slabs_on
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SliceEncoder, reseed_dropout
@@ -34,6 +35,8 @@ _VOLUMES_A_STEP = 6
 _RESIDENT = 12
 _BLOCK_STEPS = 40
 _RESIDENT_BYTES = 2**29
+# Grey values, those with added noise, and cues.
+_BYTES_A_VOXEL = 2 + NUM_CUES
 _SHIFT = 3
 _GAIN = 0.05
 _WARMUP = 0.15
@@ -167,13 +170,14 @@ class SelfTrainer:
             raise TrainingError("there is no volume to learn from; all volumes failed")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            self.network = SlabNetwork(encoder, config.refine.neighbours)
+            refine = config.refine
+            self.network = SlabNetwork(encoder, refine.neighbours, cues=refine.cues)
         slabs_on(self.network, device)
         self.step = 0
         self._load, self._ranges, self._shapes = load, ranges, shapes
         self._config, self._device = config, device
         self._side = slab_canvas(side)
-        self._resident: dict[int, Prepared] = {}
+        self._resident: dict[int, SlabSource] = {}
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.refine.learning_rate, weight_decay=1e-2
         )
@@ -211,11 +215,11 @@ class SelfTrainer:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        x_BSHW, holds_B = self._batch()
+        x_BKSHW, holds_B = self._batch()
         self.network.train()
         reseed_dropout(self.network, self._config.train.seed * 2**20 + self.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            logits = self.network(x_BSHW)
+            logits = self.network(x_BKSHW)
         loss = functional.binary_cross_entropy_with_logits(logits.float(), holds_B)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -224,19 +228,22 @@ class SelfTrainer:
         return loss.detach()
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        volume_bytes = max(math.prod(shape) for shape in self._shapes)
+        volume_bytes = _BYTES_A_VOXEL * max(math.prod(shape) for shape in self._shapes)
         seed = self._config.train.seed
         resident = resident_volumes(seed, self.step, len(self._ranges), volume_bytes)
-        self._resident = {i: self._resident.get(i) or self._load(i) for i in resident}
+        self._resident = {i: self._resident.get(i) or self._source(i) for i in resident}
         parts, holds = [], []
         for slabs in draw_slabs(self._config, self.step, resident, self._ranges, self._shapes):
             parts.append(self._augmented(slabs))
             holds += slabs.holds
         return torch.cat(parts), torch.tensor(holds, dtype=torch.float32, device=self._device)
 
+    def _source(self, volume: int) -> SlabSource:
+        return SlabSource.of(self._load(volume), cues=self._config.refine.cues)
+
     def _augmented(self, slabs: Slabs) -> Tensor:
         neighbours = self._config.refine.neighbours
-        x_BSHW = slab_tensor(
+        x_BKSHW = slab_tensor(
             self._resident[slabs.volume],
             slabs.axis,
             slabs.middles,
@@ -244,7 +251,9 @@ class SelfTrainer:
             self._side,
             self._device,
         )
-        x_BSHW = torch.rot90(x_BSHW, slabs.turn, (2, 3))
-        flipped = [d for d, wanted in zip((1, 3), slabs.flips, strict=True) if wanted]
-        x_BSHW = x_BSHW.flip(flipped) if flipped else x_BSHW
-        return torch.roll(x_BSHW, slabs.shift, (2, 3)) * slabs.gain
+        x_BKSHW = torch.rot90(x_BKSHW, slabs.turn, (3, 4))
+        flipped = [d for d, wanted in zip((2, 4), slabs.flips, strict=True) if wanted]
+        x_BKSHW = x_BKSHW.flip(flipped) if flipped else x_BKSHW
+        x_BKSHW = torch.roll(x_BKSHW, slabs.shift, (3, 4))
+        # Cues are measured in spreads of their own volume already.
+        return torch.cat([x_BKSHW[:, :1] * slabs.gain, x_BKSHW[:, 1:]], dim=1)

@@ -35,6 +35,7 @@ def save_slabs(url: str, network: SlabNetwork, config: RunConfig, encoder_digest
         "digest": digest,
         "encoder_digest": encoder_digest,
         "neighbours": network.neighbours,
+        "cues": network.cues is not None,
         "config": config.refine.model_dump(mode="json"),
         "ctray_version": __version__,
     }
@@ -64,7 +65,12 @@ def load_slabs(url: str, trained: TrainedModel) -> TrainedSlabs | None:
             f"{url}/{MANIFEST} was trained from another encoder; delete it, and run ctray "
             "pretrain again"
         )
-    network = SlabNetwork(trained.model.encoder, int(manifest["neighbours"]))
+    network = SlabNetwork(
+        trained.model.encoder,
+        int(manifest["neighbours"]),
+        # Networks from before there were cues see none.
+        cues=bool(manifest.get("cues", False)),
+    )
     weights = read_tensors(store.join(url, _WEIGHTS))
     if weights_digest(weights) != manifest["digest"]:
         raise CheckpointError(

@@ -3,7 +3,8 @@
 A map over a slice blurs what lies beside the sample in its plane, but says nothing of the next
 slice: faces found across their own axis are as sharp as a slice is thick.
 
-Legend of tensor names: B slabs, S slices of a slab, C channels, H, W pixels or cells, N slices.
+Legend of tensor names: B slabs, K grey values and cues, S slices of a slab, C channels, H, W pixels
+or cells, N slices.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctray.geometry import AXES
-from ctray.preprocess.prepare import Prepared
+from ctray.localization.cues import NUM_CUES, SlabSource, cue_values
 from ctray.pretext.encoder import SliceEncoder
 from ctray.pretext.slices import standardised_slices
 
@@ -32,6 +33,7 @@ AxisMaps = tuple[MapArray, MapArray, MapArray]
 CELL = 4
 _CONTEXT = 8
 _WIDTH = 48
+_CUE_WIDTH = 32
 _TURNS = 4
 _BATCH = 64
 
@@ -48,12 +50,15 @@ class SlabNetwork(nn.Module):
         Trained on the pretext task; copied, so that it stays as it is.
     neighbours
         Slices on either side of the middle one.
+    cues
+        Whether it looks at cues as well (`ctray.localization.cues`).
     """
 
-    def __init__(self, encoder: SliceEncoder, neighbours: int) -> None:
+    def __init__(self, encoder: SliceEncoder, neighbours: int, *, cues: bool = True) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder)
         self.neighbours = neighbours
+        self.cues = _cue_layers(NUM_CUES * (2 * neighbours + 1)) if cues else None
         _widen_first_convolution(self.encoder, neighbours)
         with torch.no_grad():
             slab = torch.zeros(1, 2 * neighbours + 1, 2 * _CONTEXT, 2 * _CONTEXT)
@@ -71,14 +76,18 @@ class SlabNetwork(nn.Module):
         # Most slices near a face and all beyond it are empty.
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
-    def maps(self, x_BSHW: Tensor) -> Tensor:
-        """Evidence of every cell, (B, H / 4, W / 4), of standardised slabs."""
-        x_BSHW = x_BSHW.contiguous(memory_format=torch.channels_last)
+    def maps(self, x_BKSHW: Tensor) -> Tensor:
+        """Evidence of every cell, (B, H / 4, W / 4), of slabs from `slab_tensor`."""
+        x_BSHW = x_BKSHW[:, 0].contiguous(memory_format=torch.channels_last)
         fine, coarse = self.encoder.pyramid(x_BSHW, (CELL, _CONTEXT))
         coarse = functional.interpolate(
             self.coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False
         )
-        return cast(Tensor, self.join(self.fine(fine) + coarse))[:, 0]
+        joined = self.fine(fine) + coarse
+        if self.cues is not None:
+            cues_BCHW = x_BKSHW[:, 1:].flatten(1, 2)
+            joined = joined + self.cues(cues_BCHW.contiguous(memory_format=torch.channels_last))
+        return cast(Tensor, self.join(joined))[:, 0]
 
     def pool(self, map_BHW: Tensor) -> Tensor:
         """Log-odds (B,) of slices, of the evidence of their cells."""
@@ -86,9 +95,9 @@ class SlabNetwork(nn.Module):
         # Half the logarithm of the number of cells: neither their mean nor their largest alone.
         return torch.logsumexp(cells, dim=1) - 0.5 * math.log(cells.shape[1]) + self.bias
 
-    def forward(self, x_BSHW: Tensor) -> Tensor:
-        """Log-odds (B,) that the middle slices of slabs (B, S, H, W) hold sample."""
-        return self.pool(self.maps(x_BSHW))
+    def forward(self, x_BKSHW: Tensor) -> Tensor:
+        """Log-odds (B,) that the middle slices of slabs (B, K, S, H, W) hold sample."""
+        return self.pool(self.maps(x_BKSHW))
 
 
 def slabs_on(network: SlabNetwork, device: torch.device) -> SlabNetwork:
@@ -102,28 +111,34 @@ def slab_canvas(side: int) -> int:
 
 
 def slab_tensor(
-    prepared: Prepared,
+    source: SlabSource,
     axis: int,
     middles: Sequence[int],
     neighbours: int,
     side: int,
     device: torch.device,
 ) -> Tensor:
-    """Standardised slabs around the slices `middles` across `axis`, (B, S, side, side), float32.
+    """Slabs around the slices `middles` across `axis`, (B, K, S, side, side), float32.
 
-    Beyond the ends of the volume its slices are mirrored.
+    Standardised grey values first, then the cues that the source has. Beyond the ends of the volume
+    its slices are mirrored.
     """
-    extent = prepared.shape[axis]
+    extent = source.shape[axis]
     wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]
     index = _mirror(wanted, extent)
     single, where = np.unique(index, return_inverse=True)
-    x_NHW = standardised_slices(prepared, axis, single.tolist(), side, device, clear=True)
+    kept = single.tolist()
+    x_NHW = standardised_slices(source.prepared, axis, kept, side, device, clear=True)
+    x_NKHW = x_NHW[:, None]
+    if source.cues is not None:
+        cues_NKHW = torch.from_numpy(_cue_slices(source.cues, axis, kept, side)).to(device)
+        x_NKHW = torch.cat([x_NKHW, cues_NKHW], dim=1)
     order = torch.from_numpy(where.reshape(index.shape)).to(device)
-    return x_NHW[order]
+    return x_NKHW[order].transpose(1, 2)
 
 
 @torch.inference_mode()
-def slab_maps(network: SlabNetwork, prepared: Prepared, axis: int, side: int) -> MapArray:
+def slab_maps(network: SlabNetwork, source: SlabSource, axis: int, side: int) -> MapArray:
     """Evidence of every cell of every slice across `axis`, (N, side / 4, side / 4), float32.
 
     Mean over four turns of the slices.
@@ -131,22 +146,22 @@ def slab_maps(network: SlabNetwork, prepared: Prepared, axis: int, side: int) ->
     network.eval()
     device = network.bias.device
     parts = []
-    for start in range(0, prepared.shape[axis], _BATCH):
-        middles = range(start, min(prepared.shape[axis], start + _BATCH))
-        x_BSHW = slab_tensor(prepared, axis, middles, network.neighbours, side, device)
+    for start in range(0, source.shape[axis], _BATCH):
+        middles = range(start, min(source.shape[axis], start + _BATCH))
+        x_BKSHW = slab_tensor(source, axis, middles, network.neighbours, side, device)
         total = torch.zeros(())
         for turn in range(_TURNS):
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                found = network.maps(torch.rot90(x_BSHW, turn, (2, 3)))
+                found = network.maps(torch.rot90(x_BKSHW, turn, (3, 4)))
             total = total.to(device) + torch.rot90(found.float(), -turn, (1, 2))
         parts.append((total / _TURNS).cpu().numpy())
     return np.concatenate(parts)
 
 
-def all_slab_maps(network: SlabNetwork, prepared: Prepared, side: int) -> AxisMaps:
+def all_slab_maps(network: SlabNetwork, source: SlabSource, side: int) -> AxisMaps:
     """Evidence along all three axes, see `slab_maps`, on the next larger canvas that divides."""
     side = slab_canvas(side)
-    z, y, x = (slab_maps(network, prepared, axis, side) for axis in range(3))
+    z, y, x = (slab_maps(network, source, axis, side) for axis in range(3))
     return (z, y, x)
 
 
@@ -160,9 +175,31 @@ def pooled_profiles(network: SlabNetwork, maps: AxisMaps) -> dict[str, FloatArra
     return profiles
 
 
-def slab_profiles(network: SlabNetwork, prepared: Prepared, side: int) -> dict[str, FloatArray]:
+def slab_profiles(network: SlabNetwork, source: SlabSource, side: int) -> dict[str, FloatArray]:
     """Profiles of a prepared working level, see `pooled_profiles`."""
-    return pooled_profiles(network, all_slab_maps(network, prepared, side))
+    return pooled_profiles(network, all_slab_maps(network, source, side))
+
+
+def _cue_layers(channels: int) -> nn.Sequential:
+    """From cues of `channels` slices to what is added to the fine map of a slab's slice."""
+    return nn.Sequential(
+        nn.Conv2d(channels, _CUE_WIDTH, CELL, stride=CELL, bias=False),
+        nn.BatchNorm2d(_CUE_WIDTH),
+        nn.ReLU(),
+        nn.Conv2d(_CUE_WIDTH, _WIDTH, 1),
+    )
+
+
+def _cue_slices(
+    cues: npt.NDArray[np.uint8], axis: int, index: Sequence[int], side: int
+) -> MapArray:
+    """Cues of slices `index` across `axis` on a canvas of 0, (N, K, side, side), float32."""
+    values = np.moveaxis(cue_values(np.take(cues, index, axis=axis + 1)), axis + 1, 0)
+    height, width = values.shape[-2:]
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = np.zeros((*values.shape[:2], side, side), dtype=np.float32)
+    canvas[:, :, top : top + height, left : left + width] = values
+    return canvas
 
 
 def _mirror(index: npt.NDArray[np.int64], extent: int) -> npt.NDArray[np.int64]:

@@ -99,7 +99,7 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
     assert own_threshold(profiles, 0.25) == pytest.approx(-3 + 0.25 * 8)
     assert own_threshold(profiles, 0.0) == pytest.approx(-3)
     # However sure the middle is, what is clearly no empty slice is sample.
-    assert own_threshold([10 * p for p in profiles], 0.9) == pytest.approx(-30 + 4)
+    assert own_threshold([10 * p for p in profiles], 0.9) == pytest.approx(-30 + 5)
 
 
 def test_sample_that_fills_its_volume_is_kept_whole() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ctray.config import RunConfig
 from ctray.errors import CheckpointError, TrainingError
+from ctray.localization.cues import NUM_CUES, SlabSource, cue_values, find_cues
 from ctray.localization.faces import find_faces
 from ctray.localization.self_training import (
     Ranges,
@@ -75,12 +76,15 @@ def trainer_of(
 
 def test_slab_holds_the_neighbours_and_mirrors_at_the_ends(volumes: list[Prepared]) -> None:
     volume = volumes[0]
-    x_BSHW = slab_tensor(volume, 1, [0, 7, 31], 2, SIDE, CPU)
+    x_BKSHW = slab_tensor(SlabSource.of(volume, cues=True), 1, [0, 7, 31], 2, SIDE, CPU)
 
     plain = (volume.voxels.astype(np.float32) - volume.mean) / volume.std
+    seen = np.stack([plain, *cue_values(find_cues(volume))])
     expected = [[2, 1, 0, 1, 2], [5, 6, 7, 8, 9], [29, 30, 31, 30, 29]]
-    for slab, rows in zip(x_BSHW, expected, strict=True):
-        np.testing.assert_allclose(slab.numpy(), plain[:, rows].transpose(1, 0, 2), rtol=1e-5)
+    assert x_BKSHW.shape == (3, 1 + NUM_CUES, 5, SIDE, SIDE)
+    for slab, rows in zip(x_BKSHW, expected, strict=True):
+        wanted = seen[:, :, rows].transpose(0, 2, 1, 3)
+        np.testing.assert_allclose(slab.numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_network_starts_from_the_encoder_and_leaves_it_as_it_was(trained: TrainedModel) -> None:
@@ -92,7 +96,7 @@ def test_network_starts_from_the_encoder_and_leaves_it_as_it_was(trained: Traine
             parameter.add_(1.0)
 
     assert weights_digest(trained.model.state_dict()) == before
-    assert network(torch.zeros(3, 5, SIDE, SIDE)).shape == (3,)
+    assert network(torch.zeros(3, 1 + NUM_CUES, 5, SIDE, SIDE)).shape == (3,)
 
 
 def test_slice_is_as_sure_as_its_surest_cell(trained: TrainedModel) -> None:
@@ -190,7 +194,7 @@ def test_errors_of_single_boxes_are_not_learned(
 
     found = []
     for volume, phantom in zip(volumes, phantoms, strict=True):
-        profiles = slab_profiles(trainer.network, volume, SIDE)
+        profiles = slab_profiles(trainer.network, SlabSource.of(volume, cues=True), SIDE)
         for name, (start, stop) in zip("zyx", true_ranges(phantom) or (), strict=True):
             faces = find_faces(profiles[name], -0.5)
             assert faces is not None
@@ -206,9 +210,10 @@ def test_without_volumes_there_is_nothing_to_learn(
         trainer_of(trained, [], [], settings(config_of))
 
 
-def test_network_survives_its_files(trained: TrainedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cues", [True, False])
+def test_network_survives_its_files(trained: TrainedModel, tmp_path: Path, cues: bool) -> None:
     url = str(tmp_path)
-    network = SlabNetwork(trained.model.encoder, 2)
+    network = SlabNetwork(trained.model.encoder, 2, cues=cues)
     assert not has_slabs(url)
     assert load_slabs(url, trained) is None
 
@@ -217,6 +222,7 @@ def test_network_survives_its_files(trained: TrainedModel, tmp_path: Path) -> No
 
     assert loaded is not None
     assert loaded.digest == digest == weights_digest(loaded.network.state_dict())
+    assert (loaded.network.cues is not None) == cues
 
 
 def test_network_of_another_encoder_or_damaged_is_refused(
