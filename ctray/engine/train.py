@@ -19,7 +19,7 @@ from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.engine.stream import Pace, example_stream, read_prepared, rounds
-from ctray.errors import TrainingError
+from ctray.errors import CheckpointError, CtrayError, InvalidVolumeError, TrainingError
 from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import Rows, steps_per_round
 from ctray.pretext.training import Trainer, first_round, train, validation_rows
@@ -27,11 +27,16 @@ from ctray.pretext.training import Trainer, first_round, train, validation_rows
 Row = dict[str, float]
 
 
+# What a second attempt would meet again.
+_LASTING = (CheckpointError, InvalidVolumeError, TrainingError)
+
+
 class _Progress:
-    """Carries rows of metrics from the workers to the driver."""
+    """Carries rows of metrics, and an error that no repetition heals, from workers to driver."""
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
+        self._failure: CtrayError | None = None
 
     def add(self, row: Row) -> None:
         self._rows.append(row)
@@ -39,6 +44,12 @@ class _Progress:
     def take(self) -> list[Row]:
         rows, self._rows = self._rows, []
         return rows
+
+    def fail(self, error: CtrayError) -> None:
+        self._failure = error
+
+    def failure(self) -> CtrayError | None:
+        return self._failure
 
 
 def pretrain(
@@ -168,13 +179,20 @@ def _worker(arguments: dict[str, Any]) -> None:
         arguments["pace"].advance.remote(rank, first + index)
 
     stream = ray.train.get_dataset_shard(f"rank-{rank}")
-    train(
-        trainer,
-        rounds(stream, config, advance),
-        validation=_validation(arguments, config) if rank == 0 else None,
-        on_log=log,
-        on_checkpoint=checkpoint,
-    )
+    try:
+        train(
+            trainer,
+            rounds(stream, config, advance),
+            validation=_validation(arguments, config) if rank == 0 else None,
+            on_log=log,
+            on_checkpoint=checkpoint,
+        )
+    except Exception as error:
+        own = own_error(error)
+        # Other workers would wait for this one, unless it ends with an error.
+        if world > 1 or not isinstance(own, _LASTING):
+            raise
+        ray.get(arguments["progress"].fail.remote(own))
 
 
 def _validation(arguments: dict[str, Any], config: RunConfig) -> dict[str, Rows | None]:
@@ -209,6 +227,9 @@ def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) ->
         thread.join(timeout=0.5)
         for row in ray.get(progress.take.remote()):
             on_log(row)
+    lasting = ray.get(progress.failure.remote())
+    if lasting is not None:
+        raise lasting
     if failure:
         error = failure[0]
         if not isinstance(error, Exception):

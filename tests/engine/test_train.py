@@ -139,7 +139,7 @@ def test_checkpoint_of_another_configuration_is_refused(
 def test_damaged_working_volume_is_named(
     ray_cpus: int, config_of: ConfigOf, working_urls: list[str], tmp_path: Path
 ) -> None:
-    # The reader's own error arrives through Ray Data and Ray Train, which tries three times.
+    # The reader's own error arrives through Ray Data, and no second attempt is made.
     bad = tmp_path / "bad.npz"
     bad.write_bytes(b"no archive")
     with pytest.raises(InvalidVolumeError, match=r"bad\.npz is missing or damaged") as caught:
