@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from ctray.preprocess.background import estimate_background, outer_rim
-from ctray.preprocess.container import Cylinder
+from ctray.preprocess.cylinder import Cylinder
 
 SHAPE = (40, 48, 48)
 SPREAD = 10.0

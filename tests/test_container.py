@@ -10,7 +10,8 @@ import tifffile
 
 from ctray.config import PreprocessConfig
 from ctray.phantom import Phantom, make_phantom, preset
-from ctray.preprocess.container import Cylinder, find_container
+from ctray.preprocess.container import find_container
+from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView, find_field_of_view
 
 SIDE = 48

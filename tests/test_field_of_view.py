@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ctray.config import PreprocessConfig
 from ctray.phantom import Phantom, make_phantom, preset
-from ctray.preprocess.container import Cylinder, radial_profile
+from ctray.preprocess.cylinder import Cylinder, radial_profile
 from ctray.preprocess.field_of_view import (
     FieldOfView,
     find_circle,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ctray.config import PreprocessConfig
 from ctray.errors import InvalidVolumeError
 from ctray.phantom import make_phantom, preset
-from ctray.preprocess.container import Cylinder
+from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 

@@ -23,7 +23,7 @@ from ctray.geometry import Box
 from ctray.localization.scoring import score_methods
 from ctray.localization.truth import Truth
 from ctray.phantom import make_phantom, preset
-from ctray.preprocess.container import Cylinder
+from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.report import figure_located, write_report
 from ctray.report.encoding import svg_data_uri

@@ -18,7 +18,9 @@ from scipy import ndimage
 
 from ctray.config import PreprocessConfig
 from ctray.preprocess.background import outer_rim
-from ctray.preprocess.container import Cylinder, find_container, radial_profile
+from ctray.preprocess.column import find_column
+from ctray.preprocess.container import find_container
+from ctray.preprocess.cylinder import Cylinder, radial_profile
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -38,10 +40,14 @@ class FieldOfView:
         Reconstruction circle, None where the reconstruction fills its slices.
     container
         Inside of the container wall, None where there is no container.
+    column
+        Edge of a column of medium without a wall. It bounds nothing, since a sample may reach out
+        of its medium; what surrounds it is made as bright instead.
     """
 
     circle: Cylinder | None = None
     container: Cylinder | None = None
+    column: Cylinder | None = None
 
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """Voxels inside, bool, `shape` (z, y, x)."""
@@ -52,12 +58,13 @@ class FieldOfView:
         return inside
 
     def to_json(self) -> dict[str, Any]:
-        """Receipt form: two entries, each null or the numbers of a cylinder."""
+        """Receipt form: three entries, each null or the numbers of a cylinder."""
+        cylinders = {"circle": self.circle, "container": self.container, "column": self.column}
         return {
             name: None
             if bound is None
             else {key: round(getattr(bound, key), 3) for key in Cylinder.__dataclass_fields__}
-            for name, bound in (("circle", self.circle), ("container", self.container))
+            for name, bound in cylinders.items()
         }
 
     @classmethod
@@ -113,7 +120,7 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
 
 
 def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfView:
-    """Reconstruction circle and container of a volume.
+    """Reconstruction circle, and container or column of medium, of a volume.
 
     Parameters
     ----------
@@ -123,11 +130,13 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
         Tells which of both is searched.
     """
     circle = find_circle(volume) if config.circle == "auto" else None
-    container = None
+    container, column = None, None
     if config.container == "auto" and min(volume.shape) >= 8:
         clean = np.where(np.isfinite(volume), volume, _finite_median(volume))
-        container = find_container(clean.astype(np.float32), circle)
-    return FieldOfView(circle=circle, container=container)
+        grey = clean.astype(np.float32)
+        container = find_container(grey, circle)
+        column = None if container else find_column(grey, circle)
+    return FieldOfView(circle=circle, container=container, column=column)
 
 
 def remove_rings(volume: FloatArray, circle: Cylinder) -> FloatArray:

@@ -16,6 +16,7 @@ from ctray.config import PreprocessConfig
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Triple
 from ctray.preprocess.background import estimate_background
+from ctray.preprocess.column import level_column
 from ctray.preprocess.field_of_view import (
     FieldOfView,
     find_field_of_view,
@@ -178,6 +179,8 @@ def prepare(
     grey = np.where(np.isfinite(grey), grey, np.median(grey[inside])).astype(np.float32)
     if config.rings == "auto" and view.circle is not None:
         grey = remove_rings(grey, view.circle)
+    if view.column is not None:
+        grey = level_column(grey, view.column)
     if config.trend == "auto":
         grey = remove_trend(grey, inside, config.trend_degree)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed

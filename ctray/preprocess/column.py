@@ -1,0 +1,171 @@
+"""Finding a column of medium without a wall: agarose or resin that stands in darker surroundings.
+
+Its edge is a circle in every slice, around one straight axis and with one radius, and the grey
+value falls there at once. A sample may be round as well, such as a drill core. So a column counts
+only where what lies inside its edge is as plain as what lies outside.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, optimize
+
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes, radial_profile
+from ctray.preprocess.round_search import MIN_RADIUS, PLANE, Slabs, find_round
+
+FloatArray = npt.NDArray[np.float32]
+
+# Pixels of the reduced plane over which the fall is measured, and over which a slow drift of the
+# grey value, such as cupping, would fall as much again.
+_GAP = 3
+_DRIFT = 6
+# Round samples at the border of their volume score up to 0.3, a faint column 0.55.
+_MIN_SCORE = 0.45
+# Rings on both sides of the edge: from this many voxels on, this part of the radius wide.
+_CLEAR = 3
+_RING = 0.15
+# How much rougher the inside may be than the outside.
+_ROUGHER = 1.5
+_SECTORS = 16
+_SLABS = 12
+
+
+def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
+    """Edge of a column of medium, or None where there is none.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x), finite.
+    within
+        Region that is known to hold the data (the reconstruction circle).
+    """
+    edge = find_round(volume, within, _edge_votes)
+    clear = edge.stands_out and edge.score >= _MIN_SCORE
+    if not clear or not _is_plain(volume, edge.cylinder):
+        return None
+    return _fitted(volume, edge.cylinder)
+
+
+def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
+    """How surely the grey value falls at each radius and not beside it, (N, radii), in [-1, 1]."""
+    best = np.full(polar.shape[:2], -1.0, dtype=np.float32)
+    reach = _GAP + _DRIFT
+    if polar.shape[1] <= 2 * reach:
+        return best
+    fall = polar[:, : -2 * _GAP] - polar[:, 2 * _GAP :]
+    beside = np.fmax(np.abs(fall[:, : -2 * _DRIFT]), np.abs(fall[:, 2 * _DRIFT :]))
+    sharp = fall[:, _DRIFT:-_DRIFT] - beside
+    votes = np.where(np.isfinite(sharp), np.clip(sharp / slabs.noise, -1, 1), 0)
+    best[:, reach:-reach] = votes.mean(axis=2)
+    # The edge of the reconstruction circle is no column's.
+    best[:, max(0, int(slabs.limit) - reach) :] = -1
+    best[:, : int(MIN_RADIUS * PLANE)] = -1
+    return best
+
+
+def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
+    """Whether most places just inside the edge are as plain as most just outside."""
+    width = max(2 * _CLEAR, round(_RING * edge.radius))
+    radius = round(edge.radius)
+    inner, outer = [], []
+    for z in range(0, volume.shape[0], max(1, volume.shape[0] // 32)):
+        cy, cx = edge.centers([z])
+        polar = polar_planes(volume[z], cy, cx, radius + width)[0]
+        inner.append(_roughness(polar[radius - width : radius - _CLEAR]))
+        outer.append(_roughness(polar[radius + _CLEAR :]))
+    within, beyond = np.concatenate(inner), np.concatenate(outer)
+    if not within.size or not beyond.size:
+        return False
+    return bool(0 < np.median(within) <= _ROUGHER * np.median(beyond))
+
+
+def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
+    """Standard deviation in the sectors of a ring (radii, angles), where all of it is in view."""
+    sectors = ring.reshape(len(ring), _SECTORS, -1).transpose(1, 0, 2).reshape(_SECTORS, -1)
+    seen = sectors[np.isfinite(sectors).all(axis=1)]
+    deviation: npt.NDArray[np.float64] = seen.std(axis=1, dtype=np.float64)
+    return deviation
+
+
+def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
+    """Cylinder at which the grey value falls most, over all slices and angles, to parts of a voxel.
+
+    No place counts for more than twice the usual fall, so that a bright sample at the edge does not
+    draw it aside.
+    """
+    bounds = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
+    planes = [volume[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)]
+    middles = (bounds[:-1] + bounds[1:] - 1) / 2
+    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+
+    def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
+        slope_y, slope_x = (p[1] - p[0]) / volume.shape[0], (p[3] - p[2]) / volume.shape[0]
+        return Cylinder(
+            center_y=float(p[0]),
+            center_x=float(p[2]),
+            slope_y=float(slope_y),
+            slope_x=float(slope_x),
+            radius=float(p[4]),
+        )
+
+    def falls(p: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
+        cy, cx = cylinder(p).centers(middles)
+        sides = []
+        for radius in (p[4] - gap, p[4] + gap):
+            y = cy[:, None] + radius * np.sin(angle)
+            x = cx[:, None] + radius * np.cos(angle)
+            at = [
+                ndimage.map_coordinates(plane, [rows, columns], order=1, cval=np.nan)
+                for plane, rows, columns in zip(planes, y, x, strict=True)
+            ]
+            sides.append(np.stack(at))
+        return np.asarray(sides[0] - sides[1], dtype=np.float64)
+
+    best = np.array(
+        [*edge.centers([0, volume.shape[0]])[0], *edge.centers([0, volume.shape[0]])[1]]
+    )
+    best = np.append(best, edge.radius)
+    for gap in (_CLEAR, _CLEAR / 2):
+        most = 2 * float(np.nanmedian(falls(best, _CLEAR)))
+
+        def loss(p: npt.NDArray[np.float64], gap: float = gap, most: float = most) -> float:
+            return -float(np.nanmean(np.clip(falls(p, gap), -most, most)))
+
+        simplex = np.vstack([best, best + np.eye(5) * gap])
+        best = optimize.fmin(loss, best, maxfun=300, initial_simplex=simplex, disp=False)
+    return cylinder(best)
+
+
+def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
+    """Volume whose surroundings are as bright as the medium of `column`: its edge disappears.
+
+    Nothing is cut away, since a sample may reach out of its medium.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x), finite.
+    column
+        From `find_column`.
+    """
+    num_radii = int(math.hypot(*volume.shape[1:])) + 1
+    profile = radial_profile(volume, column, num_radii)
+    known = np.isfinite(profile)
+    profile = np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])
+    radius = round(column.radius)
+    width = max(2 * _CLEAR, round(_RING * column.radius))
+    level = float(np.median(profile[radius - width : radius - _CLEAR]))
+    missing = level - profile
+    missing[: radius - _CLEAR] = 0
+    levelled = np.empty_like(volume)
+    y, x = np.arange(volume.shape[1])[:, None], np.arange(volume.shape[2])[None, :]
+    for z, plane in enumerate(volume):
+        cy, cx = column.centers(z)
+        distance = np.hypot(y - cy, x - cx)
+        levelled[z] = plane + np.interp(distance, np.arange(num_radii), missing)
+    return levelled

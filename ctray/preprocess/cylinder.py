@@ -1,0 +1,82 @@
+"""Round regions around a straight axis, and how a volume looks around one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+FloatArray = npt.NDArray[np.float32]
+
+ANGLES = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cylinder:
+    """Round region around a straight, possibly tilted axis, in voxels of one pyramid level.
+
+    Parameters
+    ----------
+    center_y, center_x
+        Centre in the slice z = 0.
+    slope_y, slope_x
+        Movement of the centre per slice.
+    radius
+        Radius in a slice.
+    """
+
+    center_y: float
+    center_x: float
+    slope_y: float = 0.0
+    slope_x: float = 0.0
+    radius: float
+
+    def centers(self, z: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Centre (y, x) in slices `z`."""
+        z_array = np.asarray(z, dtype=float)
+        return self.center_y + self.slope_y * z_array, self.center_x + self.slope_x * z_array
+
+    def mask(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+        """Voxels inside, bool, `shape` (z, y, x)."""
+        cy, cx = self.centers(np.arange(shape[0]))
+        dy = np.arange(shape[1])[None, :] - cy[:, None]
+        dx = np.arange(shape[2])[None, :] - cx[:, None]
+        inside: npt.NDArray[np.bool_] = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= self.radius**2
+        return inside
+
+
+def polar_planes(
+    plane: FloatArray,
+    cy: npt.NDArray[np.float64],
+    cx: npt.NDArray[np.float64],
+    num_radii: int,
+    angles: int = ANGLES,
+) -> FloatArray:
+    """Plane around centres (N,), as (N, radii, angles); NaN outside the plane."""
+    angle = np.arange(angles) * (2 * np.pi / angles)
+    radius = np.arange(num_radii)
+    y = cy[:, None, None] + radius[None, :, None] * np.sin(angle)
+    x = cx[:, None, None] + radius[None, :, None] * np.cos(angle)
+    sampled = ndimage.map_coordinates(plane, [y, x], order=1, mode="constant", cval=np.nan)
+    result: FloatArray = sampled.astype(np.float32)
+    return result
+
+
+def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.NDArray[np.float64]:
+    """Median over angles of the mean over slices, at whole radii around `axis`."""
+    total = np.zeros((num_radii, ANGLES))
+    seen = np.zeros((num_radii, ANGLES))
+    for z in range(0, volume.shape[0], max(1, volume.shape[0] // 64)):
+        cy, cx = axis.centers([z])
+        polar = polar_planes(volume[z], cy, cx, num_radii)[0]
+        known = np.isfinite(polar)
+        total += np.where(known, polar, 0)
+        seen += known
+    with np.errstate(invalid="ignore"):
+        mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
+    known_rows = np.isfinite(mean).any(axis=1)
+    profile = np.full(num_radii, np.nan)
+    profile[known_rows] = np.nanmedian(mean[known_rows], axis=1)
+    return profile

@@ -1,0 +1,257 @@
+"""Searching what is round in every slice, around one straight axis and with one radius.
+
+What counts as round is told by votes: a score in [-1, 1] for every radius around a centre, from a
+plane in polar coordinates. The search knows nothing else of what it looks for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, optimize
+
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes
+
+FloatArray = npt.NDArray[np.float32]
+
+PLANE = 96  # pixels per side of the reduced slabs that the search runs on
+# Smallest radius of what holds a sample, as part of the slice's side: bones and organs draw smaller
+# rings.
+MIN_RADIUS = 0.26
+_SLABS = 12
+# Centres are searched on a grid of this many pixels, up to this many steps from the middle; the
+# axis may move by twice _MAX_TILT steps between the first slab and the last.
+_GRID = 2.0
+_REACH = 9
+_MAX_TILT = 8
+# Grey values this many pixels apart tell the noise.
+_NOISE_GAP = 3
+# Score of what is there, and part of the slabs in which it must show. For a wall noise alone scores
+# about -0.3, a faint thin one with gaps 0.4 and more, a clear one nearly 1.
+MIN_SCORE = 0.3
+_MIN_INLIERS = 0.6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slabs:
+    """Means of consecutive slices, reduced to `PLANE` pixels, with the z of their middles.
+
+    Parameters
+    ----------
+    planes, z
+        Means, and where along z.
+    factor
+        Pixels per voxel of the volume.
+    noise
+        Median difference of grey values that lie a few pixels apart in empty places.
+    limit
+        Largest radius, pixels.
+    """
+
+    planes: list[FloatArray]
+    z: npt.NDArray[np.float64]
+    factor: float
+    noise: float
+    limit: float
+
+    @property
+    def num_radii(self) -> int:
+        """Radii that are looked at, in pixels from 0."""
+        return int(0.62 * max(self.planes[0].shape))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What speaks for a round thing.
+
+    Parameters
+    ----------
+    cylinder
+        Its axis and radius, in voxels of the volume.
+    score
+        Mean score of the slabs.
+    part
+        Part of the slabs in which it shows by itself: a round sample does so in a few only.
+    """
+
+    cylinder: Cylinder
+    score: float
+    part: float
+
+    @property
+    def stands_out(self) -> bool:
+        """Whether there is such a thing."""
+        return self.score >= MIN_SCORE and self.part >= _MIN_INLIERS
+
+
+# From planes in polar coordinates, (N, radii, angles), to scores (N, radii).
+Votes = Callable[[FloatArray, Slabs], FloatArray]
+
+
+def find_round(volume: FloatArray, within: Cylinder | None, votes: Votes) -> Finding:
+    """Axis and radius of the volume that the votes speak for most.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x), finite.
+    within
+        Region that is known to hold the data (the reconstruction circle).
+    votes
+        What is looked for.
+    """
+    slabs = _reduced_slabs(volume, within)
+    score, found = _refine(_best_line(slabs, votes), slabs, votes)
+    part = _part_of_slabs(found, slabs, votes)
+    return Finding(cylinder=_to_volume(found, slabs.factor), score=score, part=part)
+
+
+def _to_volume(small: Cylinder, factor: float) -> Cylinder:
+    """From pixels of the reduced plane to voxels; slopes are per slice in both."""
+    return Cylinder(
+        center_y=(small.center_y + 0.5) / factor - 0.5,
+        center_x=(small.center_x + 0.5) / factor - 0.5,
+        slope_y=small.slope_y / factor,
+        slope_x=small.slope_x / factor,
+        radius=small.radius / factor,
+    )
+
+
+def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
+    factor = PLANE / max(volume.shape[1:])
+    edges = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
+    planes = []
+    for a, b in itertools.pairwise(edges):
+        plane = volume[a:b].mean(axis=0)
+        if factor < 1:
+            plane = ndimage.gaussian_filter(plane, 0.4 / factor)
+        # grid_mode keeps pixel areas, so that (c + 0.5) * factor - 0.5 maps centres.
+        small = ndimage.zoom(plane, factor, order=1, grid_mode=True, mode="nearest")
+        planes.append(ndimage.gaussian_filter(small, 0.8).astype(np.float32))
+    stack = np.stack(planes)
+    gap = _NOISE_GAP
+    # Air that was clipped to 0 has no noise at all: a small part of the contrast takes its place.
+    contrast = float(np.subtract(*np.percentile(stack, [99, 1])))
+    # A low percentile, scaled to a normal distribution's median, keeps the sample's edges out.
+    steps = np.abs(stack[:, gap:] - stack[:, :-gap])
+    noise = float(np.percentile(steps, 20)) * (0.674 / 0.253)
+    radius = within.radius if within else math.hypot(*volume.shape[1:]) / 2
+    return Slabs(
+        planes=planes,
+        z=(edges[:-1] + edges[1:] - 1) / 2,
+        factor=factor,
+        noise=max(noise, 0.001 * contrast, 1e-12),
+        limit=radius * factor,
+    )
+
+
+def _score_along(wall: Cylinder, slabs: Slabs, votes: Votes) -> FloatArray:
+    """Score of every slab around an axis, (slabs, radii)."""
+    cy, cx = wall.centers(slabs.z)
+    polar = [
+        polar_planes(plane, np.array([y]), np.array([x]), slabs.num_radii)
+        for plane, y, x in zip(slabs.planes, cy, cx, strict=True)
+    ]
+    return votes(np.concatenate(polar), slabs)
+
+
+def _part_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
+    """Part of the slabs in which it scores at least half of what it takes to be found."""
+    radius = round(found.radius)
+    scores = _score_along(found, slabs, votes)[:, max(0, radius - 1) : radius + 2].max(axis=1)
+    return float((scores > MIN_SCORE / 2).mean())
+
+
+def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
+    """Straight axis and radius with the highest score over all slabs, on a grid of centres.
+
+    Every slab is scored once at every centre; a line then only adds up scores of the centres
+    that it passes.
+    """
+    shape = slabs.planes[0].shape
+    offset = np.arange(-_REACH, _REACH + 1)
+    cy, cx = (g.ravel() for g in np.meshgrid(offset, offset, indexing="ij"))
+    mid_y, mid_x = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    scores = np.stack(
+        [
+            # Blurred, since a centre on the grid is up to 1.4 pixels off.
+            votes(
+                polar_planes(
+                    ndimage.gaussian_filter(plane, 1.0),
+                    mid_y + _GRID * cy,
+                    mid_x + _GRID * cx,
+                    slabs.num_radii,
+                    angles=ANGLES // 2,
+                ),
+                slabs,
+            )
+            for plane in slabs.planes
+        ]
+    ).reshape(len(slabs.planes), len(offset), len(offset), -1)
+    share = np.linspace(-0.5, 0.5, len(slabs.planes))
+    best = (-np.inf, Cylinder(center_y=mid_y, center_x=mid_x, radius=0.0))
+    for tilt_y in range(-_MAX_TILT, _MAX_TILT + 1):
+        for tilt_x in range(-_MAX_TILT, _MAX_TILT + 1):
+            total = np.zeros(scores.shape[1:])
+            for slab, part in zip(scores, share, strict=True):
+                move = (-round(part * tilt_y), -round(part * tilt_x), 0)
+                total += ndimage.shift(slab, move, order=0, mode="nearest", prefilter=False)
+            i, j, radius = np.unravel_index(int(total.argmax()), total.shape)
+            if total[i, j, radius] > best[0]:
+                span = max(1.0, slabs.z[-1] - slabs.z[0])
+                slope_y, slope_x = _GRID * tilt_y / span, _GRID * tilt_x / span
+                middle = (slabs.z[-1] + slabs.z[0]) / 2
+                line = Cylinder(
+                    center_y=float(mid_y + _GRID * offset[i] - slope_y * middle),
+                    center_x=float(mid_x + _GRID * offset[j] - slope_x * middle),
+                    slope_y=slope_y,
+                    slope_x=slope_x,
+                    radius=float(radius),
+                )
+                best = (float(total[i, j, radius]), line)
+    return best[1]
+
+
+def _refine(wall: Cylinder, slabs: Slabs, votes: Votes) -> tuple[float, Cylinder]:
+    """Line with the highest score over all slabs, in pixels, with its score."""
+    ends = np.array([slabs.z[0], slabs.z[-1]])
+    span = max(1.0, ends[1] - ends[0])
+
+    def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
+        slope_y, slope_x = (p[1] - p[0]) / span, (p[3] - p[2]) / span
+        return Cylinder(
+            center_y=float(p[0] - slope_y * ends[0]),
+            center_x=float(p[2] - slope_x * ends[0]),
+            slope_y=float(slope_y),
+            slope_x=float(slope_x),
+            radius=wall.radius,
+        )
+
+    def evaluate(p: npt.NDArray[np.float64]) -> FloatArray:
+        score: FloatArray = _score_along(cylinder(p), slabs, votes).mean(axis=0)
+        return score
+
+    start = np.concatenate(wall.centers(ends))
+    # Steps of one and a half pixels around the start; the score has no useful gradient.
+    simplex = np.vstack([start, start + np.eye(4) * 1.5])
+
+    def loss(p: npt.NDArray[np.float64]) -> float:
+        return -float(evaluate(p).max())
+
+    best = optimize.fmin(
+        loss,
+        start,
+        xtol=0.05,
+        maxfun=120,
+        initial_simplex=simplex,
+        disp=False,
+    )
+    score = evaluate(best)
+    radius = int(score.argmax())
+    return float(score[radius]), dataclasses.replace(cylinder(best), radius=float(radius))
