@@ -286,9 +286,9 @@ class RefineConfig(_Section):
     near_part: float = Field(default=0.6, ge=0, le=1)
     """Part of the slabs that are taken near a face, within an eighth of the axis."""
     threshold: float = Field(default=0.3, ge=0, lt=1)
-    """Where a face lies, as a part of the way from the log-odds of a volume's empty slices to those
-    of its surest one: below the middle, since a tail that is cut costs more than empty slices that
-    are kept."""
+    """Where a face lies, as a part of the way from the log-odds of the empty slices beyond it to
+    those of the volume's surest one: below the middle, since a tail that is cut costs more than
+    empty slices that are kept."""
     min_peak: float = 2.5
     """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
     and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,9 @@ FloatArray = npt.NDArray[np.float64]
 _LOOSE, _TIGHT = 2.0, 1.5
 # One slice counts as this much at most: a few certain slices far away must not bridge a gap.
 _MOST = 4.0
-# A slice that is this much likelier than the empty ones to hold sample does so, however sure the
-# network is of the middle of a dense one: thin ears of heads in clear air lie far below that.
-_MOST_ABOVE = 5.0
+# Slices beyond a face that tell what is empty there, and rounds in which face and threshold settle.
+_FEWEST = 4
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,14 +34,14 @@ class Faces:
     spread
         For either face, slices between the crossings of a looser and of a tighter threshold: a
         steep profile knows its face well.
-    threshold
-        Log-odds.
+    thresholds
+        Log-odds, for either face.
     """
 
     start: float
     stop: float
     spread: tuple[float, float]
-    threshold: float
+    thresholds: tuple[float, float]
 
     @property
     def certainty(self) -> tuple[float, float]:
@@ -52,7 +53,7 @@ class Faces:
         return {
             "range": [round(self.start, 3), round(self.stop, 3)],
             "spread": [round(s, 3) for s in self.spread],
-            "threshold": round(self.threshold, 4),
+            "thresholds": [round(t, 4) for t in self.thresholds],
         }
 
 
@@ -74,16 +75,55 @@ def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
         Log-odds per slice, one array an axis.
     part
         Of the way from the middle one of the slices that are rather empty than not (0 where there
-        is none: a sample may fill its volume) to the surest slice, but at most 5 above the former.
+        is none: a sample may fill its volume) to the surest slice.
     """
     kept = list(profiles)
     every = np.concatenate(kept)
     empty = every[every < 0]
     background = float(np.median(empty)) if empty.size else 0.0
-    return background + min(_MOST_ABOVE, part * (surest(kept) - background))
+    return background + part * (surest(kept) - background)
 
 
-def find_faces(profile: FloatArray, threshold: float) -> Faces | None:
+def sided_faces(profiles: Mapping[str, FloatArray], part: float) -> dict[str, Faces | None]:
+    """Faces along every axis, each with the threshold of its own side.
+
+    Streaks, or a bright tube that ends beside the sample, make the slices beyond one face look more
+    like sample than those beyond another. So the way of which `part` is taken begins at the middle
+    one of the slices beyond the face itself; but no lower than for the volume (`own_threshold`).
+
+    Parameters
+    ----------
+    profiles
+        Log-odds per slice, (N,), by axis.
+    part
+        As for `own_threshold`.
+    """
+    level, peak = own_threshold(profiles.values(), part), surest(profiles.values())
+    return {name: _settled(profile, level, peak, part) for name, profile in profiles.items()}
+
+
+def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Faces | None:
+    found = find_faces(profile, level)
+    for _ in range(_ROUNDS):
+        if found is None:
+            return None
+        low, high = (
+            max(level, float(np.median(beyond)) * (1 - part) + peak * part)
+            if len(beyond) >= _FEWEST
+            else level
+            for beyond in (
+                profile[: max(0, math.floor(found.start) - 1)],
+                profile[math.ceil(found.stop) + 1 :],
+            )
+        )
+        again = find_faces(profile, low, high)
+        if again is None or again == found:
+            break
+        found = again
+    return found
+
+
+def find_faces(profile: FloatArray, threshold: float, upper: float | None = None) -> Faces | None:
     """Faces of the stretch with the largest sum of (log-odds - threshold); None without any.
 
     Parameters
@@ -92,18 +132,29 @@ def find_faces(profile: FloatArray, threshold: float) -> Faces | None:
         Log-odds per slice, (N,).
     threshold
         Log-odds above which a slice holds sample.
+    upper
+        The same for slices after the surest one, where that is another.
     """
-    first, stop = largest_sum(np.clip(profile - threshold, -_MOST, _MOST))
+    thresholds = (threshold, threshold if upper is None else upper)
+    first, stop = largest_sum(np.clip(profile - max(thresholds), -_MOST, _MOST))
     if first == stop:
         return None
-    low = _face(profile[:stop][::-1], stop - 1 - first, threshold)
-    high = _face(profile[first:], stop - 1 - first, threshold)
+    # From its surest slice the stretch reaches as far as each side's own threshold lets it.
+    core = first + int(profile[first:stop].argmax())
+    inward = profile[: core + 1][::-1]
+    low = _face(inward, _reach(inward, thresholds[0]), thresholds[0])
+    high = _face(profile[core:], _reach(profile[core:], thresholds[1]), thresholds[1])
     return Faces(
-        start=stop - low[0],
-        stop=first + high[0],
+        start=core + 1 - low[0],
+        stop=core + high[0],
         spread=(low[1], high[1]),
-        threshold=threshold,
+        thresholds=thresholds,
     )
+
+
+def _reach(outward: FloatArray, threshold: float) -> int:
+    """Slice up to which the sum of (log-odds - threshold) is largest, from the first one on."""
+    return int(np.cumsum(np.clip(outward - threshold, -_MOST, _MOST)).argmax())
 
 
 def _face(outward: FloatArray, last: int, threshold: float) -> tuple[float, float]:

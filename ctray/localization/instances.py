@@ -295,7 +295,7 @@ def _holding(faces: Faces | None, core: tuple[float, float], threshold: float) -
     low, high = min(core), max(core)
     if faces is None:
         spread = (float(CELL), float(CELL))
-        return Faces(start=low, stop=high, spread=spread, threshold=threshold)
+        return Faces(start=low, stop=high, spread=spread, thresholds=(threshold, threshold))
     beyond = (max(0.0, faces.start - low), max(0.0, high - faces.stop))
     return replace(
         faces,

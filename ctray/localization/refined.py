@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.cues import SlabSource
-from ctray.localization.faces import Faces, find_faces, own_threshold, surest
+from ctray.localization.faces import Faces, own_threshold, sided_faces, surest
 from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
 from ctray.localization.margins import Scales
 from ctray.localization.slabs import SlabNetwork, all_slab_maps, pooled_profiles
@@ -126,12 +126,12 @@ def refine(
     source = SlabSource.of(prepared, cues=network.cues is not None)
     maps = all_slab_maps(network, source, side)
     profiles = pooled_profiles(network, maps)
-    threshold = own_threshold(profiles.values(), config.refine.threshold)
-    faces = {name: find_faces(p, threshold) for name, p in profiles.items()}
+    faces = sided_faces(profiles, config.refine.threshold)
     found = Refined(profiles=profiles, faces=faces, factors=prepared.factors, shape=shape)
     if not config.localize.instances:
         return found
     evidence = EvidenceMaps(maps=maps, shape=prepared.shape, bias=network.bias.item())
+    threshold = own_threshold(profiles.values(), config.refine.threshold)
     specimens = find_specimens(evidence, threshold)
     instances = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
     return replace(found, faces=faces_around(faces, specimens), instances=tuple(instances))

@@ -43,7 +43,7 @@ def planting() -> type:
 
     def refined(box: Box, instances: tuple[Refined, ...] = ()) -> Refined:
         faces: dict[str, Faces | None] = {
-            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), threshold=-1.0)
+            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), thresholds=(-1.0, -1.0))
             for name, (a, b) in zip(AXES, box.ranges, strict=True)
         }
         return Refined(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import find_faces, own_threshold
+from ctray.localization.faces import find_faces, own_threshold, sided_faces
 
 
 def test_faces_lie_where_the_profile_crosses_the_threshold() -> None:
@@ -98,8 +98,6 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
 
     assert own_threshold(profiles, 0.25) == pytest.approx(-3 + 0.25 * 8)
     assert own_threshold(profiles, 0.0) == pytest.approx(-3)
-    # However sure the middle is, what is clearly no empty slice is sample.
-    assert own_threshold([10 * p for p in profiles], 0.9) == pytest.approx(-30 + 5)
 
 
 def test_sample_that_fills_its_volume_is_kept_whole() -> None:
@@ -123,3 +121,44 @@ def test_a_louder_background_raises_the_threshold(profile: list[float], shift: f
     quiet = np.concatenate([np.minimum(profile, -3.1), peak])
 
     assert own_threshold([quiet + shift], 0.4) >= own_threshold([quiet], 0.4) - 1e-9
+
+
+def test_each_face_is_measured_against_what_lies_beyond_it() -> None:
+    # Streaks on the upper side: every slice there looks a little like sample, the nearest most.
+    values = np.array([-5.0] * 8 + [9.0] * 3 + [1.0] * 3 + [-1.0] * 8)
+    profiles = {"z": values, "y": np.array([-5.0] * 9 + [9.0] * 4 + [-5.0] * 9)}
+    volume = own_threshold(profiles.values(), 0.3)
+
+    faces = sided_faces(profiles, 0.3)["z"]
+
+    assert faces is not None
+    assert faces.thresholds == pytest.approx((volume, -1 + 0.3 * 10))
+    assert faces.start == pytest.approx(8, abs=0.6)
+    assert faces.stop == pytest.approx(11, abs=0.6)
+    one = find_faces(values, volume)
+    assert one is not None
+    assert one.stop == pytest.approx(14, abs=0.6)  # what one threshold for the volume gives
+
+
+@given(
+    profile=st.lists(st.floats(-8, 8), min_size=1, max_size=30),
+    threshold=st.floats(-4, 4),
+    higher=st.floats(0, 4),
+)
+def test_higher_threshold_on_one_side_moves_that_face_inwards_alone(
+    profile: list[float], threshold: float, higher: float
+) -> None:
+    values = np.array(profile)
+    sided = find_faces(values, threshold, threshold + higher)
+    if sided is None:
+        return
+
+    both = find_faces(values, threshold + higher)
+
+    assert both is not None
+    assert sided.stop == pytest.approx(both.stop)
+    assert sided.start <= both.start + 1e-9
+
+
+def test_volume_without_sample_has_no_faces() -> None:
+    assert sided_faces({"z": np.full(9, -3.0)}, 0.3) == {"z": None}
