@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ctray.errors import ConfigError, one_line
 
@@ -352,6 +361,41 @@ class RayConfig(_Section):
     """Object store of the own session, MB."""
 
 
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|PRIVATE", re.IGNORECASE)
+
+
+class JobConfig(_Section):
+    """What a job works on (`jobs/`, `ctray submit`); other commands take it as arguments."""
+
+    archive: str | None = None
+    """Archive: a URL, or an absolute path that every node of the cluster has."""
+    run: str | None = None
+    """Folder of the run, likewise; what was begun there goes on."""
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of a submitted job, such as AWS_ENDPOINT_URL; never keys, which belong
+    into the environment of the cluster's nodes."""
+    log_format: Literal["text", "json"] = "text"
+    """What a job prints: lines for people, or one JSON document a line."""
+
+    @field_validator("archive", "run")
+    @classmethod
+    def _holds_no_keys(cls, url: str | None) -> str | None:
+        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
+            raise ValueError("keys do not belong into a URL, but into the environment")
+        return url
+
+    @field_validator("env")
+    @classmethod
+    def _names_no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if _SECRET_NAME.search(name):
+                raise ValueError(
+                    f"{name} belongs into the environment of the cluster's nodes (on Kubernetes: "
+                    "a Secret) and into no configuration"
+                )
+        return env
+
+
 # What differs from the defaults above where the task is not rotation; a setting that is given
 # wins. Sorting pools everything, since its score needs no orientation, but must recognise what it
 # sees: a fourth stage learned twice as fast, full dropout half as fast (tried on phantoms). A bag
@@ -387,6 +431,7 @@ class RunConfig(_Section):
     crop: CropConfig = CropConfig()
     pool: PoolConfig = PoolConfig()
     ray: RayConfig = RayConfig()
+    job: JobConfig = JobConfig()
 
     @model_validator(mode="after")
     def _can_tell_specimens_apart(self) -> RunConfig:
@@ -429,23 +474,31 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Run
     ConfigError
         For an unreadable file, an unknown key (with the nearest known one) or a bad value.
     """
-    data: dict[str, Any] = {}
-    if path is not None:
-        try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"config {path} is no text in UTF-8: {error.reason}") from error
-        except yaml.YAMLError as error:
-            first = str(error).replace("\n", " ")
-            raise ConfigError(f"config {path} is no YAML: {first}") from error
-        if loaded is not None and not isinstance(loaded, dict):
-            raise ConfigError(f"config {path} must be a mapping of sections, not {loaded!r}")
-        data = loaded or {}
+    if path is None:
+        return load_config_text("", overrides, "options")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path} is no text in UTF-8: {error.reason}") from error
+    return load_config_text(text, overrides, str(path))
+
+
+def load_config_text(
+    text: str, overrides: tuple[str, ...] = (), source: str = "settings"
+) -> RunConfig:
+    """Configuration from YAML text; `source` names it in errors. See `load_config`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {source} is no YAML: {one_line(error)}") from error
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(f"config {source} must be a mapping of sections, not {data!r}")
+    data = data or {}
     for item in overrides:
         _apply_override(data, item)
-    return parse_config(data, source=str(path) if path else "options")
+    return parse_config(data, source=source)
 
 
 def override(config: RunConfig, overrides: tuple[str, ...]) -> RunConfig:
@@ -486,6 +539,9 @@ def _apply_override(data: dict[str, Any], item: str) -> None:
 def _explain(error: Any) -> str:
     where = ".".join(str(p) for p in error["loc"]) or "config"
     if error["type"] != "extra_forbidden":
+        if error["loc"][:1] == ("job",):
+            # What was given may hold a key that somebody put there by mistake.
+            return f"{where}: {error['msg']}"
         return f"{where}: {error['msg']} (got {error['input']!r})"
     model: Any = RunConfig
     for part in error["loc"][:-1]:

@@ -1,22 +1,12 @@
-"""A whole run, report included: `python jobs/archive.py CONFIG ARCHIVE OUT`."""
+"""A whole run, report included: `python jobs/archive.py configs/archive.yaml [ARCHIVE RUN]`.
 
-from __future__ import annotations
+Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
+`ctray jobs run archive`, which `ctray submit archive` has a cluster run; --help says more.
+"""
 
-from collections.abc import Sequence
+import sys
 
-from ctray.config import load_config
-from ctray.engine.archive import run_archive
-from ctray.engine.jobs import print_event, run_job
-from ctray.report import write_report
-from ctray.storage.run_folder import Receipt
-
-
-def main(config: str, archive: str, out: str) -> Sequence[Receipt]:
-    """Do the job; returns the receipts."""
-    run, receipts = run_archive(archive, out, load_config(config), print_event)
-    print(f"report {write_report(run)}")
-    return receipts
-
+from ctray.cli.main import cli
 
 if __name__ == "__main__":
-    run_job(main, __doc__)
+    cli(["jobs", "run", "archive", *sys.argv[1:]], prog_name="ctray")

@@ -1,23 +1,12 @@
-"""Boxes and crops of a run that is trained: `python jobs/localize.py RUN`."""
+"""Boxes and crops of a trained run: `python jobs/localize.py configs/localize.yaml [RUN]`.
 
-from __future__ import annotations
+Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
+`ctray jobs run localize`, which `ctray submit localize` has a cluster run; --help says more.
+"""
 
-from collections.abc import Sequence
+import sys
 
-from ctray.engine.archive import check_trained, localize_stage, resume_run
-from ctray.engine.jobs import print_event, run_job
-from ctray.engine.session import ray_session
-from ctray.storage.catalog import read_catalog
-from ctray.storage.run_folder import Receipt
-
-
-def main(run_url: str) -> Sequence[Receipt]:
-    """Do the job; returns the receipts."""
-    run, config, archive = resume_run(run_url)
-    check_trained(run, config, archive)
-    with ray_session(config.ray):
-        return localize_stage(run, config, read_catalog(run.catalog), on_event=print_event)
-
+from ctray.cli.main import cli
 
 if __name__ == "__main__":
-    run_job(main, __doc__)
+    cli(["jobs", "run", "localize", *sys.argv[1:]], prog_name="ctray")

@@ -1,23 +1,12 @@
-"""Catalog, import and training alone: `python jobs/pretrain.py CONFIG ARCHIVE OUT`."""
+"""Catalog, import and training: `python jobs/pretrain.py configs/pretrain.yaml [ARCHIVE RUN]`.
 
-from __future__ import annotations
+Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
+`ctray jobs run pretrain`, which `ctray submit pretrain` has a cluster run; --help says more.
+"""
 
-from ctray.config import load_config
-from ctray.engine.archive import catalog_stage, open_run, pretrain_stage
-from ctray.engine.jobs import print_event, run_job
-from ctray.engine.session import ray_session
-from ctray.storage.run_folder import Receipt
+import sys
 
-
-def main(config_path: str, archive: str, out: str) -> list[Receipt]:
-    """Do the job; returns the receipts of what could not be read or prepared."""
-    config = load_config(config_path)
-    run = open_run(archive, out, config)
-    catalog = catalog_stage(run, archive, config, print_event)
-    with ray_session(config.ray):
-        pretrain_stage(run, config, catalog.ok, print_event)
-    return run.receipts()
-
+from ctray.cli.main import cli
 
 if __name__ == "__main__":
-    run_job(main, __doc__)
+    cli(["jobs", "run", "pretrain", *sys.argv[1:]], prog_name="ctray")

@@ -14,6 +14,7 @@ import click
 from ctray import __version__
 from ctray.cli.commands_archive import archive_, plan
 from ctray.cli.commands_benchmark import benchmark
+from ctray.cli.commands_cluster import jobs, submit
 from ctray.cli.commands_data import catalog, import_, phantom
 from ctray.cli.commands_keep import receipts, restore, verify
 from ctray.cli.commands_run import crop, localize, pretrain, report, run
@@ -58,6 +59,7 @@ def cli() -> None:
 for _command in (
     *(run, plan, archive_, demo),
     *(import_, catalog, pretrain, localize, crop, report),
+    *(submit, jobs),
     *(receipts, verify, restore),
     *(evaluate, calibrate, phantom, benchmark),
 ):

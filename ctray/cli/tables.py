@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +23,7 @@ from ctray.storage.verifying import CropCheck
 
 if TYPE_CHECKING:
     from ctray.engine.plan import ArchivePlan, Estimate
+    from ctray.engine.submit import Job
 
 NONE = "–"
 _FEW = 5
@@ -125,6 +128,21 @@ def benchmark_table(rows: Sequence[TableRow]) -> Table:
     for line in lines:
         table.add_row(*line)
     return table
+
+
+def job_table(jobs: Sequence[Job]) -> Table:
+    """One row a job of a cluster."""
+    table = _plain_table("id", "job", "status", "began", ">seconds", "run")
+    for job in jobs:
+        began = "" if job.began is None else _local_time(job.began)
+        until = job.ended or (time.time() if job.is_running else None)
+        seconds = "" if job.began is None or until is None else f"{until - job.began:,.0f}"
+        table.add_row(job.id, job.name, job.status, began, seconds, job.run)
+    return table
+
+
+def _local_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def check_table(checks: Sequence[CropCheck]) -> Table:

@@ -19,6 +19,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from ctray.config import PoolConfig
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.room import autoscales, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError
 
@@ -137,7 +138,9 @@ class _Pool:
         """
         now = time.monotonic()
         if self.limit_from is None or now - self.limit_from >= _LIMIT_AGE_S:
-            self.limit, self.limit_from = max(1, capacity(self.config)), now
+            # An autoscaler adds nodes for actors that wait for room, and for nothing else.
+            most = self.config.max_size if autoscales() else capacity(self.config)
+            self.limit, self.limit_from = max(1, most), now
         size = len(self.awaited) + len(self.idle)
         starting = sum(not actor.ready for actor in self.awaited.values())
         at_once = max(self.config.min_size, size - starting)
@@ -232,9 +235,22 @@ def run_pool(
 
 
 def check_capacity(config: PoolConfig) -> None:
-    """Raise `CtrayError` that says what is missing where no node can hold a single actor."""
+    """Raise `CtrayError` that says what is missing where no node can hold a single actor.
+
+    Where an autoscaler adds nodes, waits for the first one.
+    """
     if capacity(config):
         return
+    if autoscales():
+        wanted = {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
+        if wait_for_room([wanted]):
+            return
+        gpus = f" and {wanted['GPU']:g} GPUs" if wanted["GPU"] else ""
+        raise CtrayError(
+            f"an actor of the pool needs {config.num_cpus:g} CPUs{gpus}, and the cluster has no "
+            "group of nodes that holds that; lower pool.num_cpus or pool.num_gpus, or add such a "
+            "group to the cluster"
+        )
     for name, needed, remedy in (
         ("CPU", config.num_cpus, "lower pool.num_cpus or raise ray.num_cpus"),
         ("GPU", actor_gpus(config), "lower pool.num_gpus or add nodes with a GPU"),
@@ -271,6 +287,9 @@ def actor_gpus(config: PoolConfig) -> float:
 
 def threads_per_actor(config: PoolConfig) -> int:
     """Threads that one actor computes with, so that a full pool uses the machine once."""
+    if autoscales():
+        # The driver's machine is not the actors'.
+        return max(1, int(config.num_cpus))
     return max(1, (os.cpu_count() or 1) // max(1, min(config.max_size, int(cluster_cpus()))))
 
 

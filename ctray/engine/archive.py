@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from ctray import __version__
 from ctray.config import RunConfig, parse_config
 from ctray.engine.actors import run_pool, threads_per_actor
+from ctray.engine.binding import changed_settings
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
 from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
@@ -33,9 +34,7 @@ from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
 from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
 
-# What a rerun may change without making its results those of another run.
-_FREE_SECTIONS = {"pool", "ray"}
-_FREE_TRAIN_FIELDS = {"num_workers", "num_readers", "num_gpus_per_worker", "log_every"}
+STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,13 +44,19 @@ class Event:
     Parameters
     ----------
     stage
-        catalog, prepare, pretrain, boxes, self-train, localize.
+        One of `STAGES`.
     done, total
         Volumes or steps.
     text
         What was just done, one short line.
     bytes_done, bytes_total
         The same by voxels, where volumes differ in size; 0 where nothing is known of it.
+    volume_id, status
+        Volume that was just done and what became of it; empty where it is not about one.
+    bytes_read, bytes_written
+        Of that volume.
+    metrics
+        Row of metrics of a training step.
     """
 
     stage: str
@@ -60,6 +65,11 @@ class Event:
     text: str = ""
     bytes_done: int = 0
     bytes_total: int = 0
+    volume_id: str = ""
+    status: str = ""
+    bytes_read: int = 0
+    bytes_written: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 OnEvent = Callable[[Event], None]
@@ -96,7 +106,7 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
         )
     # An earlier version knew fewer settings: those have their defaults.
     begun = parse_config(theirs["config"], source=run.manifest).model_dump(mode="json")
-    changed = _changed(begun, ours["config"])
+    changed = changed_settings(begun, ours["config"])
     if changed:
         raise ConfigError(
             f"{out_url} was begun with another {', '.join(changed)}; give another --out, or the "
@@ -163,9 +173,12 @@ def catalog_stage(
     if store.exists(run.catalog):
         catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)
+    found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
         if run.read_receipt(entry.volume_id) is None:
             run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
+            text = f"{entry.volume_id} failed"
+            on_event(replace(found_all, text=text, volume_id=entry.volume_id))
     return catalog
 
 
@@ -211,7 +224,7 @@ def _train_encoder(
 
 def _training_event(stage: str, row: dict[str, float], steps: int) -> Event:
     text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)
-    return Event(stage=stage, done=int(row["step"]), total=steps, text=text)
+    return Event(stage=stage, done=int(row["step"]), total=steps, text=text, metrics=row)
 
 
 # What the line of progress shows of a row of metrics.
@@ -245,7 +258,7 @@ def prepare_stage(
     tell = _counter("prepare", items, on_event)
     for record in run_pool(PrepareVolume, (run, config), items, config.pool):
         by_id[record.volume_id] = record
-        tell(record.volume_id)
+        tell(record.volume_id, "failed" if record.failed is not None else "")
     for entry in items:
         record = by_id.get(entry.volume_id)
         reason = _DIED if record is None else record.failed
@@ -307,10 +320,11 @@ def localize_stage(
     tell = _counter("localize", todo, on_event)
     for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):
         missing.discard(receipt.volume_id)
-        tell(receipt.volume_id, receipt.status)
+        tell(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
     for volume_id in sorted(missing):
         died = failed_receipt(by_id[volume_id], _DIED)
         patiently(partial(run.write_receipt, died), needed)
+        tell(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
@@ -364,7 +378,7 @@ def _counter(stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> 
     sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
     total, count, total_bytes, done_bytes = len(sizes), 0, sum(sizes.values()), 0
 
-    def tell(volume_id: str, word: str = "") -> None:
+    def tell(volume_id: str, status: str = "", bytes_read: int = 0, bytes_written: int = 0) -> None:
         nonlocal count, done_bytes
         count, done_bytes = count + 1, done_bytes + sizes[volume_id]
         on_event(
@@ -372,25 +386,14 @@ def _counter(stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> 
                 stage=stage,
                 done=count,
                 total=total,
-                text=f"{volume_id} {word}".rstrip(),
+                text=f"{volume_id} {status}".rstrip(),
                 bytes_done=done_bytes,
                 bytes_total=total_bytes,
+                volume_id=volume_id,
+                status=status,
+                bytes_read=bytes_read,
+                bytes_written=bytes_written,
             )
         )
 
     return tell
-
-
-def _changed(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
-    """Names of the settings, `section.key`, that bind a run and differ."""
-    changed = []
-    for section, value in ours.items():
-        if section in _FREE_SECTIONS:
-            continue
-        if not isinstance(value, dict):
-            changed += [section] if theirs[section] != value else []
-            continue
-        free = _FREE_TRAIN_FIELDS if section == "train" else set()
-        keys = sorted(value.keys() - free)
-        changed += [f"{section}.{key}" for key in keys if value[key] != theirs[section][key]]
-    return changed

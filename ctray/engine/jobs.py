@@ -1,43 +1,91 @@
-"""What the entry points in `jobs/` share: arguments, a line an event, errors, exit status."""
+"""The jobs that a cluster runs: training, boxes and crops, or all of a run."""
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
-from ctray.engine.archive import Event, status_counts
-from ctray.errors import CtrayError, PartialFailureError
-from ctray.storage.run_folder import Receipt
+from ctray.config import RunConfig, parse_config
+from ctray.engine.archive import (
+    OnEvent,
+    catalog_stage,
+    check_trained,
+    localize_stage,
+    open_run,
+    pretrain_stage,
+    resume_run,
+    run_archive,
+)
+from ctray.engine.binding import changed_settings
+from ctray.errors import ConfigError
+from ctray.storage.catalog import read_catalog
+from ctray.storage.run_folder import Receipt, RunFolder
+
+Job = Callable[[RunConfig, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
 
 
-def print_event(event: Event) -> None:
-    """One line an event: a cluster keeps the output of its jobs."""
-    print(f"{event.stage} {event.done}/{event.total} {event.text}", flush=True)
+def pretrain_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+    """Catalog, import and training; receipts of what could not be read or prepared."""
+    archive, out = _archive_of(config), run_of(config)
+    run = open_run(archive, out, config)
+    catalog = catalog_stage(run, archive, config, on_event)
+    pretrain_stage(run, config, catalog.ok, on_event)
+    return run, run.receipts()
 
 
-def run_job(main: Callable[..., Sequence[Receipt]], usage: str | None) -> NoReturn:
-    """Call `main` with the command line's arguments and exit with its status.
+def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+    """Boxes and crops of a run that is trained, with the settings that it was begun with.
 
-    The status is 0, 3 if some volumes failed, or that of the error, which becomes one line.
-
-    Parameters
-    ----------
-    main
-        The job; takes strings, returns the receipts of the volumes that it worked on.
-    usage
-        Said where the number of arguments is wrong.
+    Raises
+    ------
+    ConfigError
+        If `config` says otherwise about what binds the run.
     """
-    arguments = sys.argv[1:]
-    if len(arguments) != len(inspect.signature(main).parameters):
-        sys.exit(usage)
-    try:
-        receipts = main(*arguments)
-    except CtrayError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    counts = status_counts(receipts)
-    if counts:
-        print(", ".join(f"{n} {status}" for status, n in counts.items()))
-    sys.exit(PartialFailureError.exit_code if counts.get("failed") else 0)
+    run, begun, archive = resume_run(run_of(config))
+    theirs, given = (
+        begun.model_dump(mode="json"),
+        config.model_dump(mode="json", exclude_unset=True),
+    )
+    ours = {
+        name: value | given.get(name, {}) if isinstance(value, dict) else given.get(name, value)
+        for name, value in theirs.items()
+    }
+    if changed := changed_settings(theirs, ours):
+        raise ConfigError(
+            f"{run.url} was begun with another {', '.join(changed)}; leave that out: the settings "
+            "are in run.json"
+        )
+    settings = parse_config(ours)
+    check_trained(run, settings, archive)
+    return run, localize_stage(run, settings, read_catalog(run.catalog), on_event=on_event)
+
+
+def archive_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+    """All of a run, from the catalog to the table of boxes."""
+    return run_archive(_archive_of(config), run_of(config), config, on_event)
+
+
+JOBS: dict[str, Job] = {
+    "archive": archive_job,
+    "pretrain": pretrain_job,
+    "localize": localize_job,
+}
+
+
+def run_of(config: RunConfig) -> str:
+    """Folder of the run that a job works on; `ConfigError` if none is given."""
+    if config.job.run is None:
+        raise ConfigError("no run: set job.run in the configuration, or give --out")
+    return config.job.run
+
+
+def _archive_of(config: RunConfig) -> str:
+    if config.job.archive is None:
+        raise ConfigError("no archive: set job.archive in the configuration, or give --archive")
+    return config.job.archive
+
+
+def check_job(name: str, config: RunConfig) -> None:
+    """Raise `ConfigError` where a configuration does not say what the job `name` works on."""
+    run_of(config)
+    if name != "localize":
+        _archive_of(config)

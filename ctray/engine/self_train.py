@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ctray.config import RunConfig
 from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.room import autoscales
 from ctray.engine.session import cluster_cpus
 from ctray.engine.stream import read_prepared
 from ctray.engine.train import gpus_per_worker, threads_per_worker
@@ -55,7 +56,9 @@ def self_train(
     if not config.refine.enabled or has_slabs(run.checkpoint):
         return
     records = _ranges(run, config, on_ranges)
-    options = {"num_cpus": min(1.0, cluster_cpus()), "num_gpus": min(1.0, gpus_per_worker(config))}
+    # On a cluster that grows there may be no CPU right now.
+    cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
+    options = {"num_cpus": cpus, "num_gpus": min(1.0, gpus_per_worker(config))}
     actor = ray.remote(_Trainer).options(**options).remote(run, config, records)
     try:
         finished = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import re
 import secrets
 import shutil
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 import ray
 
 from ctray.config import RayConfig
-from ctray.errors import CtrayError
+from ctray.errors import CtrayError, one_line
 
 # Set before ray starts anything: warnings that a user can do nothing about stay away.
 _QUIET = {
@@ -33,8 +35,9 @@ _QUIET = {
 def ray_session(config: RayConfig) -> Iterator[None]:
     """Run the block inside a Ray session.
 
-    A session that runs already is used and left alone; an address is connected to; else a
-    session is started on this machine and ended afterwards.
+    A session that runs already is used and left alone; an address is connected to, be it that of
+    the configuration or RAY_ADDRESS, which Ray sets for jobs; else a session is started on this
+    machine and ended afterwards.
 
     Raises
     ------
@@ -47,14 +50,15 @@ def ray_session(config: RayConfig) -> Iterator[None]:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     folder: str | None = None
-    if config.address is None:
+    address = config.address or _address_from_environment()
+    if address is None:
         # Sockets live below this folder, and their paths must stay under 107 bytes.
         folder = tempfile.mkdtemp(prefix="ctray-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
         # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
         # the environment it does not.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        _start(config, folder)
+        _start(config, address, folder)
         yield
     finally:
         ray.shutdown()
@@ -77,13 +81,20 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _start(config: RayConfig, folder: str | None) -> None:
+def _address_from_environment() -> str | None:
+    """Address that Ray would connect to by itself; a dashboard's is none."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") or "://" in address else address
+
+
+def _start(config: RayConfig, address: str | None, folder: str | None) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if config.address is not None:
-        options |= {"address": config.address}
+    if address is not None:
+        options |= {"address": address}
     else:
         options |= {
+            "address": "local",
             "num_cpus": config.num_cpus,
             "object_store_memory": config.object_store_mb * 2**20,
             "include_dashboard": False,
@@ -98,11 +109,25 @@ def _start(config: RayConfig, folder: str | None) -> None:
                 ray.shutdown()
                 ray.init(**options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        where = f"the cluster at {config.address}" if config.address else "a session of its own"
-        first = str(error).splitlines()[0]
-        raise CtrayError(f"Ray cannot start {where}: {first}") from error
+        if address is None:
+            first = str(error).splitlines()[0]
+            raise CtrayError(f"Ray cannot start a session of its own: {first}") from error
+        raise CtrayError(_why_not(address, error)) from error
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _why_not(address: str, error: Exception) -> str:
+    """Line that says why there is no session at an address."""
+    text = one_line(error)
+    if "Version mismatch" in text:
+        theirs = re.findall(r"(Ray|Python): (\S+)", text)
+        both = " and ".join(f"{name} {version}" for name, version in theirs[:2])
+        return (
+            f"the cluster at {address} runs {both}, and here are Ray {ray.__version__} and Python "
+            f"{platform.python_version()}; both must be the same on all machines"
+        )
+    return f"Ray cannot connect to the cluster at {address}: {text.split('. ')[0]}"
 
 
 def cluster_cpus() -> float:

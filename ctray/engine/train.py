@@ -14,9 +14,11 @@ import torch
 from ray.train import DataConfig, FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.room import autoscales, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.engine.stream import Pace, example_stream, read_prepared, rounds
 from ctray.errors import CheckpointError, CtrayError, InvalidVolumeError, TrainingError
@@ -92,8 +94,11 @@ def pretrain(
     check_resumable(checkpoint_url, config, side)
     gpus = gpus_per_worker(config)
     _check_resources(config, gpus)
-    progress = ray.remote(num_cpus=0)(_Progress).remote()
-    pace = ray.remote(num_cpus=0)(Pace).remote()
+    # Beside the driver: a node that is taken away must not end the run with them.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    beside = ray.remote(num_cpus=0, scheduling_strategy=here)
+    progress = beside(_Progress).remote()
+    pace = beside(Pace).remote()
     with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
         trainer = TorchTrainer(
             _worker,
@@ -252,17 +257,27 @@ def threads_per_worker(config: RunConfig) -> int:
 
 def _check_resources(config: RunConfig, gpus: float) -> None:
     """Say what is missing instead of waiting for it for ever."""
-    readers = 0.25 * config.train.num_readers * config.train.num_workers
-    cpus = _CPUS_PER_WORKER * config.train.num_workers + readers
-    if cluster_cpus() < cpus:
+    cpus = _CPUS_PER_WORKER + 0.25 * config.train.num_readers
+    workers = config.train.num_workers
+    if autoscales():
+        # A bundle for each worker and its readers, which may then be anywhere.
+        if wait_for_room([{"CPU": cpus, "GPU": gpus}] * workers):
+            return
         raise TrainingError(
-            f"training needs {cpus:g} CPUs ({config.train.num_workers} workers and their readers) "
+            f"training needs {workers} times {cpus:g} CPUs"
+            f"{f' and {gpus:g} GPUs' if gpus else ''}, and the cluster has no group of nodes that "
+            "holds that; lower train.num_workers or train.num_gpus_per_worker, or add such a "
+            "group to the cluster"
+        )
+    if cluster_cpus() < workers * cpus:
+        raise TrainingError(
+            f"training needs {workers * cpus:g} CPUs ({workers} workers and their readers) "
             f"and Ray has {cluster_cpus():g}; lower train.num_workers or train.num_readers, or "
             "raise ray.num_cpus"
         )
-    needed = gpus * config.train.num_workers
+    needed = gpus * workers
     if cluster_gpus() < needed:
         raise TrainingError(
-            f"training needs {needed:g} GPUs and Ray has {cluster_gpus():g}; "
-            "lower train.num_gpus_per_worker"
+            f"training needs {needed:g} GPUs and Ray has {cluster_gpus():g}; lower "
+            "train.num_gpus_per_worker, or add nodes with a GPU"
         )

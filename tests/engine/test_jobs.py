@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_training_and_boxes_as_two_jobs(
     run = RunFolder(url=str(out))
     assert run.training_ids() < {f"fish-{i:04d}" for i in range(4)}
 
-    located = job("localize", out, ray_folder=short_folder)
+    located = job("localize", config, out, ray_folder=short_folder)
     assert located.returncode == 3, located.stderr
     rows = {row["volume_id"]: row for row in read_localizations(run.localizations)}
     assert len(rows) == 5
@@ -72,12 +73,29 @@ def test_training_and_boxes_as_two_jobs(
 @pytest.mark.parametrize("name", ["archive", "localize", "pretrain"])
 def test_wrong_arguments_say_how_it_is_called(name: str) -> None:
     done = job(name, "one", "two", "three", "four")
-    assert done.returncode == 1
-    assert f"python jobs/{name}.py" in done.stderr
-
-
-def test_error_is_one_line(tmp_path: Path) -> None:
-    done = job("localize", tmp_path / "nothing")
-    assert done.returncode != 0
-    assert done.stderr.startswith("error: ")
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
+    assert f"{name} takes CONFIG, or CONFIG " in done.stderr
+    assert f"ctray jobs run {name} --help" in done.stderr
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_error_is_one_line(tmp_path: Path, style: str) -> None:
+    config = tmp_path / "localize.yaml"
+    config.write_text(f"job: {{run: {tmp_path / 'nothing'}, log_format: {style}}}", "utf-8")
+    done = job("localize", config)
+    assert done.returncode != 0
+    assert done.stderr.count("\n") == 1
+    if style == "text":
+        assert done.stderr.startswith("error: ")
+        assert "is no run" in done.stderr
+    else:
+        told = json.loads(done.stderr)
+        assert told["level"] == "error"
+        assert told["run"] == str(tmp_path / "nothing")
+        assert "is no run" in told["message"]
+
+
+def test_jobs_are_short() -> None:
+    for path in (REPOSITORY / "jobs").glob("*.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) < 40

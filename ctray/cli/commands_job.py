@@ -1,0 +1,160 @@
+"""A job in this process: what a cluster runs, and `python jobs/NAME.py` without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ctray.cli.options import Command, shared_options
+from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
+
+if TYPE_CHECKING:
+    from ctray.config import RunConfig
+    from ctray.engine.job_log import JobLog
+    from ctray.storage.run_folder import RunFolder
+
+JOB_NAMES = ("archive", "pretrain", "localize")
+# What `ctray submit` sets (`ctray.engine.submit`).
+_SETTINGS, _JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
+
+
+def _set_option(function: Command) -> Command:
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Change one setting; may be repeated.",
+    )(function)
+
+
+def job_options(function: Command) -> Command:
+    """Options of `ctray submit` beside the configuration."""
+    for option in (
+        _set_option,
+        click.option("--out", metavar="RUN", help="Folder of the run; short for --set job.run."),
+        click.option("--archive", metavar="URL", help="Archive; short for --set job.archive."),
+    ):
+        function = option(function)
+    return function
+
+
+def job_overrides(
+    archive: str | None, out: str | None, overrides: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Overrides that `job_options` stand for."""
+    given = {"job.archive": archive, "job.run": out}
+    # As JSON, which is YAML: a folder called 2024 is no number.
+    short = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    return (*short, *overrides)
+
+
+@click.command(short_help="Run a job in this process.")
+@click.argument("name", metavar="JOB", type=click.Choice(JOB_NAMES))
+@click.argument("config", metavar="[CONFIG]", required=False)
+@click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
+@_set_option
+@shared_options(machine=False)
+def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
+    """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.
+
+    ARCHIVE and RUN are those of CONFIG (job.archive, job.run) unless they are given; localize
+    takes RUN alone. This is what `ctray submit` has a cluster run; there the settings come from
+    the environment. Prints a line an event, or JSON with job.log_format=json. Exits with 0, 3 if
+    volumes failed, or the status of the error.
+    """
+    archive, out = _places(name, places)
+    settings = _settings(config, job_overrides(archive, out, overrides))
+    from ctray.engine.job_log import JobLog
+
+    log = JobLog(
+        run=settings.job.run or "", style=settings.job.log_format, job=os.environ.get(_JOB_ID, "")
+    )
+    with _told_to(log):
+        counts = _do(name, settings, log)
+    if counts:
+        log.say(", ".join(f"{n} {status}" for status, n in counts.items()))
+    sys.exit(PartialFailureError.exit_code if counts.get("failed") else 0)
+
+
+def _places(name: str, places: tuple[str, ...]) -> tuple[str | None, str | None]:
+    """Archive and run as they were given, None where they were not."""
+    names = ("RUN",) if name == "localize" else ("ARCHIVE", "RUN")
+    if len(places) not in (0, len(names)):
+        raise click.UsageError(f"{name} takes CONFIG, or CONFIG {' '.join(names)}")
+    if not places:
+        return None, None
+    return (None if name == "localize" else places[0]), places[-1]
+
+
+def _settings(config: str | None, overrides: tuple[str, ...]) -> RunConfig:
+    from ctray.config import load_config, load_config_text
+
+    if config is not None:
+        return load_config(config, overrides)
+    text = os.environ.get(_SETTINGS)
+    if text is None:
+        raise click.UsageError("no CONFIG: give a file with settings, such as configs/archive.yaml")
+    return load_config_text(text, overrides)
+
+
+def _do(name: str, settings: RunConfig, log: JobLog) -> dict[str, int]:
+    """Do the job and write the report; number of volumes by status."""
+    from ctray.engine.archive import status_counts
+    from ctray.engine.jobs import JOBS, check_job
+    from ctray.engine.metrics import RunMetrics
+    from ctray.engine.session import ray_session
+
+    check_job(name, settings)
+    with ray_session(settings.ray):
+        metrics = RunMetrics(log.run)
+        folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
+    if name != "pretrain":
+        log.say(f"report {_report(folder)}")
+    return status_counts(receipts)
+
+
+def _report(folder: RunFolder) -> str:
+    from ctray.report import write_report
+
+    return write_report(folder)
+
+
+def _both(*listeners: Callable[[Any], None]) -> Callable[[Any], None]:
+    def tell(event: Any) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+@contextmanager
+def _told_to(log: JobLog) -> Iterator[None]:
+    """End on what the block raises, with a line in the form of the log."""
+    errors = replace(log, stream=sys.stderr)
+    try:
+        yield
+    except CtrayError as error:
+        remedy = _CLUSTER_KEYS if log.job and isinstance(error, AccessError) else ""
+        errors.say(f"{one_line(error)}{remedy}", "error")
+        sys.exit(error.exit_code)
+    except Exception as error:
+        # Nobody can ask a job on a cluster again with --debug.
+        for line in traceback.format_exc().splitlines():
+            errors.say(line)
+        errors.say(f"unexpected {type(error).__name__}: {one_line(error)}", "error")
+        sys.exit(1)
+
+
+_CLUSTER_KEYS = (
+    "; keys of a job come from the environment of the cluster's nodes (on Kubernetes: a Secret), "
+    "not from where it was submitted"
+)

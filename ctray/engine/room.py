@@ -1,0 +1,93 @@
+"""Room on a cluster whose autoscaler adds nodes: asked for, and waited for.
+
+Such a cluster may have no node at all when a job begins. What its nodes hold says nothing then;
+what its autoscaler can add, the autoscaler alone knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.experimental.internal_kv import _internal_kv_get
+from ray.util.placement_group import placement_group, remove_placement_group
+
+Bundle = dict[str, float]
+
+# Compiled, and without types for what is needed here.
+_raylet: Any = ray._raylet
+
+_POLL_S = 1.0
+# The autoscaler looks every few seconds; a first refusal may be of a moment before.
+_REFUSALS = 3
+
+
+def autoscales() -> bool:
+    """Whether an autoscaler adds nodes to the cluster of this session when work waits."""
+    enabled = _internal_kv_get(
+        _raylet.GCS_AUTOSCALER_V2_ENABLED_KEY, namespace=_raylet.GCS_AUTOSCALER_STATE_NAMESPACE
+    )
+    return bool(enabled == b"1")
+
+
+def wait_for_room(
+    bundles: Sequence[Bundle], refused: Callable[[Bundle], bool] | None = None
+) -> bool:
+    """Wait until nodes hold all `bundles` at once; False once it is known that they never will.
+
+    Nodes that were added stay for the autoscaler's idle time, in which whoever asked must begin.
+
+    Parameters
+    ----------
+    bundles
+        Logical resources; each must find its place on one node.
+    refused
+        Whether the autoscaler can add no node for a bundle; None asks it.
+    """
+    refused = refused or _is_refused
+    wanted = [{name: n for name, n in bundle.items() if n} for bundle in bundles]
+    group = placement_group(wanted, strategy="PACK")
+    refusals = 0
+    try:
+        ready = group.ready()
+        while True:
+            done, _ = ray.wait([ready], timeout=_POLL_S)
+            if done:
+                return True
+            # Nodes that are busy become free; only what no node holds is hopeless.
+            hopeless = [b for b in wanted if not _fits_a_node(b)]
+            refusals = refusals + 1 if any(refused(b) for b in hopeless) else 0
+            if refusals >= _REFUSALS:
+                return False
+            time.sleep(_POLL_S)
+    finally:
+        remove_placement_group(group)
+
+
+def _fits_a_node(bundle: Bundle) -> bool:
+    return any(
+        all(node["Resources"].get(name, 0.0) >= n for name, n in bundle.items())
+        for node in ray.nodes()
+        if node["Alive"]
+    )
+
+
+def _is_refused(bundle: Bundle) -> bool:
+    """Whether the autoscaler says that it has no kind of node for a bundle."""
+    address = ray.get_runtime_context().gcs_address
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(_raylet.GcsClient(address=address).get_cluster_status())
+    state: Any = reply.autoscaling_state
+    refused = [r for gang in state.infeasible_gang_resource_requests for r in gang.requests]
+    refused += state.infeasible_resource_requests
+    return any(_same(dict(r.resources_bundle), bundle) for r in refused)
+
+
+def _same(theirs: Bundle, ours: Bundle) -> bool:
+    """Whether a request is for a bundle; Ray adds marks of its own to those of a group."""
+    marks = {"bundle_group", "node:"}
+    plain = {k: v for k, v in theirs.items() if not any(k.startswith(m) for m in marks)}
+    return plain.keys() == ours.keys() and all(abs(plain[k] - ours[k]) < 1e-6 for k in ours)

@@ -1,0 +1,433 @@
+"""Jobs on a running cluster, through Ray's Jobs API: submitted, followed, stopped, found again.
+
+A job is called after the folder of its run, so that whoever submits it a second time meets the
+first. Nothing is uploaded but the settings; the code is that of the cluster's image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import ray
+import yaml
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+from ctray import __version__
+from ctray.config import RunConfig
+from ctray.engine.jobs import check_job, run_of
+from ctray.errors import AccessError, ConfigError, JobError, NotFoundError, one_line
+from ctray.storage import store
+
+RUNNING = ("PENDING", "RUNNING")
+# Read by `ctray jobs run`, which is what the cluster runs.
+SETTINGS, JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
+# What the operating system takes of one variable, with room for the others.
+_MOST_SETTINGS = 100_000
+_TIMEOUT_S = 10.0
+# A proxy or a restarting head cuts the line; the job goes on, and so does whoever follows it.
+_PATIENCE_S = 60.0
+_RETRY_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What is sent to a cluster.
+
+    Parameters
+    ----------
+    name
+        Job: archive, pretrain or localize.
+    run
+        Folder of the run, in its one spelling.
+    settings
+        Settings that were given, YAML; what is left out keeps the default of the cluster's ctray.
+    env
+        Environment variables beside them.
+    """
+
+    name: str
+    run: str
+    settings: str
+    env: dict[str, str]
+
+    @property
+    def entrypoint(self) -> str:
+        """Command that the cluster runs."""
+        return f"ctray jobs run {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A job of a cluster.
+
+    Parameters
+    ----------
+    id
+        Submission id.
+    name, run
+        Job and folder of its run.
+    status
+        PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+    message
+        What Ray says of the status, one line.
+    began, ended
+        Seconds since 1970; None where it did not.
+    exit_code
+        Of its process; None where there is none.
+    """
+
+    id: str
+    name: str
+    run: str
+    status: str
+    message: str = ""
+    began: float | None = None
+    ended: float | None = None
+    exit_code: int | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it runs, or waits to."""
+        return self.status in RUNNING
+
+
+def make_order(name: str, config: RunConfig) -> Order:
+    """Order for the job `name` with the settings of `config` that were given.
+
+    Raises
+    ------
+    ConfigError
+        If run or archive are missing or no cluster could find them.
+    """
+    check_job(name, config)
+    for what, url in (("archive", config.job.archive), ("run", config.job.run)):
+        if url is not None and store.is_local(url) and not url.startswith(("/", "file:")):
+            raise ConfigError(
+                f"job.{what} {url} is a relative path, which another machine does not know; give "
+                "a URL, or an absolute path that every node of the cluster has"
+            )
+    given = config.model_dump(mode="json", exclude_unset=True)
+    # About the session of this machine; a job is in the cluster's already.
+    given.pop("ray", None)
+    env = given.get("job", {}).pop("env", {})
+    settings = yaml.safe_dump(given, sort_keys=False)
+    if len(settings) > _MOST_SETTINGS:
+        raise ConfigError(
+            f"the settings are {len(settings)} characters, and {_MOST_SETTINGS} fit; shorten "
+            "catalog.include and catalog.exclude"
+        )
+    return Order(name=name, run=store.normalize(run_of(config)), settings=settings, env=env)
+
+
+def job_id(run_url: str, number: int = 1) -> str:
+    """Submission id of the jobs of a run: readable, its own, and short enough for Kubernetes.
+
+    `number` counts those of one run.
+    """
+    url = store.normalize(run_url)
+    words = re.sub(r"[^a-z0-9]+", "-", url.rpartition("/")[2].lower()).strip("-")[:20].strip("-")
+    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
+    base = "-".join(part for part in ("ctray", words, digest) if part)
+    return base if number == 1 else f"{base}-{number}"
+
+
+class Cluster:
+    """The Jobs API of a running cluster.
+
+    Parameters
+    ----------
+    address
+        URL of its dashboard, such as http://127.0.0.1:8265.
+
+    Raises
+    ------
+    JobError
+        If no cluster answers there, or one with another version of Ray.
+    AccessError
+        If it asks for another token.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        if not re.match(r"https?://", self.address):
+            raise ConfigError(
+                f"{address} is no dashboard; give its URL, such as http://{address}:8265"
+                if ":" not in address
+                else f"{address} is no dashboard; give its URL, such as http://127.0.0.1:8265"
+            )
+        _check_version(self.address)
+        with self._errors(), _no_other_address():
+            self._client = JobSubmissionClient(self.address, headers=_headers())
+
+    def submit(self, order: Order) -> str:
+        """Submit a job, unless one of the same run is running; its id.
+
+        Raises
+        ------
+        JobError
+            If one is running; the message names it.
+        """
+        earlier = self.jobs(order.run)
+        for job in earlier:
+            if job.is_running:
+                raise _running_already(job.id, order.run, job.status)
+        number = max((_number(job.id) for job in earlier), default=0) + 1
+        submission_id = job_id(order.run, number)
+        try:
+            with self._errors():
+                self._client.submit_job(
+                    entrypoint=order.entrypoint,
+                    submission_id=submission_id,
+                    runtime_env={
+                        "env_vars": {
+                            **order.env,
+                            SETTINGS: order.settings,
+                            JOB_ID: submission_id,
+                        }
+                    },
+                    metadata={"ctray": __version__, "job": order.name, "run": order.run},
+                )
+        except JobError as error:
+            # Somebody else was faster: the id is taken by now.
+            if "already exists" in str(error):
+                raise _running_already(submission_id, order.run, "PENDING") from error
+            raise
+        return submission_id
+
+    def jobs(self, run_url: str | None = None) -> list[Job]:
+        """Jobs of ctray, the newest first; those of one run, if given."""
+        with self._errors():
+            found = self._client.list_jobs()
+        jobs = [_job(details) for details in found if _is_ours(details)]
+        if run_url is not None:
+            base = job_id(run_url)
+            jobs = [job for job in jobs if re.fullmatch(rf"{base}(-\d+)?", job.id)]
+        return sorted(jobs, key=lambda job: (job.began or 0.0, _number(job.id)), reverse=True)
+
+    def find(self, name: str) -> Job:
+        """Job with an id, or the newest one of a run.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none.
+        """
+        jobs = self.jobs()
+        for job in jobs:
+            if job.id == name:
+                return job
+        base = job_id(name)
+        for job in jobs:
+            if re.fullmatch(rf"{base}(-\d+)?", job.id):
+                return job
+        raise NotFoundError(
+            f"{self.address} knows no job {name}; ctray jobs list shows those that it knows"
+        )
+
+    def stop(self, submission_id: str, timeout_s: float = 30.0) -> Job:
+        """Stop a job and wait until it has ended; what it is then."""
+        with self._errors():
+            self._client.stop_job(submission_id)
+        until = time.monotonic() + timeout_s
+        while (job := self._get(submission_id)).is_running:
+            if time.monotonic() > until:
+                raise JobError(f"{submission_id} was told to stop and still runs; look again soon")
+            time.sleep(0.3)
+        return job
+
+    def logs(self, submission_id: str) -> str:
+        """All that a job has printed so far."""
+        with self._errors():
+            text: str = self._client.get_job_logs(submission_id)
+        return text
+
+    def follow(self, submission_id: str) -> Iterator[str]:
+        """Lines that a job prints, from its first, until it has ended.
+
+        Raises
+        ------
+        JobError
+            If the cluster does not answer for a minute. The job may go on.
+        """
+        seen, lost = 0, None
+        while True:
+            try:
+                for number, line in enumerate(self._tail(submission_id)):
+                    if number >= seen:
+                        seen, lost = number + 1, None
+                        yield line
+                if not self._get(submission_id).is_running:
+                    return
+            except JobError as error:
+                lost = lost or time.monotonic()
+                if time.monotonic() - lost > _PATIENCE_S:
+                    raise JobError(
+                        f"{self.address} has stopped answering ({one_line(error)}); the job may "
+                        f"go on: ctray jobs logs {submission_id} --follow"
+                    ) from error
+            time.sleep(_RETRY_S)
+
+    def ended(self, submission_id: str) -> Job:
+        """Job that has printed its last line, once Ray knows how it ended."""
+        until = time.monotonic() + _TIMEOUT_S
+        while (job := self._get(submission_id)).is_running and time.monotonic() < until:
+            time.sleep(0.2)
+        return job
+
+    def _get(self, submission_id: str) -> Job:
+        with self._errors():
+            return _job(self._client.get_job_info(submission_id))
+
+    def _tail(self, submission_id: str) -> Iterator[str]:
+        """Lines of one connection; the last one may be cut off where the connection breaks."""
+        chunks = self._client.tail_job_logs(submission_id)
+        loop = asyncio.new_event_loop()
+        rest = ""
+        try:
+            while True:
+                with self._errors():
+                    chunk = loop.run_until_complete(anext(chunks, None))
+                if chunk is None:
+                    break
+                *lines, rest = (rest + chunk).split("\n")
+                yield from lines
+            if rest:
+                yield rest
+        finally:
+            loop.run_until_complete(chunks.aclose())
+            loop.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors of Ray's client as ours."""
+        try:
+            yield
+        except AuthenticationError as error:
+            raise AccessError(
+                f"{self.address} refuses the token; set RAY_AUTH_TOKEN to the cluster's"
+            ) from error
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            text = one_line(error)
+            if "status code 404" in text or "does not exist" in text:
+                raise NotFoundError(f"{self.address} knows no such job: {text}") from error
+            raise JobError(f"{self.address}: {text}") from error
+
+
+def settings_sent(order: Order) -> list[str]:
+    """Lines that say what is uploaded."""
+    names = f", {', '.join(sorted(order.env))}" if order.env else ""
+    return [f"sent: settings, {len(order.settings.encode())} bytes{names}; no code, no data"]
+
+
+def why_failed(job: Job, lines: list[str]) -> str:
+    """One line that says why a job failed, from the last lines that it printed."""
+    told = [line for line in lines if line.startswith("error: ")]
+    if told:
+        return told[-1].removeprefix("error: ")
+    text = "\n".join(lines)
+    if job.exit_code == 127 or "No module named 'ctray'" in text:
+        return (
+            "the cluster has no ctray: its image must hold it (k8s/Dockerfile), in the same "
+            f"version as here ({__version__})"
+        )
+    if "No such command 'jobs'" in text:
+        return (
+            f"the cluster's ctray is older than this one ({__version__}) and knows no jobs; "
+            "give both the same version"
+        )
+    last = [line.strip() for line in lines if line.strip()]
+    return job.message or (last[-1] if last else "it said nothing")
+
+
+def _running_already(submission_id: str, run: str, status: str) -> JobError:
+    return JobError(
+        f"{submission_id} is {status.lower()} and works on {run}; follow it with ctray jobs logs "
+        f"{submission_id} --follow, or end it with ctray jobs stop {submission_id}"
+    )
+
+
+def _number(submission_id: str) -> int:
+    """Which one of its run a job is, from its id."""
+    found = re.fullmatch(r".*-[0-9a-f]{8}-(\d+)", submission_id)
+    return int(found[1]) if found else 1
+
+
+def _is_ours(details: JobDetails) -> bool:
+    return details.submission_id is not None and "ctray" in (details.metadata or {})
+
+
+def _job(details: JobDetails) -> Job:
+    told = details.metadata or {}
+    return Job(
+        id=details.submission_id,
+        name=told.get("job", ""),
+        run=told.get("run", ""),
+        status=str(getattr(details.status, "value", details.status)),
+        message=one_line(Exception(details.message or "")),
+        began=details.start_time / 1000 if details.start_time else None,
+        ended=details.end_time / 1000 if details.end_time else None,
+        exit_code=details.driver_exit_code,
+    )
+
+
+def _headers() -> dict[str, str]:
+    """Token of the environment; without one, Ray's client looks for its own file."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    if not token or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return {}
+    return {"Authorization": f"Bearer {token}"}
+
+
+@contextmanager
+def _no_other_address() -> Iterator[None]:
+    """Hide the addresses that Ray's client would take instead of the one that it is given."""
+    names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _check_version(address: str) -> None:
+    """Raise `JobError` unless a cluster with this machine's minor version of Ray answers."""
+    request = urllib.request.Request(f"{address}/api/version", headers=_headers())  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            found: Any = json.load(answer)
+        theirs = str(found["ray_version"])
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            raise AccessError(
+                f"{address} asks for a token; set RAY_AUTH_TOKEN to the cluster's"
+                if error.code == 401
+                else f"{address} refuses the token; set RAY_AUTH_TOKEN to the cluster's"
+            ) from error
+        raise JobError(f"{address} is no Ray dashboard: it answers {error.code}") from error
+    except (OSError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", error)
+        raise JobError(
+            f"no cluster answers at {address} ({one_line(Exception(reason))}); give the address "
+            "of its dashboard with --address or RAY_API_SERVER_ADDRESS, on Kubernetes after "
+            "kubectl port-forward svc/NAME-head-svc 8265"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError(f"{address} is no Ray dashboard: its answer has no version") from error
+    if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
+        raise JobError(
+            f"the cluster at {address} runs Ray {theirs} and ctray here needs Ray "
+            f"{ray.__version__}; use the cluster's image with the same version of ctray"
+        )
