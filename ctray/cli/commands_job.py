@@ -109,11 +109,14 @@ def _settings(config: str | None, overrides: tuple[str, ...]) -> RunConfig:
 def _do(name: str, settings: RunConfig, log: JobLog) -> dict[str, int]:
     """Do the job and write the report; number of volumes by status."""
     from ctray.engine.archive import status_counts
-    from ctray.engine.jobs import JOBS, check_job
+    from ctray.engine.jobs import JOBS, check_job, run_of
     from ctray.engine.metrics import RunMetrics
     from ctray.engine.session import ray_session
+    from ctray.storage import store
 
     check_job(name, settings)
+    # Before a session is begun, which takes seconds: keys that are missing are known at once.
+    store.exists(run_of(settings))
     with ray_session(settings.ray):
         metrics = RunMetrics(log.run)
         folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
