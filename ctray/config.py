@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from ctray.cluster_config import JobConfig, KubeConfig
+from ctray.config_section import Section
 from ctray.errors import ConfigError, one_line
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
 
 Positive = Annotated[int, Field(ge=1)]
 Length = Annotated[float, Field(gt=0)]
@@ -34,7 +20,7 @@ Task = Literal["rotation", "sorting"]
 Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda v: "off" if v is False else v)]
 
 
-class CatalogConfig(_Section):
+class CatalogConfig(Section):
     """Which volumes of the archive take part."""
 
     include: tuple[str, ...] = ()
@@ -47,7 +33,7 @@ class CatalogConfig(_Section):
     """Voxel size (z, y, x) of volumes that carry none, in micrometres."""
 
 
-class PreprocessConfig(_Section):
+class PreprocessConfig(Section):
     """What is done to a volume's working level before any slice is taken."""
 
     working_size: int = Field(default=128, ge=16)
@@ -77,7 +63,7 @@ class PreprocessConfig(_Section):
         return self
 
 
-class EncoderConfig(_Section):
+class EncoderConfig(Section):
     """The network that embeds one slice."""
 
     name: str = "narrow"
@@ -96,7 +82,7 @@ class EncoderConfig(_Section):
     """Length of a slice's embedding."""
 
 
-class RotationConfig(_Section):
+class RotationConfig(Section):
     """The rotation pretext task (paper 2.1)."""
 
     twin_range: float = Field(default=100 / 2016, gt=0, le=0.5)
@@ -126,7 +112,7 @@ class RotationConfig(_Section):
 Augmentation = Literal["flip", "turn", "shift", "rescale", "grey", "blur", "noise"]
 
 
-class SortingConfig(_Section):
+class SortingConfig(Section):
     """The sorting pretext task (paper 2.1)."""
 
     num_slices: int = Field(default=12, ge=2)
@@ -169,7 +155,7 @@ def random_displacement(num_slices: int) -> float:
     return (num_slices**2 - 1) / (3 * num_slices)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Training, the same with and without Ray."""
 
     steps: int = Field(default=1500, ge=1)
@@ -223,7 +209,7 @@ class TrainConfig(_Section):
         return self
 
 
-class LocalizeConfig(_Section):
+class LocalizeConfig(Section):
     """From certainty profiles to a box (paper 2.2)."""
 
     twin_offsets: tuple[Positive, ...] = Field(default=(1, 2, 3), min_length=1)
@@ -245,7 +231,7 @@ class LocalizeConfig(_Section):
     """Whether several specimens in one volume get a box and a crop each; needs `refine.enabled`."""
 
 
-class UncertaintyConfig(_Section):
+class UncertaintyConfig(Section):
     """From the variance that dropout makes to a box (paper 2.2); for the sorting task."""
 
     samples: int = Field(default=20, ge=2)
@@ -275,7 +261,7 @@ class UncertaintyConfig(_Section):
     """A region smaller than this part of the volume is no sample."""
 
 
-class RefineConfig(_Section):
+class RefineConfig(Section):
     """Self-training: the boxes of the whole archive teach a network which slices hold sample."""
 
     enabled: bool = True
@@ -306,7 +292,7 @@ class RefineConfig(_Section):
     task's own is smaller."""
 
 
-class CropConfig(_Section):
+class CropConfig(Section):
     """The cropped volumes."""
 
     max_loss: float = Field(default=0.001, ge=0, lt=1)
@@ -328,7 +314,7 @@ class CropConfig(_Section):
     """OME-Zarr version of crops and imports."""
 
 
-class PoolConfig(_Section):
+class PoolConfig(Section):
     """The actor pool that imports, localizes and crops."""
 
     min_size: int = Field(default=1, ge=1)
@@ -350,7 +336,7 @@ class PoolConfig(_Section):
         return self
 
 
-class RayConfig(_Section):
+class RayConfig(Section):
     """The Ray session that a command starts when it is not given a cluster."""
 
     address: str | None = None
@@ -359,41 +345,6 @@ class RayConfig(_Section):
     """Logical CPUs of the own session; null takes the machine's."""
     object_store_mb: int = Field(default=512, ge=80)
     """Object store of the own session, MB."""
-
-
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|PRIVATE", re.IGNORECASE)
-
-
-class JobConfig(_Section):
-    """What a job works on (`jobs/`, `ctray submit`); other commands take it as arguments."""
-
-    archive: str | None = None
-    """Archive: a URL, or an absolute path that every node of the cluster has."""
-    run: str | None = None
-    """Folder of the run, likewise; what was begun there goes on."""
-    env: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of a submitted job, such as AWS_ENDPOINT_URL; never keys, which belong
-    into the environment of the cluster's nodes."""
-    log_format: Literal["text", "json"] = "text"
-    """What a job prints: lines for people, or one JSON document a line."""
-
-    @field_validator("archive", "run")
-    @classmethod
-    def _holds_no_keys(cls, url: str | None) -> str | None:
-        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError("keys do not belong into a URL, but into the environment")
-        return url
-
-    @field_validator("env")
-    @classmethod
-    def _names_no_secrets(cls, env: dict[str, str]) -> dict[str, str]:
-        for name in env:
-            if _SECRET_NAME.search(name):
-                raise ValueError(
-                    f"{name} belongs into the environment of the cluster's nodes (on Kubernetes: "
-                    "a Secret) and into no configuration"
-                )
-        return env
 
 
 # What differs from the defaults above where the task is not rotation; a setting that is given
@@ -413,7 +364,7 @@ _TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """Everything that a run of ctray can be told."""
 
     task: Task = "rotation"
@@ -432,6 +383,7 @@ class RunConfig(_Section):
     pool: PoolConfig = PoolConfig()
     ray: RayConfig = RayConfig()
     job: JobConfig = JobConfig()
+    kube: KubeConfig = KubeConfig()
 
     @model_validator(mode="after")
     def _can_tell_specimens_apart(self) -> RunConfig:

@@ -16,6 +16,7 @@ from ctray.errors import JobError, PartialFailureError
 
 if TYPE_CHECKING:
     from ctray.cli.progress import Reporter
+    from ctray.config import RunConfig
     from ctray.engine.submit import Cluster
 
 # Enough to find the line that says why a job failed, behind what Ray prints itself.
@@ -43,6 +44,10 @@ _which = click.argument("which", metavar="JOB")
 @job_options
 @_address_option
 @click.option("--detach", is_flag=True, help="Do not wait for its end.")
+@click.option(
+    "--kube", is_flag=True, help="Print a KubeRay RayJob instead: a cluster of its own for the job."
+)
+@click.option("--apply", is_flag=True, help="With --kube: create it with kubectl.")
 @shared_options()
 def submit(
     name: str,
@@ -52,6 +57,8 @@ def submit(
     overrides: tuple[str, ...],
     address: str,
     detach: bool,
+    kube: bool,
+    apply: bool,
     as_json: bool,
 ) -> None:
     """Run JOB (archive, pretrain or localize) on a Ray cluster, and follow it to its end.
@@ -64,6 +71,11 @@ def submit(
     from ctray.config import load_config
 
     settings = load_config(config, job_overrides(archive, out, overrides))
+    if kube:
+        _kube(name, settings, apply, as_json)
+        return
+    if apply:
+        raise click.UsageError("--apply goes with --kube")
     from ctray.engine.submit import Cluster, make_order, settings_sent
 
     order = make_order(name, settings)
@@ -163,6 +175,22 @@ def stop(which: str, address: str, as_json: bool) -> None:
 
 
 jobs.add_command(run)
+
+
+def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
+    """Print the RayJob of a job, or create it."""
+    from ctray.engine import kube
+
+    manifest = kube.apply(name, settings) if apply else kube.render(name, settings)
+    own, namespace = (manifest["metadata"][key] for key in ("name", "namespace"))
+    if as_json:
+        print_json(manifest)
+    elif apply:
+        click.echo(own)
+        say(f"follow it: kubectl -n {namespace} get rayjob {own} --watch")
+    else:
+        click.echo(kube.to_yaml(manifest), nl=False)
+        say("create it: the same command with --apply, or | kubectl create -f -")
 
 
 def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:

@@ -48,7 +48,7 @@ from ctray.storage import store
 from ctray.storage.run_folder import Receipt
 
 # What runs anywhere without changing what is measured.
-_FREE_SECTIONS = {"pool", "ray", "job"}
+_FREE_SECTIONS = {"pool", "ray", "job", "kube"}
 _SHARED = {"archives", "baselines"}
 OnBaselines = Callable[[int, int], None]
 

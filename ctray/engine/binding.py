@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # What a rerun may change without making its results those of another run.
-_FREE_SECTIONS = {"pool", "ray", "job"}
+_FREE_SECTIONS = {"pool", "ray", "job", "kube"}
 FREE_TRAIN_FIELDS = {"num_workers", "num_readers", "num_gpus_per_worker", "log_every"}
 
 

@@ -24,11 +24,11 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "ctray_stage_done": ("Volumes or steps of a stage that are done.", ("stage",)),
     "ctray_stage_size": ("Volumes or steps of a stage.", ("stage",)),
-    "ctray_loss": ("Training loss.", ("stage",)),
+    "ctray_training_loss": ("Training loss.", ("stage",)),
     "ctray_slices_per_second": ("Slices a second that are learned from.", ("stage",)),
 }
 # Rows of training metrics that become gauges.
-_FROM_ROWS = {"loss": "ctray_loss", "slices_per_second": "ctray_slices_per_second"}
+_FROM_ROWS = {"loss": "ctray_training_loss", "slices_per_second": "ctray_slices_per_second"}
 
 
 class RunMetrics:

@@ -40,6 +40,9 @@ _TIMEOUT_S = 10.0
 # A proxy or a restarting head cuts the line; the job goes on, and so does whoever follows it.
 _PATIENCE_S = 60.0
 _RETRY_S = 2.0
+# A head answers before it can start jobs; Ray itself waits 10 s.
+_NO_AGENT = "No available agent"
+_START_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +123,9 @@ def make_order(name: str, config: RunConfig) -> Order:
                 "a URL, or an absolute path that every node of the cluster has"
             )
     given = config.model_dump(mode="json", exclude_unset=True)
-    # About the session of this machine; a job is in the cluster's already.
-    given.pop("ray", None)
+    # About the session of this machine, and how to get a cluster; a job is in one already.
+    for section in ("ray", "kube"):
+        given.pop(section, None)
     env = given.get("job", {}).pop("env", {})
     settings = yaml.safe_dump(given, sort_keys=False)
     if len(settings) > _MOST_SETTINGS:
@@ -187,25 +191,36 @@ class Cluster:
         number = max((_number(job.id) for job in earlier), default=0) + 1
         submission_id = job_id(order.run, number)
         try:
-            with self._errors():
-                self._client.submit_job(
-                    entrypoint=order.entrypoint,
-                    submission_id=submission_id,
-                    runtime_env={
-                        "env_vars": {
-                            **order.env,
-                            SETTINGS: order.settings,
-                            JOB_ID: submission_id,
-                        }
-                    },
-                    metadata={"ctray": __version__, "job": order.name, "run": order.run},
-                )
+            self._submit(order, submission_id)
         except JobError as error:
             # Somebody else was faster: the id is taken by now.
             if "already exists" in str(error):
                 raise _running_already(submission_id, order.run, "PENDING") from error
             raise
         return submission_id
+
+    def _submit(self, order: Order, submission_id: str) -> None:
+        """Submit, again while the cluster is only starting."""
+        own = {SETTINGS: order.settings, JOB_ID: submission_id}
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                with self._errors():
+                    self._client.submit_job(
+                        entrypoint=order.entrypoint,
+                        submission_id=submission_id,
+                        runtime_env={"env_vars": {**order.env, **own}},
+                        metadata={"ctray": __version__, "job": order.name, "run": order.run},
+                    )
+                return
+            except JobError as error:
+                if _NO_AGENT not in str(error):
+                    raise
+                if time.monotonic() > until:
+                    raise JobError(
+                        f"the cluster at {self.address} is starting, or too busy to take a job; "
+                        "try again in a minute"
+                    ) from error
 
     def jobs(self, run_url: str | None = None) -> list[Job]:
         """Jobs of ctray, the newest first; those of one run, if given."""

@@ -60,6 +60,6 @@ def test_events_become_figures() -> None:
         ("ctray_stage_size", "RUN", "pretrain"): 19,
         ("ctray_stage_done", "RUN", "localize"): 1,
         ("ctray_stage_size", "RUN", "localize"): 19,
-        ("ctray_loss", "RUN", "pretrain"): 0.125,
+        ("ctray_training_loss", "RUN", "pretrain"): 0.125,
         ("ctray_slices_per_second", "RUN", "pretrain"): 70,
     }
