@@ -76,7 +76,8 @@ def submit(
         return
     if apply:
         raise click.UsageError("--apply goes with --kube")
-    from ctray.engine.submit import Cluster, make_order, settings_sent
+    from ctray.engine.orders import make_order, settings_sent
+    from ctray.engine.submit import Cluster
 
     order = make_order(name, settings)
     cluster = Cluster(address)

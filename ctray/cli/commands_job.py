@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctray.storage.run_folder import RunFolder
 
 JOB_NAMES = ("archive", "pretrain", "localize")
-# What `ctray submit` sets (`ctray.engine.submit`).
+# What `ctray submit` sets (`ctray.engine.orders`).
 _SETTINGS, _JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
 
 

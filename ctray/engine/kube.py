@@ -15,7 +15,7 @@ import yaml
 from ctray import __version__
 from ctray.cluster_config import KubeConfig
 from ctray.config import RunConfig
-from ctray.engine.submit import JOB_ID, SETTINGS, Order, job_id, make_order
+from ctray.engine.orders import JOB_ID, SETTINGS, Order, job_id, make_order
 from ctray.errors import ConfigError, JobError, one_line
 
 Manifest = dict[str, Any]

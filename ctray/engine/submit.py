@@ -7,7 +7,6 @@ first. Nothing is uploaded but the settings; the code is that of the cluster's i
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -21,21 +20,14 @@ from typing import Any
 
 import aiohttp
 import ray
-import yaml
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ctray import __version__
-from ctray.config import RunConfig
-from ctray.engine.jobs import check_job, run_of
+from ctray.engine.orders import JOB_ID, SETTINGS, Order, job_id
 from ctray.errors import AccessError, ConfigError, JobError, NotFoundError, one_line
-from ctray.storage import store
 
 RUNNING = ("PENDING", "RUNNING")
-# Read by `ctray jobs run`, which is what the cluster runs.
-SETTINGS, JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
-# What the operating system takes of one variable, with room for the others.
-_MOST_SETTINGS = 100_000
 _TIMEOUT_S = 10.0
 # A proxy or a restarting head cuts the line; the job goes on, and so does whoever follows it.
 _PATIENCE_S = 60.0
@@ -43,33 +35,6 @@ _RETRY_S = 2.0
 # A head answers before it can start jobs; Ray itself waits 10 s.
 _NO_AGENT = "No available agent"
 _START_S = 120.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What is sent to a cluster.
-
-    Parameters
-    ----------
-    name
-        Job: archive, pretrain or localize.
-    run
-        Folder of the run, in its one spelling.
-    settings
-        Settings that were given, YAML; what is left out keeps the default of the cluster's ctray.
-    env
-        Environment variables beside them.
-    """
-
-    name: str
-    run: str
-    settings: str
-    env: dict[str, str]
-
-    @property
-    def entrypoint(self) -> str:
-        """Command that the cluster runs."""
-        return f"ctray jobs run {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,47 +70,6 @@ class Job:
     def is_running(self) -> bool:
         """Whether it runs, or waits to."""
         return self.status in RUNNING
-
-
-def make_order(name: str, config: RunConfig) -> Order:
-    """Order for the job `name` with the settings of `config` that were given.
-
-    Raises
-    ------
-    ConfigError
-        If run or archive are missing or no cluster could find them.
-    """
-    check_job(name, config)
-    for what, url in (("archive", config.job.archive), ("run", config.job.run)):
-        if url is not None and store.is_local(url) and not url.startswith(("/", "file:")):
-            raise ConfigError(
-                f"job.{what} {url} is a relative path, which another machine does not know; give "
-                "a URL, or an absolute path that every node of the cluster has"
-            )
-    given = config.model_dump(mode="json", exclude_unset=True)
-    # About the session of this machine, and how to get a cluster; a job is in one already.
-    for section in ("ray", "kube"):
-        given.pop(section, None)
-    env = given.get("job", {}).pop("env", {})
-    settings = yaml.safe_dump(given, sort_keys=False)
-    if len(settings) > _MOST_SETTINGS:
-        raise ConfigError(
-            f"the settings are {len(settings)} characters, and {_MOST_SETTINGS} fit; shorten "
-            "catalog.include and catalog.exclude"
-        )
-    return Order(name=name, run=store.normalize(run_of(config)), settings=settings, env=env)
-
-
-def job_id(run_url: str, number: int = 1) -> str:
-    """Submission id of the jobs of a run: readable, its own, and short enough for Kubernetes.
-
-    `number` counts those of one run.
-    """
-    url = store.normalize(run_url)
-    words = re.sub(r"[^a-z0-9]+", "-", url.rpartition("/")[2].lower()).strip("-")[:20].strip("-")
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    base = "-".join(part for part in ("ctray", words, digest) if part)
-    return base if number == 1 else f"{base}-{number}"
 
 
 class Cluster:
@@ -339,12 +263,6 @@ class Cluster:
             if "status code 404" in text or "does not exist" in text:
                 raise NotFoundError(f"{self.address} knows no such job: {text}") from error
             raise JobError(f"{self.address}: {text}") from error
-
-
-def settings_sent(order: Order) -> list[str]:
-    """Lines that say what is uploaded."""
-    names = f", {', '.join(sorted(order.env))}" if order.env else ""
-    return [f"sent: settings, {len(order.settings.encode())} bytes{names}; no code, no data"]
 
 
 def why_failed(job: Job, lines: list[str]) -> str:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from ctray.cli.main import cli
 from ctray.config import RunConfig, load_config_text, parse_config
 from ctray.engine.kube import LONGEST_NAME, render, to_yaml
-from ctray.engine.submit import job_id
+from ctray.engine.orders import job_id
 from ctray.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

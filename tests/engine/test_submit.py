@@ -21,7 +21,8 @@ from ctray.cli.main import cli
 from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import Event, catalog_stage, open_run
 from ctray.engine.job_log import parse_line
-from ctray.engine.submit import Cluster, job_id, make_order, why_failed
+from ctray.engine.orders import job_id, make_order
+from ctray.engine.submit import Cluster, why_failed
 from ctray.errors import AccessError, ConfigError, JobError, NotFoundError
 from ctray.pretext.checkpoint import save_checkpoint
 from ctray.pretext.training import Trainer

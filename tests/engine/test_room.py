@@ -1,0 +1,44 @@
+"""Waiting for nodes that an autoscaler may add, on a session that has none."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import ray
+
+from ctray.engine import room
+from ctray.engine.room import autoscales, wait_for_room
+
+pytestmark = pytest.mark.ray
+
+
+def test_a_session_of_its_own_does_not_grow(ray_cpus: int) -> None:
+    assert not autoscales()
+
+
+def test_room_that_is_there_is_found(ray_cpus: int) -> None:
+    assert wait_for_room([{"CPU": 1.0, "GPU": 0.0}] * ray_cpus)
+    # It is given back: whoever asked takes it now.
+    assert wait_for_room([{"CPU": float(ray_cpus)}])
+
+
+def test_no_kind_of_node_is_no_room(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_POLL_S", 0.05)
+    asked: list[room.Bundle] = []
+
+    def refused(bundle: room.Bundle) -> bool:
+        asked.append(bundle)
+        # Once is not enough: an answer may be older than the question.
+        return len(asked) != 2
+
+    assert not wait_for_room([{"CPU": 1.0}, {"CPU": 0.5, "GPU": 1.0}], refused)
+    assert asked == [{"CPU": 0.5, "GPU": 1.0}] * 5
+
+
+def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_POLL_S", 0.05)
+    busy = ray.remote(num_cpus=ray_cpus)(time.sleep).remote(1.5)
+    # The autoscaler can add nothing; the node that is there becomes free.
+    assert wait_for_room([{"CPU": float(ray_cpus)}], lambda bundle: True)
+    assert ray.wait([busy], timeout=0) == ([busy], [])
