@@ -13,6 +13,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -237,7 +238,9 @@ class Cluster:
         rest = ""
         try:
             while True:
-                with self._errors():
+                with self._errors(), warnings.catch_warnings():
+                    # Ray's client tells aiohttp None, where it means the default.
+                    warnings.filterwarnings("ignore", message="ssl=None is deprecated")
                     chunk = loop.run_until_complete(anext(chunks, None))
                 if chunk is None:
                     break
