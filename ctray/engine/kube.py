@@ -59,8 +59,9 @@ def render(name: str, config: RunConfig, number: int = 1) -> Manifest:
     metadata["labels"][_RUN_LABEL] = base
     metadata["annotations"] = {"ctray/run": order.run, "ctray/version": __version__}
     spec |= {
-        # Volumes that failed have their receipts; another cluster would not mend them.
-        "entrypoint": f"{order.entrypoint} || [ $? -eq 3 ]",
+        # Volumes that failed have their receipts; another cluster would not mend them. In quotes:
+        # KubeRay hands this to a shell that submits, whose own status is another one.
+        "entrypoint": f"bash -c '{order.entrypoint} || [ $? -eq 3 ]'",
         "jobId": own,
         "metadata": {"ctray": __version__, "job": order.name, "run": order.run},
         "activeDeadlineSeconds": kube.max_hours * 3600,

@@ -14,6 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from ctray.config import parse_config
+from ctray.engine.archive import open_run
+from ctray.engine.jobs import localize_job
+from ctray.errors import ConfigError, NotFoundError
+from ctray.storage import store
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import RunFolder, read_localizations
 
@@ -76,7 +81,7 @@ def test_wrong_arguments_say_how_it_is_called(name: str) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"{name} takes CONFIG, or CONFIG " in done.stderr
-    assert f"ctray jobs run {name} --help" in done.stderr
+    assert "see ctray jobs run --help" in done.stderr
 
 
 @pytest.mark.parametrize("style", ["text", "json"])
@@ -99,3 +104,20 @@ def test_error_is_one_line(tmp_path: Path, style: str) -> None:
 def test_jobs_are_short() -> None:
     for path in (REPOSITORY / "jobs").glob("*.py"):
         assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+
+
+def test_localizing_keeps_to_what_binds_the_run(
+    settings_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """What is free may differ: it comes as far as the training that is missing."""
+    archive, out = tmp_path / "archive", str(tmp_path / "run")
+    write_phantoms(str(archive), count=1, size=24)
+    run = open_run(str(archive), out, parse_config(settings_of()))
+    store.write_bytes(run.catalog, b"")
+    job = {"run": out}
+    other = parse_config({"encoder": {"widths": [2, 3]}, "job": job})
+    with pytest.raises(ConfigError, match=r"begun with another encoder\.widths; leave that out"):
+        localize_job(other, lambda event: None)
+    free = parse_config({"pool": {"max_size": 7}, "train": {"log_every": 2}, "job": job})
+    with pytest.raises(NotFoundError, match="trained for 0 of 9 steps"):
+        localize_job(free, lambda event: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_every_job_keeps_the_rules(name: str) -> None:
 
 def test_a_job_says_what_it_works_on_and_holds_no_key() -> None:
     manifest = render("localize", config_of(pool={"max_size": 7}))
-    assert manifest["spec"]["entrypoint"].startswith("ctray jobs run localize")
+    line = shlex.split(manifest["spec"]["entrypoint"])
+    assert line == ["bash", "-c", "ctray jobs run localize || [ $? -eq 3 ]"]
     assert manifest["spec"]["metadata"]["run"] == RUN
     head = manifest["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
     environment = {item["name"]: item["value"] for item in head["env"]}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
 
 from ctray.engine import room
 from ctray.engine.room import autoscales, wait_for_room
@@ -38,7 +39,15 @@ def test_no_kind_of_node_is_no_room(ray_cpus: int, monkeypatch: pytest.MonkeyPat
 
 def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_POLL_S", 0.05)
-    busy = ray.remote(num_cpus=ray_cpus)(time.sleep).remote(1.5)
+    busy = ray.remote(num_cpus=ray_cpus)(Busy).remote()
+    ray.get(busy.ready.remote())
+    threading.Timer(0.5, ray.kill, (busy,)).start()
     # The autoscaler can add nothing; the node that is there becomes free.
     assert wait_for_room([{"CPU": float(ray_cpus)}], lambda bundle: True)
-    assert ray.wait([busy], timeout=0) == ([busy], [])
+    with pytest.raises(ActorDiedError):
+        ray.get(busy.ready.remote())
+
+
+class Busy:
+    def ready(self) -> None:
+        """Answer once all CPUs are taken."""
