@@ -39,6 +39,12 @@ def test_no_kind_of_node_is_no_room(ray_cpus: int, monkeypatch: pytest.MonkeyPat
 
 def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_POLL_S", 0.05)
+
+    # In here, so that it is sent whole: workers do not find the module of a test.
+    class Busy:
+        def ready(self) -> None:
+            """Answer once all CPUs are taken."""
+
     busy = ray.remote(num_cpus=ray_cpus)(Busy).remote()
     ray.get(busy.ready.remote())
     threading.Timer(0.5, ray.kill, (busy,)).start()
@@ -46,8 +52,3 @@ def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatc
     assert wait_for_room([{"CPU": float(ray_cpus)}], lambda bundle: True)
     with pytest.raises(ActorDiedError):
         ray.get(busy.ready.remote())
-
-
-class Busy:
-    def ready(self) -> None:
-        """Answer once all CPUs are taken."""
