@@ -54,13 +54,21 @@ def _built(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def build() -> Callable[[str], list[dict[str, Any]]]:
-    """Documents of a kustomization, a folder below `k8s/`; a new list at every call."""
+def kustomize() -> Callable[[Path], list[dict[str, Any]]]:
+    """Documents of a kustomization, by its folder; a new list at every call."""
 
-    def documents(folder: str) -> list[dict[str, Any]]:
-        return list(yaml.load_all(_built(K8S / folder), Loader=yaml.CSafeLoader))
+    def documents(folder: Path) -> list[dict[str, Any]]:
+        return list(yaml.load_all(_built(folder), Loader=yaml.CSafeLoader))
 
     return documents
+
+
+@pytest.fixture(scope="session")
+def build(
+    kustomize: Callable[[Path], list[dict[str, Any]]],
+) -> Callable[[str], list[dict[str, Any]]]:
+    """Documents of a kustomization, by its folder below `k8s/`."""
+    return lambda folder: kustomize(K8S / folder)
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import ast
+import os
+import re
 import shlex
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 import yaml
 from k8s_rules import amount, cluster_spec, findings, templates
 
+import ctray
 from ctray.config import RunConfig, parse_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -165,18 +170,43 @@ def config_of(documents: list[Document]) -> RunConfig:
     return parse_config(yaml.safe_load(text))
 
 
+def entrypoint_of(documents: list[Document]) -> str:
+    return str(by_name(documents)["RayJob/ctray-archive"]["spec"]["entrypoint"])
+
+
 def test_what_the_job_runs_is_in_the_image(documents: list[Document]) -> None:
-    job = by_name(documents)["RayJob/ctray-archive"]["spec"]
-    python, script, config, *rest = shlex.split(job["entrypoint"])
+    bash, option, line = shlex.split(entrypoint_of(documents))
+    assert (bash, option) == ("bash", "-c")
+    command, rest = line.split(" || ")
+    assert rest == "[ $? -eq 3 ]"
+    python, script, config, archive, run = command.split()
     assert python == "python"
-    source = REPOSITORY / "jobs" / script.removeprefix("/opt/ctray/jobs/")
-    (main,) = [
-        node
-        for node in ast.parse(source.read_text()).body
-        if isinstance(node, ast.FunctionDef) and node.name == "main"
-    ]
-    assert len(main.args.args) == 1 + len(rest)
+    assert (REPOSITORY / "jobs" / script.removeprefix("/opt/ctray/jobs/")).is_file()
     assert config == "/etc/ctray/archive.yaml"
+    assert archive.startswith("s3://")
+    assert run.startswith("s3://")
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (3, 0), (1, 1), (2, 1)])
+def test_failed_volumes_fail_no_job(
+    build: Callable[[str], list[Document]], tmp_path: Path, status: int, expected: int
+) -> None:
+    entrypoint = entrypoint_of(build("overlays/cpu"))
+    # KubeRay writes the entrypoint into a shell's command; `ray job submit` joins the words that it
+    # gets from there, and the cluster gives the line to a shell again.
+    submit = f'{sys.executable} -c "import shlex, sys; print(shlex.join(sys.argv[1:]))"'
+    joined = subprocess.run(
+        ["bash", "-ce", "--", f"{submit} {entrypoint} ;"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$#" = 4 ] && exit {status}\nexit 9\n')
+    python.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(joined, shell=True, env=environment, check=False)  # noqa: S602
+    assert done.returncode == expected
 
 
 def test_the_configuration_fits_the_cluster(documents: list[Document]) -> None:
@@ -318,3 +348,33 @@ def test_the_nightly_job_may_do_what_it_does_and_no_more(documents: list[Documen
 def test_quantities() -> None:
     assert amount("1500m") == amount("1.5")
     assert amount("1Gi") == amount("1024Mi") == 2**30
+
+
+def test_the_overlay_of_the_readme_builds(
+    tmp_path: Path,
+    kustomize: Callable[[Path], list[Document]],
+    build: Callable[[str], list[Document]],
+) -> None:
+    readme = (REPOSITORY / "k8s" / "README.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
+    # kustomize takes no absolute paths.
+    above = os.path.relpath(REPOSITORY, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(textwrap.dedent(text).replace("PATH", above))
+    documents = kustomize(tmp_path)
+    assert findings(documents) == []
+    named = by_name(documents)
+    images = {
+        box["image"]
+        for document in documents
+        for _, template in templates(document)
+        for box in template["spec"]["containers"]
+    }
+    assert {image for image in images if not image.startswith("redis:")} == {
+        f"REGISTRY/ctray:{ctray.__version__}-{variant}" for variant in ("cpu", "gpu")
+    }
+    template = entrypoint_of(build("overlays/gpu"))
+    ours = template.replace("s3://scans/archive", "s3://scans/2026")
+    assert entrypoint_of(documents) == ours != template
+    environment = named["ConfigMap/ctray-environment"]["data"]
+    assert environment["AWS_ENDPOINT_URL"] == "https://s3.example.org"
+    assert environment["AWS_REGION"] == "us-east-1"
