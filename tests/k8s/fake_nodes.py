@@ -106,12 +106,19 @@ class FakeCluster:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
             except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
+                self.check()
+                if time.monotonic() > deadline:
                     self.stop()
-                    raise AssertionError(self._log.read_text()[-2000:]) from None
+                    raise
                 time.sleep(0.2)
             else:
                 return
+
+    def check(self) -> None:
+        """Raise `AssertionError` with the head's last words where it has ended."""
+        if self._process.poll() is not None:
+            self.stop()
+            raise AssertionError(self._log.read_text()[-2000:])
 
     def stop(self) -> None:
         """End the head and all that it started: they are one session of processes."""

@@ -71,14 +71,15 @@ def scale() -> dict[str, object]:
     return seen
 
 
-def connect(address: str) -> None:
+def connect(head: FakeCluster) -> None:
     """Become a driver; a head on a busy machine takes longer to start than Ray waits for it."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=head.address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError):
             ray.shutdown()
+            head.check()
             if time.monotonic() > deadline:
                 raise
         else:
@@ -89,7 +90,7 @@ def main() -> None:
     cluster, folder = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     head = FakeCluster(cluster, folder, idle_s=4)
     try:
-        connect(head.address)
+        connect(head)
         print(json.dumps(scale()))
     finally:
         ray.shutdown()
