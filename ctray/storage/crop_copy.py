@@ -158,7 +158,8 @@ def _move(volume: Volume, copy: LevelCopy, writer: VolumeWriter, shard: Box) -> 
         return 0
     if writer.ome_version == "0.5" and _is_whole_shard(chunks, copy.layout.grid, wanted):
         home = as_triple([a // s for a, s in zip(wanted.start, chunks.shard, strict=True)], "shard")
-        writer.put_shard(copy.number, shard, chunks.whole_object(home))
+        found = chunks.whole_object(home)
+        writer.put_shard(copy.number, shard, None if found is None else [found])
         return shard.num_voxels
     cells = list(copy.layout.cells(shard.shape))
     inside = [cell.shift(wanted.start) for cell in cells if cell is not None]

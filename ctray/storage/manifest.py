@@ -24,9 +24,12 @@ _MAX_THREADS = 16
 _ZARR_V2 = {".zarray", ".zattrs", ".zgroup"}
 
 
-def digest(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+def digest(*parts: bytes | memoryview) -> str:
+    """SHA-256 of `parts`, one after the other, in hexadecimal."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 def write_manifest(url: str, known: Mapping[str, str]) -> str:
@@ -101,7 +104,7 @@ def _digests(
 
     def one(path: str) -> str | None:
         try:
-            return digest(store.read_bytes(store.join(url, path)))
+            return digest(store.read_view(store.join(url, path)))
         except NotFoundError:
             return None
 

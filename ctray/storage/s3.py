@@ -72,15 +72,15 @@ class VoxelStore(ObjectStore["S3Store"]):
                     raise
 
 
-def read(url: str) -> bytes:
-    """Whole object."""
+def read(url: str) -> memoryview:
+    """Whole object, as it came: objects are large, and a copy costs a third of checking them."""
     import obstore
 
     bucket, key = split(url)
-    return _repeated(lambda: bytes(obstore.get(client(bucket), key).bytes()))
+    return _repeated(lambda: memoryview(obstore.get(client(bucket), key).bytes()))
 
 
-def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
     """Parts [start, stop) of an object; neighbours are fetched in one request, many at once."""
     import obstore
 
@@ -91,7 +91,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         found = _repeated(
             lambda: obstore.get_ranges(client(bucket), key, starts=starts, ends=stops, coalesce=0)
         )
-        return [bytes(part) for part in found]
+        return [memoryview(part) for part in found]
 
 
 def read_suffix(url: str, num_bytes: int) -> bytes:
@@ -108,15 +108,16 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
     except Exception as error:
         # Servers that know no suffixes send all of it, which obstore does not take.
         if "non-partial response" in str(error):
-            return read(url)[-num_bytes:]
+            return bytes(read(url)[-num_bytes:])
         raise
 
 
-def write(url: str, data: bytes) -> None:
-    """Put an object in one request, whole or not at all."""
+def write(url: str, parts: Sequence[bytes | memoryview]) -> None:
+    """Put an object of `parts` in one request, whole or not at all."""
     import obstore
 
     bucket, key = split(url)
+    data = parts[0] if len(parts) == 1 else list(parts)
     _repeated(lambda: obstore.put(client(bucket), key, data, use_multipart=False))
 
 

@@ -46,14 +46,18 @@ def parse_index(data: bytes | memoryview, counts: Triple) -> npt.NDArray[np.uint
     """Offset and length of every inner chunk, shape (*counts, 2); `ValueError` if damaged."""
     if len(data) != index_bytes(counts):
         raise ValueError(f"{len(data)} bytes of a shard index of {index_bytes(counts)}")
-    table = np.frombuffer(without_crc32c(data), "<u8").astype(np.uint64)
+    try:
+        table = np.frombuffer(without_crc32c(data), "<u8").astype(np.uint64)
+    except ValueError as error:
+        raise ValueError("its index does not fit its checksum: cut off, or damaged") from error
     return table.reshape(*counts, 2)
 
 
-def assemble(chunks: Sequence[bytes | memoryview | None]) -> bytes | None:
-    """Shard of inner chunks in C order, None where one is missing, with its index at the end.
+def assemble(chunks: Sequence[bytes | memoryview | None]) -> list[bytes | memoryview] | None:
+    """Parts of a shard: inner chunks in C order, None where one is missing, and its index.
 
-    None if all are missing: then no object is stored.
+    They are left apart: joining them would copy all that is copied once more. None if all are
+    missing: then no object is stored.
     """
     index: npt.NDArray[Any] = np.full((len(chunks), 2), MISSING, "<u8")
     parts: list[bytes | memoryview] = []
@@ -67,4 +71,4 @@ def assemble(chunks: Sequence[bytes | memoryview | None]) -> bytes | None:
     if not parts:
         return None
     table = index.tobytes()
-    return b"".join([*parts, table, crc32c(table)])
+    return [*parts, table, crc32c(table)]

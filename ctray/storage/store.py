@@ -51,9 +51,11 @@ __all__ = [
     "read_json",
     "read_ranges",
     "read_suffix",
+    "read_view",
     "tree_bytes",
     "write_bytes",
     "write_json",
+    "write_parts",
     "zarr_store",
 ]
 
@@ -115,6 +117,11 @@ def exists(url: str) -> bool:
 
 def read_bytes(url: str) -> bytes:
     """Whole content of the object at `url`; `NotFoundError` if there is none."""
+    return bytes(read_view(url))
+
+
+def read_view(url: str) -> bytes | memoryview:
+    """`read_bytes` without a last copy, for large objects."""
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
@@ -124,7 +131,7 @@ def read_bytes(url: str) -> bytes:
         return bytes(filesystem(url).cat_file(_path(url)))
 
 
-def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
     """Parts [start, stop) in bytes of the object at `url`; shorter where the object ends earlier.
 
     A store that refuses a range beyond the object's end raises `InvalidVolumeError` instead.
@@ -160,14 +167,19 @@ def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
 
     `durable` waits until a local disk has it: what is written last must not reach the disk first.
     """
+    write_parts(url, [data], durable=durable)
+
+
+def write_parts(url: str, parts: Sequence[bytes | memoryview], *, durable: bool = True) -> None:
+    """`write_bytes` of an object whose parts lie apart in memory."""
     url = normalize(url)
     with mapped_errors(url, "write"):
         if is_local(url):
-            _write_local(Path(url), data, durable)
+            _write_local(Path(url), parts, durable)
         elif _is_s3(url):
-            s3.write(url, data)
+            s3.write(url, parts)
         else:
-            filesystem(url).pipe_file(_path(url), data)
+            filesystem(url).pipe_file(_path(url), b"".join(parts))
 
 
 def read_json(url: str) -> Any:
@@ -310,12 +322,12 @@ def _path(url: str) -> str:
     return url if scheme in ("http", "https") else ("/" + rest if scheme == "memory" else rest)
 
 
-def _write_local(path: Path, data: bytes, durable: bool) -> None:
+def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             if durable:
                 # Else a power cut could leave the name on an empty file: a commit without content.
                 file.flush()

@@ -14,6 +14,7 @@ import zarr
 from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
+from ctray.storage.chunk_reading import read_region
 from ctray.storage.metadata import Layout, read_layout
 from ctray.storage.multiscale import downsample_mean
 from ctray.storage.parallel import BYTES_IN_FLIGHT
@@ -156,6 +157,10 @@ class Volume:
         self._coarse: tuple[Volume, Triple] | None = None
         self._arrays = arrays
         self._transfer = transfer
+        self._chunks = [
+            StoredChunks.of(store.join(url, level.path), array, axes, transfer.add)
+            for level, (array, axes) in zip(levels, arrays, strict=True)
+        ]
 
     def __repr__(self) -> str:
         return f"Volume({self.url!r}, shape={self.shape}, dtype={self.dtype})"
@@ -195,6 +200,10 @@ class Volume:
             If a chunk does not decode.
         """
         box.check_inside(self._level(box.level).shape)
+        chunks = self._chunks[box.level]
+        if chunks is not None:
+            return read_region(chunks, box, self.dtype)
+        # Layouts that are rare: whatever zarr knows, at zarr's pace.
         array, axes = self._arrays[box.level]
         index: list[Any] = [0] * array.ndim
         for axis, part in zip(axes, box.slices, strict=True):
@@ -211,9 +220,8 @@ class Volume:
 
     def stored_chunks(self, level: int) -> StoredChunks | None:
         """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
-        array, axes = self._arrays[level]
-        url = store.join(self.url, self._level(level).path)
-        return StoredChunks.of(url, array, axes, self._transfer.add)
+        self._level(level)
+        return self._chunks[level]
 
     def read_level(self, level: int) -> npt.NDArray[Any]:
         """All voxels of a level, in memory."""

@@ -42,6 +42,8 @@ from ctray.storage.multiscale import LevelPlan, downsample_mean, plan_levels
 from ctray.storage.parallel import bounded_map
 from ctray.storage.sharding import assemble
 
+# What one object is made of.
+_Parts = Sequence[bytes | memoryview]
 _ROOT_METADATA = {"0.5": ("zarr.json",), "0.4": (".zgroup", ".zattrs")}
 
 
@@ -206,7 +208,7 @@ class VolumeWriter:
         with self._lock:
             self._bytes_written += box.num_voxels * self.dtype.itemsize
 
-    def encode_shard(self, level: int, voxels: npt.NDArray[Any]) -> bytes | None:
+    def encode_shard(self, level: int, voxels: npt.NDArray[Any]) -> _Parts | None:
         """Shard of `voxels`, clipped to the array, as its store holds it; None if all is fill."""
         layout = self.layouts[level]
         chunks = [
@@ -215,24 +217,26 @@ class VolumeWriter:
         ]
         return self.assemble(chunks)
 
-    def assemble(self, chunks: Sequence[bytes | memoryview | None]) -> bytes | None:
-        """Object of encoded chunks in C order, one where the version has no shards."""
+    def assemble(self, chunks: Sequence[bytes | memoryview | None]) -> _Parts | None:
+        """Parts of the object of encoded chunks in C order, one where the version has no shards."""
         if self.ome_version == "0.4":
             (chunk,) = chunks
-            return None if chunk is None else bytes(chunk)
+            return None if chunk is None else [chunk]
         return assemble(chunks)
 
-    def put_shard(self, level: int, shard: Box, data: bytes | None) -> None:
+    def put_shard(self, level: int, shard: Box, parts: _Parts | None) -> None:
         """Write the object of a whole shard, as `encode_shard` or another array has it."""
         place = [a // s for a, s in zip(shard.start, self.grids[level].shard, strict=True)]
         key = "/".join(str(n) for n in place)
         path = f"{level}/{key}" if self.ome_version == "0.4" else f"{level}/c/{key}"
-        if data is not None:
+        found = None
+        if parts is not None:
             # On the disk before the commit marker is: a power cut must not leave that alone.
-            store.write_bytes(store.join(self.url, path), data)
+            store.write_parts(store.join(self.url, path), parts)
+            found = digest(*parts)
         with self._lock:
-            if data is not None:
-                self._digests[path] = digest(data)
+            if found is not None:
+                self._digests[path] = found
             self._bytes_written += shard.num_voxels * self.dtype.itemsize
 
     def seal(self) -> str:

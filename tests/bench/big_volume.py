@@ -1,6 +1,6 @@
 """One volume of 6100 x 2000 x 2000 voxels through a whole run: peak memory, time, bytes.
 
-    nice python tests/bench/big_volume.py FOLDER [--scale 0.5] [--pyramid]
+    nice python -m tests.bench.big_volume FOLDER [--scale 0.5] [--pyramid]
 
 Writes the volume and a dozen small phantoms to FOLDER/archive (about 6 GB), runs `run_archive` on
 them, which trains, localizes and crops through the actor pool, and prints a Markdown table. The

@@ -1,25 +1,23 @@
 """How fast crops are copied and voxels are read, as ratios within one run.
 
-``python tests/bench/crops.py --store URL`` writes a volume below URL (a folder, or ``s3://``),
-measures, removes it, and prints a Markdown table. Every figure is the median of `--repeats` rounds;
-in each round all ways run once, in turn, so that a ratio compares what ran side by side.
+    python -m tests.bench.crops [--store URL] [--size 512]
+
+Writes a volume below URL (a folder, or ``s3://``), measures, removes it, and prints a Markdown
+table. Every figure is the median of `--repeats` rounds; in each round all ways run once, in turn,
+so that a ratio compares what ran side by side. "copy with SHA-256" is the plain copy and what a
+crop's manifest needs of every object: no copy that can be verified later does less.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import platform
 import statistics
 import tempfile
-import time
 import uuid
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import zarr
 from scipy.ndimage import gaussian_filter
 
 from ctray.geometry import Box
@@ -27,11 +25,12 @@ from ctray.grid import ShardGrid
 from ctray.storage import store
 from ctray.storage.crops import write_crop
 from ctray.storage.encoding import default_encoding
-from ctray.storage.manifest import MANIFEST
+from ctray.storage.manifest import MANIFEST, digest
 from ctray.storage.multiscale import plan_levels
 from ctray.storage.parallel import bounded_map
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import LevelLayout, create_volume
+from tests.bench.measuring import in_turn, machine, ratio, row, table_head
 
 SIDE = 512
 THREADS = 16
@@ -54,23 +53,18 @@ def main() -> None:
     where = "S3" if options.store.startswith("s3://") else "local disk"
     kind = "without checksums" if options.plain else "with CRC-32C"
     what = f"{where}, {options.size}³ {options.dtype} {kind}"
-    print(f"{what}, {machine()}, {datetime.now(UTC):%d %B %Y}\n")
-    print("| what | seconds | MB voxels/s | ratio |\n|---|---|---|---|", flush=True)
+    print(f"{what}, {machine()}\n")
+    print(table_head("what", "seconds", "MB voxels/s", "ratio"), flush=True)
     try:
         volume = make_source(
             store.join(base, "source.zarr"), options.size, options.dtype, options.plain
         )
         for name, box in cases(options.size):
-            show(crop_rows(volume, base, name, box, options.repeats))
-        show(read_rows(volume, options.repeats))
+            # At once: an interrupted run keeps what it measured.
+            for found in crop_rows(volume, base, name, box, options.repeats):
+                print(row(*found), flush=True)
     finally:
         store.delete_tree(base)
-
-
-def show(rows: list[list[str]]) -> None:
-    """Print rows at once: an interrupted run keeps what it measured."""
-    for row in rows:
-        print("| " + " | ".join(row) + " |", flush=True)
 
 
 def cases(side: int) -> list[tuple[str, Box]]:
@@ -112,66 +106,27 @@ def make_source(url: str, side: int, dtype: str, plain: bool) -> Volume:
 
 
 def crop_rows(volume: Volume, base: str, name: str, box: Box, repeats: int) -> list[list[str]]:
-    """Crop, plain copy of the crop's objects, and reading and writing its voxels through zarr."""
-    made = store.join(base, "made.zarr")
+    """Crop, plain copies of the crop's objects, and reading and writing its voxels through zarr."""
+    made, out = store.join(base, "made.zarr"), store.join(base, "out.zarr")
     result = write_crop(volume, box, made, provenance={}, snap_chunks=0)
-    num_bytes = result.bytes_written
-
-    def crop(url: str) -> None:
-        write_crop(volume, box, url, provenance={}, snap_chunks=0)
-
-    ways: dict[str, Callable[[str], None]] = {
-        "crop": crop,
-        "plain copy": lambda url: plain_copy(made, url),
-        "decode and encode": lambda url: decode_and_encode(volume, made, result.box, url),
+    ways = {
+        "crop": partial(write_crop, volume, box, out, provenance={}, snap_chunks=0),
+        "plain copy": partial(plain_copy, made, out),
+        "copy with SHA-256": partial(plain_copy, made, out, verified=True),
+        "decode and encode": partial(decode_and_encode, volume, made, result.box, out),
     }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, do in ways.items():
-            url = store.join(base, "out.zarr")
-            began = time.perf_counter()
-            do(url)
-            seconds[way].append(time.perf_counter() - began)
-            store.delete_tree(url)
+    seconds = in_turn(ways, repeats, after=lambda: store.delete_tree(out))
     store.delete_tree(made)
-    rows = [
-        [
-            f"{name}: crop, {result.copied_part:.0%} copied",
-            *_figures(seconds["crop"], num_bytes),
-            "",
-        ]
-    ]
-    for way in ("plain copy", "decode and encode"):
-        ratio = statistics.median(b / a for a, b in zip(seconds["crop"], seconds[way], strict=True))
-        rows.append([f"{name}: {way}", *_figures(seconds[way], num_bytes), f"crop {ratio:.2f} ×"])
+    rows = []
+    for way, found in seconds.items():
+        crop = way == "crop"
+        what = f"crop, {result.copied_part:.0%} copied" if crop else way
+        than = "" if crop else f"crop {ratio(found, seconds['crop']):.2f} ×"
+        rows.append([f"{name}: {what}", *_figures(found, result.bytes_written), than])
     return rows
 
 
-def read_rows(volume: Volume, repeats: int) -> list[list[str]]:
-    """`Volume.read` beside zarr-python with its defaults, shard by shard."""
-    target = store.zarr_store(store.join(volume.url, "0"), read_only=True)
-    array = zarr.open_array(target, mode="r")
-    shards = list(ShardGrid.choose(volume.shape).shards())
-    ways: dict[str, Callable[[Box], object]] = {
-        "Volume.read": volume.read,
-        "zarr": lambda box: array[box.slices],
-    }
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, read in ways.items():
-            began = time.perf_counter()
-            for shard in shards:
-                read(shard)
-            seconds[way].append(time.perf_counter() - began)
-    pairs = zip(seconds["Volume.read"], seconds["zarr"], strict=True)
-    ratio = statistics.median(b / a for a, b in pairs)
-    return [
-        ["read shards: Volume.read", *_figures(seconds["Volume.read"], volume.num_bytes), ""],
-        ["read shards: zarr", *_figures(seconds["zarr"], volume.num_bytes), f"ours {ratio:.2f} ×"],
-    ]
-
-
-def plain_copy(source: str, target: str) -> None:
+def plain_copy(source: str, target: str, *, verified: bool = False) -> None:
     """Objects as they are, with as many requests at a time as a crop makes."""
     objects = dict(store.list_tree(source))
     objects.pop(MANIFEST, None)
@@ -179,6 +134,8 @@ def plain_copy(source: str, target: str) -> None:
     def one(path: str) -> None:
         data = store.read_bytes(store.join(source, path))
         store.write_bytes(store.join(target, path), data)
+        if verified:
+            digest(data)
 
     largest = max(objects.values())
     for _ in bounded_map(one, objects, bytes_per_item=3 * largest, max_threads=THREADS):
@@ -203,16 +160,6 @@ def decode_and_encode(volume: Volume, made: str, box: Box, url: str) -> None:
         for _ in bounded_map(move, writer.grids[n].shards(), bytes_per_item=held):
             pass
     writer.commit({})
-
-
-def machine() -> str:
-    """Processor and cores of this machine, as the system tells."""
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0] if names else platform.machine()}, {len(names)} cores"
 
 
 def _figures(seconds: list[float], num_bytes: int) -> tuple[str, str]:

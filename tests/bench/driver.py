@@ -1,6 +1,6 @@
 """What the pool costs: the driver's time and memory a tiny volume, and 100 volumes against a loop.
 
-    python tests/bench/driver.py [--volumes 10000] [--localize 100]
+    python -m tests.bench.driver [--volumes 10000] [--localize 100]
 
 The first table sends catalog entries through the loop of `localize_stage`, with a worker that
 writes a receipt and does nothing else. The second localizes and crops phantoms with a small

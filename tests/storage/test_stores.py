@@ -67,6 +67,12 @@ def test_objects_round_trip_and_list(base_url: str) -> None:
     assert store.tree_bytes(base_url) == one_size + 3
 
 
+def test_an_object_of_parts_is_one_object(base_url: str) -> None:
+    url = store.join(base_url, "parts")
+    store.write_parts(url, [b"01", memoryview(b"x23x")[1:3], b"", b"4"])
+    assert store.read_bytes(url) == bytes(store.read_view(url)) == b"01234"
+
+
 def test_parts_of_objects(base_url: str) -> None:
     url = store.join(base_url, "parts")
     store.write_bytes(url, b"0123456789")
