@@ -3,9 +3,8 @@
 For the usual layouts this takes the place of zarr's own pipeline: a quarter less work a voxel,
 requests and unpacking side by side, and no chunk unpacks to more than its size.
 
-Other pipelines were measured (`tests/bench/reading.py`): the codecs of zarrs were no faster and
-leave unpacked sizes to themselves; tensorstore is as fast in shards, and would be one more
-dependency with retries and keys of its own.
+Other pipelines were measured (`tests/bench/reading.py`): the codecs of zarrs were no faster;
+tensorstore is as fast in shards, and would be one more dependency with retries and keys of its own.
 """
 
 from __future__ import annotations
