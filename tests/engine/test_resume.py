@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SETTINGS = (
     "preprocess.working_size=32",
+    "preprocess.container=off",
     "train.steps=24",
     "train.batch_size=8",
     "train.run_length=8",
