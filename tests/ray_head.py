@@ -43,13 +43,15 @@ def ray_head(
     # Sockets live in there: the path must be short.
     folder = Path(tempfile.mkdtemp(prefix="ct-", dir="/tmp"))
     token = secrets.token_hex(32)
-    gcs, dashboard, client = (free_port() for _ in range(3))
+    gcs, dashboard, client, agent = (free_port() for _ in range(4))
     command = [
         str(Path(sys.executable).with_name("ray")),
         *("start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
         *(f"--port={gcs}", f"--ray-client-server-port={client}", f"--temp-dir={folder}"),
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1"),
         *(f"--dashboard-port={dashboard}", f"--num-cpus={num_cpus}"),
+        # Jobs are started by the agent, whose usual port another Ray on this machine may have.
+        f"--dashboard-agent-listen-port={agent}",
         f"--object-store-memory={100 * 2**20}",
         *arguments,
     ]
