@@ -153,8 +153,7 @@ class Cluster:
             found = self._client.list_jobs()
         jobs = [_job(details) for details in found if _is_ours(details)]
         if run_url is not None:
-            base = job_id(run_url)
-            jobs = [job for job in jobs if re.fullmatch(rf"{base}(-\d+)?", job.id)]
+            jobs = [job for job in jobs if _is_of_run(job, run_url)]
         return sorted(jobs, key=lambda job: (job.began or 0.0, _number(job.id)), reverse=True)
 
     def find(self, name: str) -> Job:
@@ -169,9 +168,8 @@ class Cluster:
         for job in jobs:
             if job.id == name:
                 return job
-        base = job_id(name)
         for job in jobs:
-            if re.fullmatch(rf"{base}(-\d+)?", job.id):
+            if _is_of_run(job, name):
                 return job
         raise NotFoundError(
             f"{self.address} knows no job {name}; ctray jobs list shows those that it knows"
@@ -299,6 +297,10 @@ def _number(submission_id: str) -> int:
     """Which one of its run a job is, from its id."""
     found = re.fullmatch(r".*-[0-9a-f]{8}-(\d+)", submission_id)
     return int(found[1]) if found else 1
+
+
+def _is_of_run(job: Job, run_url: str) -> bool:
+    return re.fullmatch(rf"{job_id(run_url)}(-\d+)?", job.id) is not None
 
 
 def _is_ours(details: JobDetails) -> bool:

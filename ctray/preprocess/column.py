@@ -7,15 +7,14 @@ only where what lies inside its edge is as plain as what lies outside.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, optimize
+from scipy import optimize
 
-from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes, radial_profile
-from ctray.preprocess.round_search import MIN_RADIUS, PLANE, Slabs, find_round
+from ctray.preprocess.cylinder import Cylinder, polar_planes, whole_radial_profile
+from ctray.preprocess.round_search import Slabs, find_round, mean_planes
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -31,7 +30,6 @@ _RING = 0.15
 # How much rougher the inside may be than the outside.
 _ROUGHER = 1.5
 _SECTORS = 16
-_SLABS = 12
 
 
 def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
@@ -64,24 +62,27 @@ def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
     best[:, reach:-reach] = votes.mean(axis=2)
     # The edge of the reconstruction circle is no column's.
     best[:, max(0, int(slabs.limit) - reach) :] = -1
-    best[:, : int(MIN_RADIUS * PLANE)] = -1
     return best
 
 
 def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
     """Whether most places just inside the edge are as plain as most just outside."""
-    width = max(2 * _CLEAR, round(_RING * edge.radius))
-    radius = round(edge.radius)
+    radius, width = round(edge.radius), _ring_width(edge)
     inner, outer = [], []
     for z in range(0, volume.shape[0], max(1, volume.shape[0] // 32)):
         cy, cx = edge.centers([z])
-        polar = polar_planes(volume[z], cy, cx, radius + width)[0]
+        polar = polar_planes(volume[z], cy, cx, np.arange(radius + width))[0]
         inner.append(_roughness(polar[radius - width : radius - _CLEAR]))
         outer.append(_roughness(polar[radius + _CLEAR :]))
     within, beyond = np.concatenate(inner), np.concatenate(outer)
     if not within.size or not beyond.size:
         return False
     return bool(0 < np.median(within) <= _ROUGHER * np.median(beyond))
+
+
+def _ring_width(edge: Cylinder) -> int:
+    """Voxels on either side of an edge that tell what lies there."""
+    return max(2 * _CLEAR, round(_RING * edge.radius))
 
 
 def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
@@ -98,10 +99,7 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
     No place counts for more than twice the usual fall, so that a bright sample at the edge does not
     draw it aside.
     """
-    bounds = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
-    planes = [volume[a:b].mean(axis=0) for a, b in itertools.pairwise(bounds)]
-    middles = (bounds[:-1] + bounds[1:] - 1) / 2
-    angle = np.arange(ANGLES) * (2 * np.pi / ANGLES)
+    planes, middles = mean_planes(volume)
 
     def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
         slope_y, slope_x = (p[1] - p[0]) / volume.shape[0], (p[3] - p[2]) / volume.shape[0]
@@ -114,22 +112,17 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
         )
 
     def falls(p: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
+        radii = [p[4] - gap, p[4] + gap]
         cy, cx = cylinder(p).centers(middles)
-        sides = []
-        for radius in (p[4] - gap, p[4] + gap):
-            y = cy[:, None] + radius * np.sin(angle)
-            x = cx[:, None] + radius * np.cos(angle)
-            at = [
-                ndimage.map_coordinates(plane, [rows, columns], order=1, cval=np.nan)
-                for plane, rows, columns in zip(planes, y, x, strict=True)
+        sides = np.concatenate(
+            [
+                polar_planes(plane, np.array([y]), np.array([x]), radii)
+                for plane, y, x in zip(planes, cy, cx, strict=True)
             ]
-            sides.append(np.stack(at))
-        return np.asarray(sides[0] - sides[1], dtype=np.float64)
+        )
+        return np.asarray(sides[:, 0] - sides[:, 1], dtype=np.float64)
 
-    best = np.array(
-        [*edge.centers([0, volume.shape[0]])[0], *edge.centers([0, volume.shape[0]])[1]]
-    )
-    best = np.append(best, edge.radius)
+    best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])
     for gap in (_CLEAR, _CLEAR / 2):
         most = 2 * float(np.nanmedian(falls(best, _CLEAR)))
 
@@ -154,11 +147,8 @@ def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
         From `find_column`.
     """
     num_radii = int(math.hypot(*volume.shape[1:])) + 1
-    profile = radial_profile(volume, column, num_radii)
-    known = np.isfinite(profile)
-    profile = np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])
-    radius = round(column.radius)
-    width = max(2 * _CLEAR, round(_RING * column.radius))
+    profile = whole_radial_profile(volume, column, num_radii)
+    radius, width = round(column.radius), _ring_width(column)
     level = float(np.median(profile[radius - width : radius - _CLEAR]))
     missing = level - profile
     missing[: radius - _CLEAR] = 0

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ctray.preprocess.cylinder import Cylinder, radial_profile
-from ctray.preprocess.round_search import MIN_RADIUS, PLANE, Slabs, find_round
+from ctray.preprocess.cylinder import Cylinder, radial_profile, whole_radial_profile
+from ctray.preprocess.round_search import PLANE, Slabs, find_round
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -50,9 +50,7 @@ def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
     off = max(abs(c - m) for part, m in zip(ends, middle, strict=True) for c in part)
     if off > 0.02 * max(volume.shape[1:]) + 0.5:
         return False
-    profile = radial_profile(volume, wall, int(min(volume.shape[1:]) / 2) - 1)
-    known = np.isfinite(profile)
-    profile = np.interp(np.arange(len(profile)), np.flatnonzero(known), profile[known])
+    profile = whole_radial_profile(volume, wall, int(min(volume.shape[1:]) / 2) - 1)
     fine = profile - ndimage.gaussian_filter1d(profile, 3.0, mode="nearest")
     at = round(wall.radius)
     peak = float(fine[max(0, at - 2) : at + 3].max(initial=0.0))
@@ -77,8 +75,6 @@ def _ring_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
         votes = np.where(np.isfinite(rise), np.clip(rise / slabs.noise, -1, 1), 0)
         best[:, gap:-gap] = np.maximum(best[:, gap:-gap], votes.mean(axis=2))
     best[:, int(slabs.limit) + 1 :] = -1
-    # A container is there to hold a sample: smaller rings are parts of the sample.
-    best[:, : int(MIN_RADIUS * PLANE)] = -1
     return best
 
 

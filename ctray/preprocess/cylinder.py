@@ -51,12 +51,12 @@ def polar_planes(
     plane: FloatArray,
     cy: npt.NDArray[np.float64],
     cx: npt.NDArray[np.float64],
-    num_radii: int,
+    radii: npt.ArrayLike,
     angles: int = ANGLES,
 ) -> FloatArray:
     """Plane around centres (N,), as (N, radii, angles); NaN outside the plane."""
     angle = np.arange(angles) * (2 * np.pi / angles)
-    radius = np.arange(num_radii)
+    radius = np.asarray(radii)
     y = cy[:, None, None] + radius[None, :, None] * np.sin(angle)
     x = cx[:, None, None] + radius[None, :, None] * np.cos(angle)
     sampled = ndimage.map_coordinates(plane, [y, x], order=1, mode="constant", cval=np.nan)
@@ -70,7 +70,7 @@ def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.ND
     seen = np.zeros((num_radii, ANGLES))
     for z in range(0, volume.shape[0], max(1, volume.shape[0] // 64)):
         cy, cx = axis.centers([z])
-        polar = polar_planes(volume[z], cy, cx, num_radii)[0]
+        polar = polar_planes(volume[z], cy, cx, np.arange(num_radii))[0]
         known = np.isfinite(polar)
         total += np.where(known, polar, 0)
         seen += known
@@ -80,3 +80,12 @@ def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.ND
     profile = np.full(num_radii, np.nan)
     profile[known_rows] = np.nanmedian(mean[known_rows], axis=1)
     return profile
+
+
+def whole_radial_profile(
+    volume: FloatArray, axis: Cylinder, num_radii: int
+) -> npt.NDArray[np.float64]:
+    """As `radial_profile`, with what is not in view taken from the radii beside it."""
+    profile = radial_profile(volume, axis, num_radii)
+    known = np.isfinite(profile)
+    return np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])

@@ -20,7 +20,7 @@ from ctray.config import PreprocessConfig
 from ctray.preprocess.background import outer_rim
 from ctray.preprocess.column import find_column
 from ctray.preprocess.container import find_container
-from ctray.preprocess.cylinder import Cylinder, radial_profile
+from ctray.preprocess.cylinder import Cylinder, whole_radial_profile
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -147,9 +147,7 @@ def remove_rings(volume: FloatArray, circle: Cylinder) -> FloatArray:
     only its fine part is subtracted, so that a round sample on the axis stays.
     """
     num_radii = int(circle.radius) + 1
-    profile = radial_profile(volume, circle, num_radii)
-    known = np.isfinite(profile)
-    profile = np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])
+    profile = whole_radial_profile(volume, circle, num_radii)
     fine = profile - ndimage.gaussian_filter1d(profile, 2.0, mode="nearest")
     # Near the axis a circle has too few voxels for its median to mean anything.
     fine[: max(2, num_radii // 16)] = 0

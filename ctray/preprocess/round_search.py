@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 PLANE = 96  # pixels per side of the reduced slabs that the search runs on
 # Smallest radius of what holds a sample, as part of the slice's side: bones and organs draw smaller
 # rings.
-MIN_RADIUS = 0.26
+_MIN_RADIUS = 0.26
 _SLABS = 12
 # Centres are searched on a grid of this many pixels, up to this many steps from the middle; the
 # axis may move by twice _MAX_TILT steps between the first slab and the last.
@@ -34,7 +34,7 @@ _MAX_TILT = 8
 _NOISE_GAP = 3
 # Score of what is there, and part of the slabs in which it must show. For a wall noise alone scores
 # about -0.3, a faint thin one with gaps 0.4 and more, a clear one nearly 1.
-MIN_SCORE = 0.3
+_MIN_SCORE = 0.3
 _MIN_INLIERS = 0.6
 
 
@@ -61,9 +61,9 @@ class Slabs:
     limit: float
 
     @property
-    def num_radii(self) -> int:
-        """Radii that are looked at, in pixels from 0."""
-        return int(0.62 * max(self.planes[0].shape))
+    def radii(self) -> npt.NDArray[np.int64]:
+        """Radii that are looked at, pixels."""
+        return np.arange(int(0.62 * max(self.planes[0].shape)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +87,7 @@ class Finding:
     @property
     def stands_out(self) -> bool:
         """Whether there is such a thing."""
-        return self.score >= MIN_SCORE and self.part >= _MIN_INLIERS
+        return self.score >= _MIN_SCORE and self.part >= _MIN_INLIERS
 
 
 # From planes in polar coordinates, (N, radii, angles), to scores (N, radii).
@@ -123,12 +123,18 @@ def _to_volume(small: Cylinder, factor: float) -> Cylinder:
     )
 
 
+def mean_planes(volume: FloatArray) -> tuple[list[FloatArray], npt.NDArray[np.float64]]:
+    """Means of a dozen stretches of consecutive slices, and the z of their middles."""
+    edges = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
+    planes = [volume[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)]
+    return planes, (edges[:-1] + edges[1:] - 1) / 2
+
+
 def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
     factor = PLANE / max(volume.shape[1:])
-    edges = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
+    means, middles = mean_planes(volume)
     planes = []
-    for a, b in itertools.pairwise(edges):
-        plane = volume[a:b].mean(axis=0)
+    for plane in means:
         if factor < 1:
             plane = ndimage.gaussian_filter(plane, 0.4 / factor)
         # grid_mode keeps pixel areas, so that (c + 0.5) * factor - 0.5 maps centres.
@@ -144,28 +150,35 @@ def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
     radius = within.radius if within else math.hypot(*volume.shape[1:]) / 2
     return Slabs(
         planes=planes,
-        z=(edges[:-1] + edges[1:] - 1) / 2,
+        z=middles,
         factor=factor,
         noise=max(noise, 0.001 * contrast, 1e-12),
         limit=radius * factor,
     )
 
 
+def _scores(polar: FloatArray, slabs: Slabs, votes: Votes) -> FloatArray:
+    """Votes of the radii that may hold a sample, -1 for the others, (N, radii)."""
+    scores = votes(polar, slabs)
+    scores[:, : int(_MIN_RADIUS * PLANE)] = -1
+    return scores
+
+
 def _score_along(wall: Cylinder, slabs: Slabs, votes: Votes) -> FloatArray:
     """Score of every slab around an axis, (slabs, radii)."""
     cy, cx = wall.centers(slabs.z)
     polar = [
-        polar_planes(plane, np.array([y]), np.array([x]), slabs.num_radii)
+        polar_planes(plane, np.array([y]), np.array([x]), slabs.radii)
         for plane, y, x in zip(slabs.planes, cy, cx, strict=True)
     ]
-    return votes(np.concatenate(polar), slabs)
+    return _scores(np.concatenate(polar), slabs, votes)
 
 
 def _part_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
     """Part of the slabs in which it scores at least half of what it takes to be found."""
     radius = round(found.radius)
     scores = _score_along(found, slabs, votes)[:, max(0, radius - 1) : radius + 2].max(axis=1)
-    return float((scores > MIN_SCORE / 2).mean())
+    return float((scores > _MIN_SCORE / 2).mean())
 
 
 def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
@@ -181,27 +194,31 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
     scores = np.stack(
         [
             # Blurred, since a centre on the grid is up to 1.4 pixels off.
-            votes(
+            _scores(
                 polar_planes(
                     ndimage.gaussian_filter(plane, 1.0),
                     mid_y + _GRID * cy,
                     mid_x + _GRID * cx,
-                    slabs.num_radii,
+                    slabs.radii,
                     angles=ANGLES // 2,
                 ),
                 slabs,
+                votes,
             )
             for plane in slabs.planes
         ]
     ).reshape(len(slabs.planes), len(offset), len(offset), -1)
     share = np.linspace(-0.5, 0.5, len(slabs.planes))
+    steps = np.arange(len(offset))
     best = (-np.inf, Cylinder(center_y=mid_y, center_x=mid_x, radius=0.0))
     for tilt_y in range(-_MAX_TILT, _MAX_TILT + 1):
         for tilt_x in range(-_MAX_TILT, _MAX_TILT + 1):
             total = np.zeros(scores.shape[1:])
             for slab, part in zip(scores, share, strict=True):
-                move = (-round(part * tilt_y), -round(part * tilt_x), 0)
-                total += ndimage.shift(slab, move, order=0, mode="nearest", prefilter=False)
+                # Beyond the grid its outermost centres count.
+                rows = np.clip(steps + round(part * tilt_y), 0, len(steps) - 1)
+                columns = np.clip(steps + round(part * tilt_x), 0, len(steps) - 1)
+                total += slab[rows[:, None], columns]
             i, j, radius = np.unravel_index(int(total.argmax()), total.shape)
             if total[i, j, radius] > best[0]:
                 span = max(1.0, slabs.z[-1] - slabs.z[0])

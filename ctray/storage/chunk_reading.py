@@ -9,7 +9,6 @@ tensorstore is as fast in shards, and would be one more dependency with retries 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,12 +63,7 @@ def read_region(chunks: StoredChunks, region: Box, dtype: np.dtype[Any]) -> npt.
 
 def _threads(url: str) -> int:
     """Threads of one read: those that wait for a store need no core of their own."""
-    return _MAX_THREADS if not store.is_local(url) else min(_MAX_THREADS, max(2, _num_cpus()))
-
-
-def _num_cpus() -> int:
-    # Not every core of the node: another process may have been given some.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _MAX_THREADS if not store.is_local(url) else min(_MAX_THREADS, max(2, store.NUM_CPUS))
 
 
 def _groups(chunks: StoredChunks, region: Box) -> Iterator[list[Triple]]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
+    "NUM_CPUS",
     "Entry",
     "delete_file",
     "delete_tree",
@@ -60,8 +61,8 @@ __all__ = [
 ]
 
 # Zarr's own default counts every core of the node, also those that another process was given.
-_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-zarr.config.set({"threading.max_workers": min(16, max(2, _CPUS)), "async.concurrency": 10})
+NUM_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+zarr.config.set({"threading.max_workers": min(16, max(2, NUM_CPUS)), "async.concurrency": 10})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
