@@ -123,7 +123,7 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
         return np.asarray(sides[:, 0] - sides[:, 1], dtype=np.float64)
 
     best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])
-    for gap in (_CLEAR, _CLEAR / 2):
+    for gap in (_CLEAR, _CLEAR / 2, _CLEAR / 4):
         most = 2 * float(np.nanmedian(falls(best, _CLEAR)))
 
         def loss(p: npt.NDArray[np.float64], gap: float = gap, most: float = most) -> float:
