@@ -178,7 +178,7 @@ def test_run_is_its_consecutive_examples(run: int) -> None:
 def test_rows_of_a_run_are_the_slices_that_its_examples_name(
     config_of: Any, small_volumes: Any
 ) -> None:
-    from ctray.pretext.tasks import example_rows
+    from ctray.pretext.rows import example_rows
 
     config: RunConfig = config_of()
     volume = small_volumes[1]

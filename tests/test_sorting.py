@@ -16,6 +16,7 @@ from ctray.config import RunConfig, SortingConfig, random_displacement
 from ctray.errors import TrainingError
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared
+from ctray.pretext.examples import num_rounds
 from ctray.pretext.sorting import (
     mean_displacement,
     rank_displacement,
@@ -25,7 +26,7 @@ from ctray.pretext.sorting import (
     sorting_example,
     sorting_rows,
 )
-from ctray.pretext.training import Trainer, local_rounds, num_rounds, train, validation_rows
+from ctray.pretext.training import Trainer, local_rounds, train, validation_rows
 
 ConfigOf = Callable[..., RunConfig]
 

@@ -21,7 +21,7 @@ from ctray.localization.slab_checkpoint import load_slabs
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.pretext.checkpoint import load_model
-from ctray.pretext.tasks import canvas_side
+from ctray.pretext.rows import canvas_side
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry
 from ctray.storage.importing import import_volume

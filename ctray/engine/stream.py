@@ -19,8 +19,7 @@ from ctray.errors import InvalidVolumeError, NotFoundError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext import examples
 from ctray.pretext.examples import Rows
-from ctray.pretext.tasks import example_rows
-from ctray.pretext.training import num_rounds
+from ctray.pretext.rows import example_rows
 from ctray.storage import store
 
 # What a reader keeps of prepared volumes, so that a small archive is fetched only once.
@@ -31,26 +30,6 @@ _CACHE_BYTES = 256 * 2**20
 _AHEAD = 2
 _POLL_S = 0.02
 _LONGEST_WAIT_S = 20.0
-
-
-class Pace:
-    """Tells readers how far training is, so that they do not run ahead; a Ray actor.
-
-    Ray Data's own back-pressure would hold readers back as well, but its scheduling loop then
-    turns without a pause, inside the training process: a whole core lost, and Python's lock with
-    it (seen with Ray 2.60).
-    """
-
-    def __init__(self) -> None:
-        self._round: dict[int, int] = {}
-
-    def advance(self, rank: int, round_index: int) -> None:
-        """Worker `rank` begins round `round_index`."""
-        self._round[rank] = round_index
-
-    def current(self, rank: int) -> int:
-        """Round that worker `rank` works on; -1 before its first."""
-        return self._round.get(rank, -1)
 
 
 class RunReader:
@@ -164,7 +143,7 @@ def example_stream(
     """
     runs = [
         run
-        for round_index in range(first_round, num_rounds(config))
+        for round_index in range(first_round, examples.num_rounds(config))
         for run in examples.runs_of_round(config.train, round_index, rank)
     ]
     # One block per round: enough work for a task, small enough to stay within the object store.

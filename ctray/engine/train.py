@@ -18,40 +18,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.progress import Pace, Progress, Row
 from ctray.engine.room import autoscales, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
-from ctray.engine.stream import Pace, example_stream, read_prepared, rounds
-from ctray.errors import CheckpointError, CtrayError, InvalidVolumeError, TrainingError
+from ctray.engine.stream import example_stream, read_prepared, rounds
+from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import Rows, steps_per_round
 from ctray.pretext.training import Trainer, first_round, train, validation_rows
 
-Row = dict[str, float]
-
-
 # What a second attempt would meet again.
 _LASTING = (CheckpointError, InvalidVolumeError, TrainingError)
-
-
-class _Progress:
-    """Carries rows of metrics, and an error that no repetition heals, from workers to driver."""
-
-    def __init__(self) -> None:
-        self._rows: list[Row] = []
-        self._failure: CtrayError | None = None
-
-    def add(self, row: Row) -> None:
-        self._rows.append(row)
-
-    def take(self) -> list[Row]:
-        rows, self._rows = self._rows, []
-        return rows
-
-    def fail(self, error: CtrayError) -> None:
-        self._failure = error
-
-    def failure(self) -> CtrayError | None:
-        return self._failure
 
 
 def pretrain(
@@ -97,7 +74,7 @@ def pretrain(
     # Beside the driver: a node that is taken away must not end the run with them.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     beside = ray.remote(num_cpus=0, scheduling_strategy=here)
-    progress = beside(_Progress).remote()
+    progress = beside(Progress).remote()
     pace = beside(Pace).remote()
     with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
         trainer = TorchTrainer(

@@ -25,7 +25,7 @@ from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 from ctray.pretext.checkpoint import TrainedModel
 from ctray.pretext.encoder import RotationModel, SortingModel
-from ctray.pretext.tasks import canvas_side
+from ctray.pretext.rows import canvas_side
 from ctray.storage.volume import Volume
 
 Status = Literal["located", "empty", "uncertain", "failed"]

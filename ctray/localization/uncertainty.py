@@ -19,8 +19,8 @@ from ctray.errors import ConfigError
 from ctray.geometry import AXES, Triple
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import SortingModel, monte_carlo
+from ctray.pretext.examples import sorting_axes
 from ctray.pretext.slices import standardised_slices
-from ctray.pretext.sorting import sorting_axes
 
 FloatArray = npt.NDArray[np.float32]
 

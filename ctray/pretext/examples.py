@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctray.config import RotationConfig, TrainConfig
+from ctray.config import RotationConfig, RunConfig, SortingConfig, TrainConfig
 from ctray.errors import TrainingError
 from ctray.geometry import AXES, Triple
+from ctray.pretext.views import Views, draw_views
 
 # Columns of examples: what readers make and training takes.
 Rows = dict[str, npt.NDArray[Any]]
@@ -48,6 +49,25 @@ class RotationExample:
     twin: int
     orientation_deg: float
     label: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SortingExample:
+    """A bag of slices of one volume.
+
+    Parameters
+    ----------
+    axis
+        Slicing axis: 0, 1, 2 for z, y, x.
+    indices
+        The slices along it, distinct where the axis has enough, in random order.
+    views
+        What augmentation does to each of them, see `ctray.pretext.augment`.
+    """
+
+    axis: int
+    indices: tuple[int, ...]
+    views: Views
 
 
 def generator(seed: int, *index: int) -> np.random.Generator:
@@ -113,3 +133,45 @@ def batch_rows(train: TrainConfig, step_in_round: int, num_runs: int) -> Sequenc
     """Rows of a round (runs one after the other, `num_runs` of them) that form one batch."""
     stride = steps_per_round(train)
     return range(step_in_round, num_runs * train.run_length, stride)
+
+
+def sorting_axes(shape: Triple, config: SortingConfig) -> list[int]:
+    """Slicing axes, as 0, 1, 2, of a volume whose working level has `shape` voxels (z, y, x)."""
+    if config.axes == "longest":
+        return [max(range(3), key=lambda axis: shape[axis])]
+    return [AXES.index(axis) for axis in config.axes]
+
+
+def slice_weights(extent: int, config: SortingConfig) -> npt.NDArray[np.float64]:
+    """Probability (extent,) of each slice to be drawn first.
+
+    Uniform, or exp(-|x / scale| ** shape), the generalized Gaussian, with x from -0.5 to 0.5
+    along the axis.
+    """
+    if config.sampling == "uniform":
+        return np.full(extent, 1 / extent)
+    x = (np.arange(extent) + 0.5) / extent - 0.5
+    # Not below what double precision can draw: with few slices, all of them may be asked for.
+    weight = np.exp(-np.minimum(np.abs(x / config.gaussian_scale) ** config.gaussian_shape, 600))
+    result: npt.NDArray[np.float64] = weight / weight.sum()
+    return result
+
+
+def sorting_example(seed: int, n: int, shape: Triple, config: SortingConfig) -> SortingExample:
+    """Example `n` of a run over a volume whose working level has `shape` voxels (z, y, x)."""
+    rng = generator(seed, EXAMPLE, n)
+    usable = [axis for axis in sorting_axes(shape, config) if shape[axis] >= 2]
+    if not usable:
+        raise TrainingError(f"working shape {shape} has fewer than two slices to put in order")
+    axis = int(rng.choice(usable))
+    weights = slice_weights(shape[axis], config)
+    # Two copies of one slice have no order, so none is drawn twice where there are enough.
+    enough = int((weights > 0).sum()) >= config.num_slices
+    indices = rng.choice(shape[axis], config.num_slices, replace=not enough, p=weights)
+    views = draw_views(rng, config.num_slices, config.augmentations)
+    return SortingExample(axis=axis, indices=tuple(int(i) for i in indices), views=views)
+
+
+def num_rounds(config: RunConfig) -> int:
+    """Rounds that the whole training reads."""
+    return -(-config.train.steps // steps_per_round(config.train))

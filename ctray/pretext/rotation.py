@@ -6,16 +6,12 @@ Legend of tensor names: B pairs of slices, H = W pixels of the square canvas, K 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ctray.config import RotationConfig, RunConfig
-from ctray.preprocess.prepare import Prepared
-from ctray.pretext.examples import Rows, rotation_example
 from ctray.pretext.slices import standardise
 
 
@@ -67,28 +63,6 @@ def make_views(x_BHW: Tensor, angle_deg_B: Tensor, mask_HW: Tensor) -> Tensor:
 def rotation_loss(logits_BK: Tensor, label_B: Tensor) -> Tensor:
     """Negative log-likelihood of the relative angle's class, a scalar (paper 2.1)."""
     return functional.nll_loss(functional.log_softmax(logits_BK.float(), dim=1), label_B)
-
-
-def rotation_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
-    """Examples of one volume, by their numbers.
-
-    Returns
-    -------
-    Rows
-        `slice` and `twin` (N, side, side) uint8, `label` (N,) int64, `orientation_deg`, `mean`,
-        `std` (N,) float32.
-    """
-    seed = config.train.seed
-    chosen = [rotation_example(seed, n, prepared.shape, config.rotation) for n in numbers]
-    count = len(chosen)
-    return {
-        "slice": np.stack([prepared.slice(e.axis, e.index, side, e.index) for e in chosen]),
-        "twin": np.stack([prepared.slice(e.axis, e.twin, side, e.twin + 7) for e in chosen]),
-        "label": np.array([e.label for e in chosen], dtype=np.int64),
-        "orientation_deg": np.array([e.orientation_deg for e in chosen], dtype=np.float32),
-        "mean": np.full(count, prepared.mean, dtype=np.float32),
-        "std": np.full(count, prepared.std, dtype=np.float32),
-    }
 
 
 class RotationTask:

@@ -5,78 +5,16 @@ Legend of tensor names: B examples (bags), K slices of a bag, H = W pixels of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctray.config import RunConfig, SortingConfig
-from ctray.errors import TrainingError
-from ctray.geometry import AXES, Triple
-from ctray.preprocess.prepare import Prepared
-from ctray.pretext.augment import Views, apply_views, draw_views
-from ctray.pretext.examples import EXAMPLE, Rows, generator
+from ctray.config import RunConfig
+from ctray.pretext.augment import apply_views
 from ctray.pretext.slices import standardise
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SortingExample:
-    """A bag of slices of one volume.
-
-    Parameters
-    ----------
-    axis
-        Slicing axis: 0, 1, 2 for z, y, x.
-    indices
-        The slices along it, distinct where the axis has enough, in random order.
-    views
-        What augmentation does to each of them, see `ctray.pretext.augment`.
-    """
-
-    axis: int
-    indices: tuple[int, ...]
-    views: Views
-
-
-def sorting_axes(shape: Triple, config: SortingConfig) -> list[int]:
-    """Slicing axes, as 0, 1, 2, of a volume whose working level has `shape` voxels (z, y, x)."""
-    if config.axes == "longest":
-        return [max(range(3), key=lambda axis: shape[axis])]
-    return [AXES.index(axis) for axis in config.axes]
-
-
-def slice_weights(extent: int, config: SortingConfig) -> npt.NDArray[np.float64]:
-    """Probability (extent,) of each slice to be drawn first.
-
-    Uniform, or exp(-|x / scale| ** shape), the generalized Gaussian, with x from -0.5 to 0.5
-    along the axis.
-    """
-    if config.sampling == "uniform":
-        return np.full(extent, 1 / extent)
-    x = (np.arange(extent) + 0.5) / extent - 0.5
-    # Not below what double precision can draw: with few slices, all of them may be asked for.
-    weight = np.exp(-np.minimum(np.abs(x / config.gaussian_scale) ** config.gaussian_shape, 600))
-    result: npt.NDArray[np.float64] = weight / weight.sum()
-    return result
-
-
-def sorting_example(seed: int, n: int, shape: Triple, config: SortingConfig) -> SortingExample:
-    """Example `n` of a run over a volume whose working level has `shape` voxels (z, y, x)."""
-    rng = generator(seed, EXAMPLE, n)
-    usable = [axis for axis in sorting_axes(shape, config) if shape[axis] >= 2]
-    if not usable:
-        raise TrainingError(f"working shape {shape} has fewer than two slices to put in order")
-    axis = int(rng.choice(usable))
-    weights = slice_weights(shape[axis], config)
-    # Two copies of one slice have no order, so none is drawn twice where there are enough.
-    enough = int((weights > 0).sum()) >= config.num_slices
-    indices = rng.choice(shape[axis], config.num_slices, replace=not enough, p=weights)
-    views = draw_views(rng, config.num_slices, config.augmentations)
-    return SortingExample(axis=axis, indices=tuple(int(i) for i in indices), views=views)
+from ctray.pretext.views import Views
 
 
 def ranking_loss(score_BK: Tensor, position_BK: Tensor, margin: float) -> Tensor:
@@ -120,31 +58,6 @@ def rank_displacement(score_BK: Tensor, position_BK: Tensor) -> Tensor:
 
 def _ranks(value_BK: Tensor) -> Tensor:
     return value_BK.argsort(dim=1, stable=True).argsort(dim=1)
-
-
-def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
-    """Examples of one volume, by their numbers: one row is one complete bag.
-
-    Returns
-    -------
-    Rows
-        `slices` (N, K, side, side) uint8, `position` (N, K) float32 from 0 to 1 along the axis,
-        `mean`, `std` (N,) float32, and the fields of `Views` (N, K, ...) float32.
-    """
-    seed = config.train.seed
-    chosen = [sorting_example(seed, n, prepared.shape, config.sorting) for n in numbers]
-    rows: Rows = {
-        "slices": np.stack(
-            [[prepared.slice(e.axis, i, side, i) for i in e.indices] for e in chosen]
-        ),
-        "position": np.array(
-            [np.array(e.indices) / prepared.shape[e.axis] for e in chosen], dtype=np.float32
-        ),
-        "mean": np.full(len(chosen), prepared.mean, dtype=np.float32),
-        "std": np.full(len(chosen), prepared.std, dtype=np.float32),
-    }
-    names = [f.name for f in fields(Views)]
-    return rows | {name: np.stack([getattr(e.views, name) for e in chosen]) for name in names}
 
 
 class SortingTask:

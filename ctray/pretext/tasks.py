@@ -1,20 +1,16 @@
-"""The pretext tasks behind one face: rows of examples, model, loss."""
+"""The pretext tasks behind one face: model and loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from ctray.config import RunConfig
-from ctray.geometry import Triple
-from ctray.preprocess.prepare import Prepared
 from ctray.pretext.encoder import PretextModel, RotationModel, SortingModel
-from ctray.pretext.examples import Rows
-from ctray.pretext.rotation import RotationTask, rotation_rows
-from ctray.pretext.sorting import SortingTask, sorting_axes, sorting_rows
+from ctray.pretext.rotation import RotationTask
+from ctray.pretext.sorting import SortingTask
 
 
 class Task(Protocol):
@@ -48,24 +44,6 @@ def build_model(config: RunConfig) -> PretextModel:
         if config.task == "rotation":
             return RotationModel(config.encoder, config.rotation)
         return SortingModel(config.encoder)
-
-
-def example_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
-    """Examples of one volume by their numbers; see `rotation_rows` and `sorting_rows`."""
-    make = rotation_rows if config.task == "rotation" else sorting_rows
-    return make(prepared, config, numbers, side)
-
-
-def canvas_side(shape: Triple, config: RunConfig) -> int:
-    """Side of the square that holds every slice of a working level of `shape` (z, y, x)."""
-    if config.task == "rotation":
-        return max(shape)
-    across = [n for axis in sorting_axes(shape, config.sorting) for n in _others(shape, axis)]
-    return max(across)
-
-
-def _others(shape: Triple, axis: int) -> list[int]:
-    return [n for other, n in enumerate(shape) if other != axis]
 
 
 def on_device(model: PretextModel, device: torch.device) -> PretextModel:

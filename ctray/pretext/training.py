@@ -17,7 +17,8 @@ from ctray.preprocess.prepare import Prepared
 from ctray.pretext import examples
 from ctray.pretext.encoder import reseed_dropout
 from ctray.pretext.examples import Rows
-from ctray.pretext.tasks import build_model, example_rows, make_task, on_device
+from ctray.pretext.rows import example_rows
+from ctray.pretext.tasks import build_model, make_task, on_device
 
 # Numbers of validation examples lie beyond those of any training.
 _VALIDATION_FIRST = 2**40
@@ -275,11 +276,6 @@ def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
 def first_round(trainer: Trainer) -> int:
     """Round that the trainer's next step takes its examples from."""
     return trainer.step // examples.steps_per_round(trainer.config.train)
-
-
-def num_rounds(config: RunConfig) -> int:
-    """Rounds that the whole training reads."""
-    return -(-config.train.steps // examples.steps_per_round(config.train))
 
 
 def _batches(trainer: Trainer, rounds: Iterable[Rows]) -> Iterator[Rows]:

@@ -23,13 +23,14 @@ import ray
 import torch
 
 from ctray.config import RayConfig, RunConfig, parse_config
+from ctray.engine.progress import Pace
 from ctray.engine.session import ray_session
-from ctray.engine.stream import Pace, example_stream, read_prepared, rounds
+from ctray.engine.stream import example_stream, read_prepared, rounds
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.prepare import prepare
-from ctray.pretext.examples import Rows, steps_per_round
-from ctray.pretext.tasks import canvas_side
-from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
+from ctray.pretext.examples import Rows, num_rounds, steps_per_round
+from ctray.pretext.rows import canvas_side
+from ctray.pretext.training import Trainer, local_rounds, train
 from tests.bench.measuring import in_turn, machine, row, spread, table_head
 
 SIDE = 64

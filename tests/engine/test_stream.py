@@ -10,8 +10,8 @@ import pytest
 from ctray.config import RunConfig
 from ctray.engine.stream import example_stream, rounds
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.examples import Rows
-from ctray.pretext.training import local_rounds, num_rounds
+from ctray.pretext.examples import Rows, num_rounds
+from ctray.pretext.training import local_rounds
 
 pytestmark = pytest.mark.ray
 

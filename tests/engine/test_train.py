@@ -14,7 +14,8 @@ from ctray.engine.train import pretrain
 from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
-from ctray.pretext.training import Trainer, local_rounds, num_rounds, train
+from ctray.pretext.examples import num_rounds
+from ctray.pretext.training import Trainer, local_rounds, train
 
 pytestmark = pytest.mark.ray
 
