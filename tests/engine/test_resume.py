@@ -66,9 +66,9 @@ def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield path
 
 
-def start(archive: Path, out: Path, *options: str, command: str = "run") -> subprocess.Popen[str]:
+def start(archive: Path, out: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-c", "from ctray.cli.main import main; main()"]
-    words += [command, str(archive), "--out", str(out), *options]
+    words += ["run", str(archive), "--out", str(out)]
     for setting in SETTINGS:
         words += ["--set", setting]
     return subprocess.Popen(
@@ -148,18 +148,3 @@ def test_killed_at_three_points(archive: Path, tmp_path: Path, short_tmp: str) -
         crop = open_volume(receipt.crop_url)
         inside = tuple(slice(a, b) for a, b in receipt.crop_box)
         np.testing.assert_array_equal(crop.read_level(0), source[inside])
-
-
-def test_sorting_goes_on_where_it_was_killed(archive: Path, tmp_path: Path, short_tmp: str) -> None:
-    options = ("--task", "sorting", "--set", "sorting.num_slices=4")
-    straight, out = tmp_path / "straight", tmp_path / "killed"
-    finish(start(archive, straight, *options, command="pretrain"))
-
-    killed = start(archive, out, *options, command="pretrain")
-    kill_when(killed, lambda: 0 < step_of(out) < 24)
-    trained_to = step_of(out)
-    finish(start(archive, out, *options, command="pretrain"))
-
-    assert 0 < trained_to < 24 == step_of(out)
-    digests = [load_model(str(folder / "checkpoint")).digest for folder in (straight, out)]
-    assert digests[0] == digests[1]
