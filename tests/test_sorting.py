@@ -16,15 +16,12 @@ from ctray.config import RunConfig, SortingConfig, random_displacement
 from ctray.errors import TrainingError
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.examples import num_rounds
+from ctray.pretext.examples import num_rounds, slice_weights, sorting_axes, sorting_example
+from ctray.pretext.rows import sorting_rows
 from ctray.pretext.sorting import (
     mean_displacement,
     rank_displacement,
     ranking_loss,
-    slice_weights,
-    sorting_axes,
-    sorting_example,
-    sorting_rows,
 )
 from ctray.pretext.training import Trainer, local_rounds, train, validation_rows
 

@@ -15,14 +15,13 @@ from ctray.config import RunConfig
 from ctray.errors import TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import read_metrics, restore, save_checkpoint, weights_digest
-from ctray.pretext.examples import Rows
+from ctray.pretext.examples import Rows, num_rounds
 from ctray.pretext.tasks import build_model
 from ctray.pretext.training import (
     Trainer,
     first_round,
     learning_rate,
     local_rounds,
-    num_rounds,
     train,
 )
 
