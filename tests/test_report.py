@@ -426,6 +426,19 @@ def test_tilted_container_is_drawn_at_the_slice_shown() -> None:
     assert side.get_xdata() == pytest.approx([(8 - 0.125 - 6) * 4, (8 + 24 * 0.25 - 0.125 - 6) * 4])
 
 
+def test_edge_of_medium_is_drawn_and_bounds_nothing() -> None:
+    column = Cylinder(center_y=9.5, center_x=7.5, radius=7.0)
+    picture = np.arange(320, dtype=np.uint8).reshape(20, 16)
+    drawn = {}
+    for name, bound in (("none", FieldOfView()), ("column", FieldOfView(column=column))):
+        seen = view(pictures={"projection-z": picture}, field_of_view=bound)
+        drawn[name] = axis_figure(seen, 0).axes[0]
+    (edge,) = (p for p in drawn["column"].patches if isinstance(p, Ellipse))
+    assert (edge.get_label(), edge.width) == ("edge of medium", 56)
+    shown = [axes.images[0].get_array() for axes in drawn.values()]
+    np.testing.assert_array_equal(*shown)
+
+
 def test_pictures_of_one_volume_share_a_scale() -> None:
     sides = []
     for axis in range(3):

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from skimage.morphology import convex_hull_image
@@ -24,10 +24,11 @@ from skimage.morphology import convex_hull_image
 from ctray.geometry import AXES, Box
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.report.encoding import GREY, INK, drawing_style
+from ctray.report.round_bounds import COLOR, draw_bounds, pixels_inside
 
 UintArray = npt.NDArray[np.uint8]
 
-BOX, TRUTH, VIEW, HEAT = "#ff8a00", "#12b886", "#22b8e6", "#e64980"
+BOX, TRUTH, VIEW, HEAT = "#ff8a00", "#12b886", COLOR, "#e64980"
 
 # Width of a column, its left and right margins, longest height of a picture, height of a profile.
 _WIDTH, _LEFT, _RIGHT, _MAX_HEIGHT, _PROFILE = 370.0, 40.0, 8.0, 400.0, 96.0
@@ -57,7 +58,7 @@ class VolumeView:
     instances, crop_boxes
         Boxes of several specimens, and of the crops.
     field_of_view
-        Circle and container.
+        Circle, container and column of medium.
     profiles, stretches, refined, certainty
         As receipts have them; certainty of the six faces.
     """
@@ -81,6 +82,11 @@ class VolumeView:
         """What the profiles show."""
         by_variance = any(name.startswith("variance") for name in self.pictures)
         return "Variance" if by_variance else "Certainty"
+
+    @property
+    def num_slices(self) -> int:
+        """Slices of the working level along z."""
+        return -(-self.shape[0] // self.factors[0])
 
     def middle(self, axis: int) -> int:
         """Slice of the working level that `slice-z` (or y, x) shows."""
@@ -206,7 +212,14 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
             interpolation="none",
         )
     _draw_uncertainty(axes, view, axis, panel)
-    _draw_field_of_view(axes, view, axis, panel)
+    draw_bounds(
+        axes,
+        view.field_of_view,
+        axis,
+        view.factors,
+        num_slices=view.num_slices,
+        middle=None if panel == "projection" else view.middle(0),
+    )
     _draw_boxes(axes, view, down, right)
     axes.set_xlim(0, view.shape[right])
     axes.set_ylim(view.shape[down], 0)
@@ -314,31 +327,6 @@ def _name_axis(side: Axis, name: str, extent: int) -> None:
     side.set_ticks([*ticks, extent], labels=[*(str(t) for t in ticks), name])
 
 
-def _draw_field_of_view(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
-    """Circle and container: as ellipses seen along z, as their two sides from the other axes."""
-    fz, fy, fx = view.factors
-    num_slices = -(-view.shape[0] // fz)
-    style: dict[str, Any] = {"linewidth": 1.2, "linestyle": (0, (1, 1.5))}
-    bounds = {"circle": view.field_of_view.circle, "container": view.field_of_view.container}
-    for label, bound in bounds.items():
-        if bound is None:
-            continue
-        if axis == 0:
-            z = (num_slices - 1) / 2 if panel == "projection" else view.middle(0)
-            cy, cx = bound.centers(z)
-            centre = ((float(cx) + 0.5) * fx, (float(cy) + 0.5) * fy)
-            size = (2 * bound.radius * fx, 2 * bound.radius * fy)
-            patch = Ellipse(centre, *size, fill=False, edgecolor=VIEW, **style)
-            patch.set_label(label)
-            axes.add_patch(patch)
-        elif panel == "projection":
-            ends = np.array([-0.5, num_slices - 0.5])
-            centers = bound.centers(ends)[1 if axis == 1 else 0]
-            for side in (-bound.radius, bound.radius):
-                across = (centers + side + 0.5) * view.factors[3 - axis]
-                axes.plot(across, (ends + 0.5) * fz, color=VIEW, **style)
-
-
 def _draw_uncertainty(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
     """Variance over the slice, hull of the region over the projection (paper figure 3)."""
     down, right = (a for a in range(3) if a != axis)
@@ -366,7 +354,7 @@ def _stretched(picture: UintArray, view: VolumeView, axis: int) -> UintArray:
 
     A container is brighter than the sample, and in projections everything is bright.
     """
-    inside = _inside(picture.shape, view, axis)
+    inside = pixels_inside(picture.shape, view.field_of_view, axis, view.num_slices)
     if not inside.any():
         inside = np.ones(picture.shape, dtype=bool)
     low, high = np.percentile(picture[inside], (0.5, 99.8))
@@ -379,22 +367,6 @@ def _stretched(picture: UintArray, view: VolumeView, axis: int) -> UintArray:
         spread = 255 * (spread / 255) ** _GAMMA
     stretched: UintArray = spread.astype(np.uint8)
     return stretched
-
-
-def _inside(shape: tuple[int, ...], view: VolumeView, axis: int) -> npt.NDArray[np.bool_]:
-    """Pixels within circle and container, as seen from the middle of the volume."""
-    inside = np.ones(shape, dtype=bool)
-    middle = -(-view.shape[0] // view.factors[0]) / 2
-    for bound in (view.field_of_view.circle, view.field_of_view.container):
-        if bound is None:
-            continue
-        center = [float(c) for c in bound.centers(middle)]
-        down, right = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
-        if axis == 0:
-            inside &= (down - center[0]) ** 2 + (right - center[1]) ** 2 <= bound.radius**2
-        else:
-            inside &= np.abs(right - center[2 - axis]) <= bound.radius
-    return inside
 
 
 def _reduced(picture: UintArray) -> UintArray:

@@ -139,12 +139,16 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
         crop_boxes=receipt.crop_boxes,
         instances=[instance.sample_box for instance in receipt.instances or ()],
         truth=row.truth,
-        field_of_view=FieldOfView.from_json(receipt.working.get("field_of_view") or {}),
+        field_of_view=_field_of_view(receipt),
         profiles=receipt.profiles,
         stretches={axis: s for axis, s in receipt.stretches.items() if s},
         refined=receipt.refined,
         certainty=receipt.face_confidence or (),
     )
+
+
+def _field_of_view(receipt: Receipt) -> FieldOfView:
+    return FieldOfView.from_json(receipt.working.get("field_of_view") or {})
 
 
 def _spacing(receipt: Receipt) -> tuple[float, ...]:

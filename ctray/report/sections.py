@@ -9,6 +9,7 @@ from ctray.geometry import AXES
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
+from ctray.report.round_bounds import BOUND_DASH, COLOR, EDGE_DASH
 from ctray.report.summary import RunSummary, Sizes, VolumeRow
 from ctray.report.text import (
     NONE,
@@ -168,17 +169,20 @@ def volumes_part(
     return f"<h2>Volumes</h2>{_table(names, body, 'Volumes')}{extra}"
 
 
-def key_part(*, scored: bool, mapped: bool = False, several: bool = False) -> str:
+def key_part(
+    *, scored: bool, mapped: bool = False, several: bool = False, column: bool = False
+) -> str:
     """What the lines in the pictures mean."""
     items = [
         ("box of the sample, a number for each of several", "#ff8a00", 2, "")
         if several
         else ("box of the sample", "#ff8a00", 2, ""),
         ("crop, with margin", "#ff8a00", 1.2, "2 2"),
-        ("field of view", "#22b8e6", 1.4, "1 1.5"),
+        ("field of view", COLOR, 1.4, _dashes(BOUND_DASH)),
         ("threshold", "#1f2933", 1.2, "4 3"),
         ("background level", "#5f6b7a", 1.2, "1 2"),
     ]
+    items[3:3] = [("edge of medium", COLOR, 1.1, _dashes(EDGE_DASH))] if column else []
     items[1:1] = [("truth", "#12b886", 1.4, "5 3")] if scored else []
     items += [("variance, and hull of its region", HEAT, 1.6, "")] if mapped else []
     lines = "".join(
@@ -187,6 +191,10 @@ def key_part(*, scored: bool, mapped: bool = False, several: bool = False) -> st
         for name, color, width, dash in items
     )
     return f'<ul class="key">{lines}</ul>'
+
+
+def _dashes(lengths: tuple[float, ...]) -> str:
+    return " ".join(f"{length:g}" for length in lengths)
 
 
 def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
