@@ -2,7 +2,8 @@
 
     nice python -m tests.bench.big_volume FOLDER [--scale 0.5] [--pyramid]
 
-Writes the volume and a dozen small phantoms to FOLDER/archive (about 6 GB), runs `run_archive` on
+FOLDER is a path or an s3:// URL, with keys and endpoint from the usual ``AWS_*`` variables. Writes
+the volume and a dozen small phantoms to FOLDER/archive (about 6 GB), runs `run_archive` on
 them, which trains, localizes and crops through the actor pool, and prints a Markdown table. The
 volume is a bright textured body in noise whose lowest bits do not compress. FOLDER is yours to
 delete.
@@ -153,16 +154,16 @@ def _is_below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 def main() -> None:
     """Generate, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder")
     parser.add_argument("--scale", type=float, default=1.0, help="of every axis")
     parser.add_argument("--pyramid", action="store_true", help="store the volume's pyramid")
     parser.add_argument("--generate-only", action="store_true", help="do not run on it yet")
     options = parser.parse_args()
-    archive, out = options.folder / "archive", options.folder / "run"
+    archive, out = (store.join(options.folder, name) for name in ("archive", "run"))
     shape = as_triple([round(n * options.scale) for n in SHAPE], "shape")
     began = time.monotonic()
-    write_phantoms(str(archive), count=12, size=48, reconstruction_circle=False)
-    stored = write_big(str(archive / f"{BIG}.zarr"), shape, pyramid=options.pyramid)
+    write_phantoms(archive, count=12, size=48, reconstruction_circle=False)
+    stored = write_big(store.join(archive, f"{BIG}.zarr"), shape, pyramid=options.pyramid)
     print(
         f"generated: {stored / 1e9:.2f} GB stored in {time.monotonic() - began:.0f} s", flush=True
     )
@@ -177,7 +178,7 @@ def main() -> None:
 
     memory = PeakMemory()
     with memory.watched():
-        run, _ = run_archive(str(archive), str(out), config(), note)
+        run, _ = run_archive(archive, out, config(), note)
     receipt = run.read_receipt(BIG)
     assert receipt is not None
     _print(receipt, stored, memory.peak_kib)
