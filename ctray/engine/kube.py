@@ -13,8 +13,7 @@ import ray
 import yaml
 
 from ctray import __version__
-from ctray.cluster_config import KubeConfig
-from ctray.config import RunConfig
+from ctray.config import KubeConfig, RunConfig
 from ctray.engine.orders import JOB_ID, SETTINGS, Order, job_id, make_order
 from ctray.errors import ConfigError, JobError, one_line
 

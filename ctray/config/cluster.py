@@ -1,13 +1,13 @@
-"""Configuration of jobs: what they work on, and the Kubernetes nodes that they ask for."""
+"""Settings of what work runs on: jobs, Kubernetes nodes, the actor pool, the Ray session."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from ctray.config_section import Section
+from ctray.config.section import Section
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|PRIVATE", re.IGNORECASE)
 
@@ -77,3 +77,36 @@ class KubeConfig(Section):
     """Disk of a node for what does not fit into its memory."""
     max_hours: int = Field(default=22, ge=1)
     """Longest time of a job; submit it again to go on from there."""
+
+
+class PoolConfig(Section):
+    """The actor pool that imports, localizes and crops."""
+
+    min_size: int = Field(default=1, ge=1)
+    """Actors at the start, and at least while there is work."""
+    max_size: int = Field(default=2, ge=1)
+    """Actors at most."""
+    num_cpus: float = Field(default=1.0, gt=0)
+    """Logical CPUs an actor."""
+    num_gpus: float | None = Field(default=None, ge=0)
+    """GPUs an actor, fractions allowed; null takes a quarter where the cluster has some."""
+    write_pyramid: bool = False
+    """Whether the coarse levels of Zarr volumes that have none are kept in `pyramids/` of the run,
+    so that only the first pass reads such a volume whole."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PoolConfig:
+        if self.max_size < self.min_size:
+            raise ValueError(f"max_size {self.max_size} is below min_size {self.min_size}")
+        return self
+
+
+class RayConfig(Section):
+    """The Ray session that a command starts when it is not given a cluster."""
+
+    address: str | None = None
+    """Address of a running cluster; null starts a session on this machine."""
+    num_cpus: int | None = Field(default=None, ge=1)
+    """Logical CPUs of the own session; null takes the machine's."""
+    object_store_mb: int = Field(default=512, ge=80)
+    """Object store of the own session, MB."""

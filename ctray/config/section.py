@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Length = Annotated[float, Field(gt=0)]
+# YAML reads a bare `off` as false.
+Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda v: "off" if v is False else v)]
 
 
 class Section(BaseModel):

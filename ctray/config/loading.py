@@ -1,0 +1,106 @@
+"""Settings from YAML and from the command line; what is wrong with them, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from ctray.config.run import RunConfig
+from ctray.errors import ConfigError, one_line
+
+
+def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a run's configuration.
+
+    Parameters
+    ----------
+    path
+        YAML file; None gives the defaults.
+    overrides
+        `section.key=value` strings that win over the file; values are YAML.
+
+    Raises
+    ------
+    ConfigError
+        For an unreadable file, an unknown key (with the nearest known one) or a bad value.
+    """
+    if path is None:
+        return load_config_text("", overrides, "options")
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config {path} is no text in UTF-8: {error.reason}") from error
+    return load_config_text(text, overrides, str(path))
+
+
+def load_config_text(
+    text: str, overrides: tuple[str, ...] = (), source: str = "settings"
+) -> RunConfig:
+    """Configuration from YAML text; `source` names it in errors. See `load_config`."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {source} is no YAML: {one_line(error)}") from error
+    if data is not None and not isinstance(data, dict):
+        raise ConfigError(f"config {source} must be a mapping of sections, not {data!r}")
+    data = data or {}
+    for item in overrides:
+        _apply_override(data, item)
+    return parse_config(data, source=source)
+
+
+def override(config: RunConfig, overrides: tuple[str, ...]) -> RunConfig:
+    """Configuration with `section.key=value` strings applied; see `load_config`."""
+    data = config.model_dump(mode="json")
+    for item in overrides:
+        _apply_override(data, item)
+    return parse_config(data, source="options")
+
+
+def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
+    """Validate a configuration mapping; `ConfigError` names the key and the nearest known one."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(_explain(e) for e in error.errors())
+        raise ConfigError(f"{source}: {problems}") from error
+
+
+def _apply_override(data: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item!r} must read section.key=value")
+    node = data
+    *sections, last = key.split(".")
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {item!r}: {section} is a value, not a section")
+        node = child
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        first = one_line(error)
+        raise ConfigError(f"--set {item!r}: the value is no YAML: {first}") from error
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(p) for p in error["loc"]) or "config"
+    if error["type"] != "extra_forbidden":
+        if error["loc"][:1] == ("job",):
+            # What was given may hold a key that somebody put there by mistake.
+            return f"{where}: {error['msg']}"
+        return f"{where}: {error['msg']} (got {error['input']!r})"
+    model: Any = RunConfig
+    for part in error["loc"][:-1]:
+        model = model.model_fields[part].annotation
+    near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1, cutoff=0.5)
+    known = ", ".join(model.model_fields)
+    hint = f"did you mean {near[0]}?" if near else f"known keys: {known}"
+    return f"unknown key {where}; {hint}"
