@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from s3_servers import ceph_server, moto_server
 
@@ -18,6 +19,18 @@ __all__ = ["ceph_server", "moto_server"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDE = 24
+
+
+# Speed is no matter of tests: a machine that is busy with others must not fail them.
+hypothesis.settings.register_profile("ctray", deadline=None)
+hypothesis.settings.load_profile("ctray")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup`, one process runs all tests of Ray: clusters take turns."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:

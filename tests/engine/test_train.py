@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ctray.config import RunConfig
-from ctray.engine.train import pretrain
+from ctray.engine.stream import example_stream
+from ctray.engine.train import data_config, pretrain
 from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
@@ -95,6 +96,15 @@ def test_sorting_gives_the_same_weights_however_it_is_read_and_stopped(
         rows = read_metrics(str(url))
         validated = [row["step"] for row in rows if "validation_displacement" in row]
         assert validated == ([9] if held_out else [])
+
+
+def test_ray_train_keeps_rows_in_their_order(
+    ray_cpus: int, config_of: ConfigOf, working_urls: list[str]
+) -> None:
+    """Its options: rows that come in order by chance prove nothing, readers overtake under load."""
+    stream = example_stream(config_of(), working_urls, SIDE, first_round=0)
+    (shards,) = data_config().configure({"rank-0": stream}, 1, None, None)
+    assert shards["rank-0"].get_context().execution_options.preserve_order
 
 
 def test_two_workers_finish(
