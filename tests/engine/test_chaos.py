@@ -216,6 +216,7 @@ def test_archive_outlives_chaos(
     config: RunConfig,
     trainer: Trainer,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base = str(tmp_path) if server is None else f"s3://archive/chaos-{uuid.uuid4().hex[:8]}"
     archive = store.join(base, "archive")
@@ -234,6 +235,9 @@ def test_archive_outlives_chaos(
     finally:
         chaos.over = True
         thread.join()
+    # What looks at the outcome has the usual patience.
+    for name in ("CTRAY_S3_TIMEOUT_S", "CTRAY_S3_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
     assert not chaos.errors
     assert chaos.happened == [what for _, what in chaos.plan()]
     check_receipts(run, volumes, broken, list(receipts))
