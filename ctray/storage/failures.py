@@ -80,6 +80,9 @@ def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
         why = next((code for code in _ACCESS_CODES if code in said), text)
         refused: type[AccessError] = KeysError if why in _KEY_CODES else AccessError
         return refused(f"{url}: not allowed to {doing} it; check keys and permissions ({why})")
+    if "NoSuchUpload" in said:
+        # Of an upload in parts that failed and was called off twice; the client hides why it did.
+        return StoreUnavailableError(f"{url}: an upload broke off; the store was away or too busy")
     if "NoSuchBucket" in said or "bucket does not exist" in said:
         return NotFoundError(f"{url}: the bucket does not exist; create it or mend the URL")
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):

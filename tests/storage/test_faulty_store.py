@@ -23,13 +23,13 @@ from ctray.storage.writer import create_volume
 SIDE = 32
 
 
-def noise() -> np.ndarray:
-    return np.random.default_rng(3).integers(0, 2**16, (SIDE,) * 3, dtype=np.uint16)
+def noise(side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 2**16, (side,) * 3, dtype=np.uint16)
 
 
-def write(url: str) -> None:
-    voxels = noise()
-    grid = ShardGrid.choose(voxels.shape, chunk=(16, 16, 16), shard=(32, 32, 32))
+def write(url: str, side: int = SIDE) -> None:
+    voxels = noise(side)
+    grid = ShardGrid.choose(voxels.shape, chunk=(side // 2,) * 3, shard=(side,) * 3)
     writer = create_volume(
         url, shape=voxels.shape, dtype=voxels.dtype, voxel_size=None, num_levels=2, grid=grid
     )
@@ -94,6 +94,25 @@ def test_two_faults_of_any_kind_are_survived(
     write(url)
     np.testing.assert_array_equal(whole(url), noise())
     assert sum(proxy.injected.values()) > 20
+
+
+def test_an_upload_in_parts_that_the_store_forgot(
+    proxied: Callable[..., FaultyProxy], moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be called off either, and "not found" is what the client says of that."""
+    url = f"s3://archive/{uuid.uuid4().hex}/v.zarr"
+    calls_off = proxied(kinds=("lost answer",), times=1, only="uploadId=")
+    with faulty_proxy(
+        calls_off.endpoint, kinds=("500",), times=None, only="partNumber="
+    ) as takes_no_part:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", takes_no_part.endpoint)
+        with pytest.raises(StoreUnavailableError, match="an upload broke off"):
+            write(url, side=160)
+    assert takes_no_part.injected["500"] > 1
+    assert calls_off.injected["lost answer"] == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.endpoint)
+    write(url, side=160)
+    np.testing.assert_array_equal(whole(url), noise(160))
 
 
 CALLS: dict[str, Callable[[str], object]] = {
