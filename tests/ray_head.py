@@ -37,13 +37,17 @@ class RayHead:
 
 @contextmanager
 def ray_head(
-    *arguments: str, num_cpus: int = 2, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    num_cpus: int = 2,
+    environment: Mapping[str, str] | None = None,
+    port: int | None = None,
 ) -> Iterator[RayHead]:
-    """Start a head that finds this repository's ctray, and end it."""
+    """Start a head that finds this repository's ctray, and end it; `port` is that of its GCS."""
     # Sockets live in there: the path must be short.
     folder = Path(tempfile.mkdtemp(prefix="ct-", dir="/tmp"))
     token = secrets.token_hex(32)
-    gcs, dashboard, client, agent = (free_port() for _ in range(4))
+    gcs = port or free_port()
+    dashboard, client, agent = (free_port() for _ in range(3))
     command = [
         str(Path(sys.executable).with_name("ray")),
         *("start", "--head", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
@@ -61,6 +65,8 @@ def ray_head(
         "PYTHONPATH": f"{REPOSITORY}:{os.environ.get('PYTHONPATH', '')}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": token,
+        # Else it waits half a minute for work that ends by itself.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         **(environment or {}),
     }
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):

@@ -26,7 +26,7 @@ _UNITS = {
 
 
 class _Event(Protocol):
-    """What a run tells of its progress (`ctray.engine.archive.Event`, without importing ray)."""
+    """What a run tells of its progress (`ctray.engine.events.Event`, without importing ray)."""
 
     @property
     def stage(self) -> str: ...

@@ -10,16 +10,16 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from ctray.config import PoolConfig
-from ctray.engine.causes import last_line, own_error
-from ctray.engine.room import autoscales, wait_for_room
+from ctray.engine.causes import is_node_death, last_line, own_error
+from ctray.engine.room import Patience, autoscales, nobody, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError
 
@@ -74,6 +74,7 @@ class _Pool:
     arguments: tuple[Any, ...]
     config: PoolConfig
     items: Iterator[Any]
+    patience: Patience
     first: _Item | None = None
     again: deque[_Item] = field(default_factory=deque)
     awaited: dict[Any, _Actor] = field(default_factory=dict)
@@ -90,6 +91,11 @@ class _Pool:
             if not any(a.item for a in self.awaited.values()) and not self._has_items():
                 return
             done, _ = ray.wait(list(self.awaited), num_returns=1, timeout=_WAIT_S)
+            if any(actor.ready for actor in self.awaited.values()) or done:
+                self.patience.over()
+            else:
+                # All nodes are gone, or those that come are not there yet.
+                self.patience.wait()
             for answer in done:
                 yield from self._take(answer)
 
@@ -115,8 +121,15 @@ class _Pool:
                 self._start()
             else:
                 return
-        while self.idle and len(self.idle) + len(self.awaited) > self.config.min_size:
-            ray.kill(self.idle.pop().handle)
+        # Those that start first: an autoscaler adds nodes for them, which would have nothing to do.
+        starting = [answer for answer, actor in self.awaited.items() if not actor.ready]
+        while self._size > self.config.min_size and (starting or self.idle):
+            actor = self.awaited.pop(starting.pop()) if starting else self.idle.pop()
+            ray.kill(actor.handle)
+
+    @property
+    def _size(self) -> int:
+        return len(self.awaited) + len(self.idle)
 
     def _has_items(self) -> bool:
         if self.first is None:
@@ -141,10 +154,9 @@ class _Pool:
             # An autoscaler adds nodes for actors that wait for room, and for nothing else.
             most = self.config.max_size if autoscales() else capacity(self.config)
             self.limit, self.limit_from = max(1, most), now
-        size = len(self.awaited) + len(self.idle)
         starting = sum(not actor.ready for actor in self.awaited.values())
-        at_once = max(self.config.min_size, size - starting)
-        return size < min(self.limit, self.config.max_size) and starting < at_once
+        at_once = max(self.config.min_size, self._size - starting)
+        return self._size < min(self.limit, self.config.max_size) and starting < at_once
 
     def _start(self) -> None:
         options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
@@ -177,8 +189,7 @@ class _Pool:
 
     def _bury(self, item: _Item | None, error: RayError) -> None:
         """Give the item of a dead actor another chance, unless it has had its chances."""
-        # A process that dies is known within a second; a node is only out of reach at first.
-        by_node = isinstance(error, ActorUnavailableError) or "node has died" in str(error)
+        by_node = is_node_death(error)
         if item is None:
             self.failed_starts += not by_node
             if own_error(error) is not None or self.failed_starts >= _MAX_FAILED_STARTS:
@@ -191,7 +202,11 @@ class _Pool:
 
 
 def run_pool(
-    worker: type, arguments: tuple[Any, ...], items: Iterable[Any], config: PoolConfig
+    worker: type,
+    arguments: tuple[Any, ...],
+    items: Iterable[Any],
+    config: PoolConfig,
+    on_wait: Callable[[str], None] = nobody,
 ) -> Iterator[Any]:
     """Results of `worker` over `items`, in the order in which they are done.
 
@@ -211,6 +226,8 @@ def run_pool(
         Small records.
     config
         Limits of the pool, CPUs and GPUs of an actor.
+    on_wait
+        Called with a line now and then while no actor has a node to work on.
 
     Raises
     ------
@@ -220,9 +237,14 @@ def run_pool(
     first = list(itertools.islice(source := iter(items), 1))
     if not first:
         return
-    check_capacity(config)
-    chain = itertools.chain(first, source)
-    pool = _Pool(worker=worker, arguments=arguments, config=config, items=chain)
+    check_capacity(config, on_wait)
+    pool = _Pool(
+        worker=worker,
+        arguments=arguments,
+        config=config,
+        items=itertools.chain(first, source),
+        patience=Patience(bundle=actor_bundle(config), on_wait=on_wait),
+    )
     try:
         for result in pool.results():
             if isinstance(result, CtrayError):
@@ -234,16 +256,16 @@ def run_pool(
         pool.close()
 
 
-def check_capacity(config: PoolConfig) -> None:
+def check_capacity(config: PoolConfig, on_wait: Callable[[str], None] = nobody) -> None:
     """Raise `CtrayError` that says what is missing where no node can hold a single actor.
 
-    Where an autoscaler adds nodes, waits for the first one.
+    Where an autoscaler adds nodes, waits for the first one, and tells `on_wait` of it.
     """
     if capacity(config):
         return
     if autoscales():
-        wanted = {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
-        if wait_for_room([wanted]):
+        wanted = actor_bundle(config)
+        if wait_for_room([wanted], on_wait=on_wait):
             return
         gpus = f" and {wanted['GPU']:g} GPUs" if wanted["GPU"] else ""
         raise CtrayError(
@@ -271,11 +293,15 @@ def check_capacity(config: PoolConfig) -> None:
 
 def capacity(config: PoolConfig) -> int:
     """Actors that the cluster's nodes can hold at once, were nothing else to run on them."""
-    wanted = {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
     return sum(
-        min(int(node.get(name, 0.0) / n + 1e-9) for name, n in wanted.items() if n)
+        min(int(node.get(name, 0.0) / n + 1e-9) for name, n in actor_bundle(config).items() if n)
         for node in _nodes()
     )
+
+
+def actor_bundle(config: PoolConfig) -> dict[str, float]:
+    """Logical resources of one actor."""
+    return {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
 
 
 def actor_gpus(config: PoolConfig) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from ctray.config import RunConfig, parse_config
 from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.binding import changed_settings
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
+from ctray.engine.events import Event, OnEvent, Volumes, ignore, training_event
 from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
 from ctray.engine.session import ray_session
@@ -33,50 +34,6 @@ from ctray.storage.catalog import (
 from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
 from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
-
-STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
-    """Progress of a run.
-
-    Parameters
-    ----------
-    stage
-        One of `STAGES`.
-    done, total
-        Volumes or steps.
-    text
-        What was just done, one short line.
-    bytes_done, bytes_total
-        The same by voxels, where volumes differ in size; 0 where nothing is known of it.
-    volume_id, status
-        Volume that was just done and what became of it; empty where it is not about one.
-    bytes_read, bytes_written
-        Of that volume.
-    metrics
-        Row of metrics of a training step.
-    """
-
-    stage: str
-    done: int
-    total: int
-    text: str = ""
-    bytes_done: int = 0
-    bytes_total: int = 0
-    volume_id: str = ""
-    status: str = ""
-    bytes_read: int = 0
-    bytes_written: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-OnEvent = Callable[[Event], None]
-
-
-def _ignore(event: Event) -> None:
-    pass
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
@@ -132,7 +89,7 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
     return run, config, str(manifest["archive"])
 
 
-def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = _ignore) -> Catalog:
+def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = ignore) -> Catalog:
     """Find the volumes of an archive as the configuration wants them; nothing is written.
 
     Raises
@@ -162,7 +119,7 @@ def catalog_stage(
     run: RunFolder,
     archive_url: str,
     config: RunConfig,
-    on_event: OnEvent = _ignore,
+    on_event: OnEvent = ignore,
     found: Catalog | None = None,
 ) -> Catalog:
     """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
@@ -183,7 +140,7 @@ def catalog_stage(
 
 
 def pretrain_stage(
-    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = ignore
 ) -> None:
     """Import and prepare what training needs, then train; nothing of it is done twice.
 
@@ -193,13 +150,7 @@ def pretrain_stage(
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         _train_encoder(run, config, entries, on_event)
 
-    def found(done: int, total: int, text: str) -> None:
-        on_event(Event(stage="boxes", done=done, total=total, text=text))
-
-    def stepped(row: dict[str, float]) -> None:
-        on_event(_training_event("self-train", row, config.refine.steps))
-
-    self_train(run, config, found, stepped)
+    self_train(run, config, on_event)
 
 
 def _train_encoder(
@@ -215,31 +166,19 @@ def _train_encoder(
         )
 
     def log(row: dict[str, float]) -> None:
-        on_event(_training_event("pretrain", row, config.train.steps))
+        on_event(training_event("pretrain", row, config.train.steps))
+
+    def wait(text: str) -> None:
+        step = checkpoint_step(run.checkpoint) or 0
+        on_event(Event(stage="pretrain", done=step, total=config.train.steps, text=text))
 
     held_out = [r.working_url for r in ready if r.working_url and r.validation]
     side = max(r.side for r in ready)
-    pretrain(config, learned, side, run.checkpoint, on_log=log, validation_urls=held_out)
-
-
-def _training_event(stage: str, row: dict[str, float], steps: int) -> Event:
-    text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)
-    return Event(stage=stage, done=int(row["step"]), total=steps, text=text, metrics=row)
-
-
-# What the line of progress shows of a row of metrics.
-_METRICS = {
-    "loss": "loss {:.3f}",
-    "accuracy": "accuracy {:.0%}",
-    "displacement": "displacement {:.2f}",
-    "validation_accuracy": "held out {:.0%}",
-    "validation_displacement": "held out {:.2f}",
-    "slices_per_second": "{:.0f} slices/s",
-}
+    pretrain(config, learned, side, run.checkpoint, log, held_out, wait)
 
 
 def prepare_stage(
-    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = _ignore
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = ignore
 ) -> list[PreparedRecord]:
     """Import the volumes to train on and write their prepared working levels.
 
@@ -255,10 +194,12 @@ def prepare_stage(
     chosen = training_ids(open_entries, config)
     items = [entry for entry in open_entries if entry.volume_id in chosen]
     by_id: dict[str, PreparedRecord] = {}
-    tell = _counter("prepare", items, on_event)
-    for record in run_pool(PrepareVolume, (run, config), items, config.pool):
+    volumes = Volumes("prepare", items, on_event)
+    # Nothing of it is done on a GPU.
+    pool = config.pool.model_copy(update={"num_gpus": 0.0})
+    for record in run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
         by_id[record.volume_id] = record
-        tell(record.volume_id, "failed" if record.failed is not None else "")
+        volumes.done(record.volume_id, "failed" if record.failed is not None else "")
     for entry in items:
         record = by_id.get(entry.volume_id)
         reason = _DIED if record is None else record.failed
@@ -299,7 +240,7 @@ def localize_stage(
     entries: Sequence[CatalogEntry],
     *,
     crop: bool = True,
-    on_event: OnEvent = _ignore,
+    on_event: OnEvent = ignore,
 ) -> Sequence[Receipt]:
     """Localize and crop what has no receipt yet, and write `localizations.parquet`.
 
@@ -317,14 +258,14 @@ def localize_stage(
         check_promise(run, config)
     arguments = (run, config, crop, threads_per_actor(config.pool))
     missing = {entry.volume_id for entry in todo}
-    tell = _counter("localize", todo, on_event)
-    for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool):
+    volumes = Volumes("localize", todo, on_event)
+    for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
         missing.discard(receipt.volume_id)
-        tell(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
+        volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
     for volume_id in sorted(missing):
         died = failed_receipt(by_id[volume_id], _DIED)
         patiently(partial(run.write_receipt, died), needed)
-        tell(volume_id, died.status)
+        volumes.done(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
@@ -335,7 +276,7 @@ def run_archive(
     archive_url: str,
     out_url: str,
     config: RunConfig,
-    on_event: OnEvent = _ignore,
+    on_event: OnEvent = ignore,
     found: Catalog | None = None,
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Do everything from the catalog to the table of boxes; resume what was interrupted.
@@ -371,29 +312,3 @@ def _is_open(receipt: Receipt | None, crop: bool) -> bool:
     if receipt is None:
         return True
     return crop and None in receipt.crops
-
-
-def _counter(stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> Callable[..., None]:
-    """Function that counts a volume, given its id and a word about it, and tells of it."""
-    sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
-    total, count, total_bytes, done_bytes = len(sizes), 0, sum(sizes.values()), 0
-
-    def tell(volume_id: str, status: str = "", bytes_read: int = 0, bytes_written: int = 0) -> None:
-        nonlocal count, done_bytes
-        count, done_bytes = count + 1, done_bytes + sizes[volume_id]
-        on_event(
-            Event(
-                stage=stage,
-                done=count,
-                total=total,
-                text=f"{volume_id} {status}".rstrip(),
-                bytes_done=done_bytes,
-                bytes_total=total_bytes,
-                volume_id=volume_id,
-                status=status,
-                bytes_read=bytes_read,
-                bytes_written=bytes_written,
-            )
-        )
-
-    return tell

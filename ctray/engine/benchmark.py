@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ctray import __version__
 from ctray.config import RunConfig, load_config, override
-from ctray.engine.archive import OnEvent, run_archive
+from ctray.engine.archive import run_archive
 from ctray.engine.benchmark_archives import (
     BenchmarkArchive,
     make_archive,
@@ -27,6 +27,7 @@ from ctray.engine.benchmark_archives import (
     scan_archives,
 )
 from ctray.engine.benchmark_variants import VARIANTS, run_variant
+from ctray.engine.events import OnEvent
 from ctray.engine.machine import describe_machine
 from ctray.engine.session import ray_session
 from ctray.errors import ConfigError, NotFoundError, OutputExistsError

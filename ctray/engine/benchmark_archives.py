@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ctray.config import PoolConfig
 from ctray.engine.actors import run_pool
-from ctray.engine.archive import Event, OnEvent
+from ctray.engine.events import Event, OnEvent
 from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.geometry import Triple, VoxelSize
 from ctray.localization.truth import SixInts, Truth, read_truths

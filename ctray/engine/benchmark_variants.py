@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from ctray.config import RunConfig
 from ctray.engine.archive import (
-    OnEvent,
     check_trained,
     localize_stage,
     open_run,
     pretrain_stage,
     resume_run,
 )
+from ctray.engine.events import OnEvent
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry, read_catalog, write_catalog
 from ctray.storage.run_folder import Receipt, RunFolder

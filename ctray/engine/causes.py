@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ray.exceptions import ActorUnavailableError
+
 from ctray import errors
 from ctray.errors import CtrayError
 
@@ -37,6 +39,12 @@ def own_error(error: BaseException) -> CtrayError | None:
             kind: type[CtrayError] = getattr(errors, name, CtrayError)
             return kind(message.strip())
     return None
+
+
+def is_node_death(error: BaseException) -> bool:
+    """Whether an actor is gone because its node is."""
+    # A process that dies is known within a second; a node is only out of reach at first.
+    return isinstance(error, ActorUnavailableError) or "node has died" in str(error)
 
 
 def last_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from ctray.engine.archive import STAGES, Event
+from ctray.engine.events import STAGES, Event
 
 Format = Literal["text", "json"]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import (
-    OnEvent,
     catalog_stage,
     check_trained,
     localize_stage,
@@ -16,6 +15,7 @@ from ctray.engine.archive import (
     run_archive,
 )
 from ctray.engine.binding import changed_settings
+from ctray.engine.events import OnEvent
 from ctray.errors import ConfigError
 from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import Receipt, RunFolder

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge
 
-from ctray.engine.archive import Event
+from ctray.engine.events import Event
 
 # Name, description and tags beside the run.
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {

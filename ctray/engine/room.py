@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -23,6 +24,8 @@ _raylet: Any = ray._raylet
 _POLL_S = 1.0
 # The autoscaler looks every few seconds; a first refusal may be of a moment before.
 _REFUSALS = 3
+# When and how often whoever waits says so.
+_FIRST_S, _EVERY_S = 10.0, 30.0
 
 
 def autoscales() -> bool:
@@ -33,8 +36,57 @@ def autoscales() -> bool:
     return bool(enabled == b"1")
 
 
+@dataclass(kw_only=True, slots=True)
+class Patience:
+    """Says now and then what is waited for, so that a job that waits is not taken for a dead one.
+
+    Parameters
+    ----------
+    bundle
+        Logical resources that must be found on one node.
+    on_wait
+        Called with a line, first after `_FIRST_S` and then every `_EVERY_S`.
+    clock
+        Seconds since any moment.
+    """
+
+    bundle: Bundle
+    on_wait: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    _since: float | None = field(default=None, init=False)
+    _said: float | None = field(default=None, init=False)
+
+    def wait(self) -> None:
+        """Still waiting."""
+        now = self.clock()
+        if self._since is None:
+            self._since = now
+        due = self._since + _FIRST_S if self._said is None else self._said + _EVERY_S
+        if now >= due:
+            self._said = now
+            self.on_wait(f"{_what(self.bundle)}, {now - self._since:.0f} s so far")
+
+    def over(self) -> None:
+        """No longer waiting."""
+        self._since = self._said = None
+
+
+def nobody(text: str) -> None:
+    """Tell nobody what is waited for."""
+
+
+def _what(bundle: Bundle) -> str:
+    parts = [f"{n:g} {name}{'' if n == 1 else 's'}" for name, n in bundle.items() if n]
+    needed = " and ".join(parts)
+    if not _fits_a_node(bundle):
+        return f"waiting for the cluster to add a node with {needed}"
+    return f"waiting for a process with {needed} to start"
+
+
 def wait_for_room(
-    bundles: Sequence[Bundle], refused: Callable[[Bundle], bool] | None = None
+    bundles: Sequence[Bundle],
+    refused: Callable[[Bundle], bool] | None = None,
+    on_wait: Callable[[str], None] = nobody,
 ) -> bool:
     """Wait until nodes hold all `bundles` at once; False once it is known that they never will.
 
@@ -46,17 +98,21 @@ def wait_for_room(
         Logical resources; each must find its place on one node.
     refused
         Whether the autoscaler can add no node for a bundle; None asks it.
+    on_wait
+        Called with a line now and then while it waits.
     """
     refused = refused or _is_refused
     wanted = [{name: n for name, n in bundle.items() if n} for bundle in bundles]
     group = placement_group(wanted, strategy="PACK")
     refusals = 0
+    patience = Patience(bundle=wanted[0], on_wait=on_wait)
     try:
         ready = group.ready()
         while True:
             done, _ = ray.wait([ready], timeout=_POLL_S)
             if done:
                 return True
+            patience.wait()
             # Nodes that are busy become free; only what no node holds is hopeless.
             hopeless = [b for b in wanted if not _fits_a_node(b)]
             refusals = refusals + 1 if any(refused(b) for b in hopeless) else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -11,8 +10,9 @@ from ray.exceptions import RayError
 
 from ctray.config import RunConfig
 from ctray.engine.actors import run_pool, threads_per_actor
-from ctray.engine.causes import last_line, own_error
-from ctray.engine.room import autoscales
+from ctray.engine.causes import is_node_death, last_line, own_error
+from ctray.engine.events import Event, OnEvent, training_event
+from ctray.engine.room import Bundle, autoscales, wait_for_room
 from ctray.engine.session import cluster_cpus
 from ctray.engine.stream import read_prepared
 from ctray.engine.train import gpus_per_worker, threads_per_worker
@@ -27,14 +27,11 @@ from ctray.storage.run_folder import RunFolder
 
 Record = dict[str, Any]
 _CHUNK = 20
+# Nodes that may be taken away under it, one after another, before something else must be wrong.
+_MAX_NODE_DEATHS = 5
 
 
-def self_train(
-    run: RunFolder,
-    config: RunConfig,
-    on_ranges: Callable[[int, int, str], None],
-    on_step: Callable[[dict[str, float]], None],
-) -> None:
+def self_train(run: RunFolder, config: RunConfig, on_event: OnEvent) -> None:
     """Teach the slab network of a run from the boxes of its training volumes; done once.
 
     Parameters
@@ -43,35 +40,62 @@ def self_train(
         With a finished checkpoint and the list of its training volumes.
     config
         Of the run.
-    on_ranges
-        Called with (done, total, volume id) while the boxes are found.
-    on_step
-        Called with rows of metrics.
+    on_event
+        Told of the boxes and of the steps.
 
     Raises
     ------
     TrainingError
-        If training fails.
+        If training fails, or the cluster has no kind of node for it.
     """
     if not config.refine.enabled or has_slabs(run.checkpoint):
         return
-    records = _ranges(run, config, on_ranges)
+    records = _ranges(run, config, on_event)
+    node_deaths = 0
+    while True:
+        try:
+            _train(run, config, records, on_event)
+        except RayError as error:
+            node_deaths += 1
+            # It begins anew: minutes at most, and the same steps.
+            if not is_node_death(error) or node_deaths >= _MAX_NODE_DEATHS:
+                raise own_error(error) or TrainingError(
+                    f"self-training failed: {last_line(error)}"
+                ) from error
+        else:
+            return
+
+
+def _train(run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent) -> None:
+    """Train in an actor, from the first step to the last."""
+    steps = config.refine.steps
     # On a cluster that grows there may be no CPU right now.
     cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
-    options = {"num_cpus": cpus, "num_gpus": min(1.0, gpus_per_worker(config))}
+    gpus = min(1.0, gpus_per_worker(config))
+    if autoscales():
+        _wait_for_node({"CPU": cpus, "GPU": gpus}, steps, on_event)
+    options = {"num_cpus": cpus, "num_gpus": gpus}
     actor = ray.remote(_Trainer).options(**options).remote(run, config, records)
     try:
         finished = False
         while not finished:
             row, finished = ray.get(actor.advance.remote())
-            on_step(row)
+            on_event(training_event("self-train", row, steps))
         ray.get(actor.save.remote())
-    except RayError as error:
-        raise own_error(error) or TrainingError(
-            f"self-training failed: {last_line(error)}"
-        ) from error
     finally:
         ray.kill(actor)
+
+
+def _wait_for_node(bundle: Bundle, steps: int, on_event: OnEvent) -> None:
+    def wait(text: str) -> None:
+        on_event(Event(stage="self-train", done=0, total=steps, text=text))
+
+    if not wait_for_room([bundle], on_wait=wait):
+        raise TrainingError(
+            f"self-training needs {bundle['CPU']:g} CPUs and {bundle['GPU']:g} GPUs, and the "
+            "cluster has no group of nodes that holds that; lower train.num_gpus_per_worker, or "
+            "add such a group to the cluster"
+        )
 
 
 class FindRanges:
@@ -88,9 +112,7 @@ class FindRanges:
         return {**record, "shape": list(prepared.shape), "ranges": ranges}
 
 
-def _ranges(
-    run: RunFolder, config: RunConfig, on_ranges: Callable[[int, int, str], None]
-) -> list[Record]:
+def _ranges(run: RunFolder, config: RunConfig, on_event: OnEvent) -> list[Record]:
     """Training volumes with their boxes, in the order of the index; kept for a rerun."""
     url = run.at("working", "ranges.json")
     if store.exists(url):
@@ -99,9 +121,13 @@ def _ranges(
     index = [r for r in store.read_json(run.training_index) if not r.get("validation")]
     arguments = (run, threads_per_actor(config.pool))
     found: dict[str, Record] = {}
-    for record in run_pool(FindRanges, arguments, index, config.pool):
+
+    def tell(text: str) -> None:
+        on_event(Event(stage="boxes", done=len(found), total=len(index), text=text))
+
+    for record in run_pool(FindRanges, arguments, index, config.pool, tell):
         found[record["volume_id"]] = record
-        on_ranges(len(found), len(index), record["volume_id"])
+        tell(record["volume_id"])
     records = [found[r["volume_id"]] for r in index if r["volume_id"] in found]
     store.write_json(url, records)
     return records

@@ -13,6 +13,9 @@ import numpy.typing as npt
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataIterator, Dataset
+from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+from ray.data._internal.execution.node_trackers import get_or_create_actor_location_tracker
+from ray.data._internal.stats import get_or_create_stats_actor
 
 from ctray.config import RunConfig
 from ctray.errors import InvalidVolumeError, NotFoundError
@@ -30,6 +33,20 @@ _CACHE_BYTES = 256 * 2**20
 _AHEAD = 2
 _POLL_S = 0.02
 _LONGEST_WAIT_S = 20.0
+
+
+def keep_data_actors_here() -> None:
+    """Have Ray Data's own actors on this node, not on that of a training process.
+
+    They are made where they are first asked for and stay for good, and a node that has them is
+    never idle: no autoscaler takes it away (seen with Ray 2.60).
+    """
+    for get_or_create in (
+        get_or_create_stats_actor,
+        get_or_create_actor_location_tracker,
+        get_or_create_autoscaling_coordinator,
+    ):
+        get_or_create()
 
 
 class RunReader:

@@ -20,9 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.progress import Pace, Progress, Row
-from ctray.engine.room import autoscales, wait_for_room
+from ctray.engine.room import autoscales, nobody, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
-from ctray.engine.stream import example_stream, read_prepared, rounds
+from ctray.engine.stream import example_stream, keep_data_actors_here, read_prepared, rounds
 from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
 from ctray.pretext.examples import Rows, steps_per_round
@@ -39,6 +39,7 @@ def pretrain(
     checkpoint_url: str,
     on_log: Callable[[Row], None] = lambda row: None,
     validation_urls: Sequence[str] = (),
+    on_wait: Callable[[str], None] = nobody,
 ) -> None:
     """Train to the configured last step, from the checkpoint where there is one.
 
@@ -56,6 +57,8 @@ def pretrain(
         Called on the driver with every row of metrics.
     validation_urls
         Prepared working levels of volumes that are only looked at.
+    on_wait
+        Called with a line now and then while there is no node to train on.
 
     Raises
     ------
@@ -71,7 +74,8 @@ def pretrain(
     # The workers look too, but Ray Train starts them anew twice before it gives up.
     check_resumable(checkpoint_url, config, side)
     gpus = gpus_per_worker(config)
-    _check_resources(config, gpus)
+    _check_resources(config, gpus, on_wait)
+    keep_data_actors_here()
     # Beside the driver: a node that is taken away must not end the run with them.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     beside = ray.remote(num_cpus=0, scheduling_strategy=here)
@@ -242,13 +246,13 @@ def threads_per_worker(config: RunConfig) -> int:
     return max(1, min(os.cpu_count() or 1, int(cluster_cpus())) // config.train.num_workers)
 
 
-def _check_resources(config: RunConfig, gpus: float) -> None:
+def _check_resources(config: RunConfig, gpus: float, on_wait: Callable[[str], None]) -> None:
     """Say what is missing instead of waiting for it for ever."""
     cpus = _CPUS_PER_WORKER + 0.25 * config.train.num_readers
     workers = config.train.num_workers
     if autoscales():
         # A bundle for each worker and its readers, which may then be anywhere.
-        if wait_for_room([{"CPU": cpus, "GPU": gpus}] * workers):
+        if wait_for_room([{"CPU": cpus, "GPU": gpus}] * workers, on_wait=on_wait):
             return
         raise TrainingError(
             f"training needs {workers} times {cpus:g} CPUs"

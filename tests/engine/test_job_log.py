@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.engine.archive import STAGES, Event
+from ctray.engine.events import STAGES, Event
 from ctray.engine.job_log import JobLog, parse_line, without_secrets
 
 RUN = "s3://bucket/run"

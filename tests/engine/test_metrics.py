@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ctray.engine.archive import Event
+from ctray.engine.events import Event
 from ctray.engine.metrics import RunMetrics
 
 
