@@ -79,6 +79,21 @@ class FaultyProxy(ThreadingHTTPServer):
             self.injected[kind] += 1
             return kind
 
+    def has_met(self, part: str) -> bool:
+        """Whether a request that contains `part` failed."""
+        with self._lock:
+            return any(part in request for request in self._seen)
+
+    def forget(self) -> None:
+        """Begin anew: the next request fails as the first one did."""
+        with self._lock:
+            self._seen.clear()
+
+    def release(self) -> None:
+        """Cut off what is frozen now; its client tries again."""
+        frozen, self.over = self.over, threading.Event()
+        frozen.set()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that went away meanwhile are what is tested."""
 

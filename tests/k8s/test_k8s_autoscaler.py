@@ -1,29 +1,59 @@
-"""Ray's autoscaler with the shipped RayCluster: nodes come for work, up to the limit, and go."""
+"""An archive run on the shipped RayCluster with Ray's autoscaler: nodes come, die, and all go."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-import sys
+import signal
 import tempfile
+import time
+import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from click.testing import CliRunner, Result
+from fake_nodes import fake_cluster
+from faulty_proxy import FaultyProxy, faulty_proxy
+from ray_head import RayHead
+from s3_servers import S3Server
+
+from ctray.cli.main import cli
+from ctray.config import parse_config
+from ctray.engine.archive import catalog_stage, open_run
+from ctray.engine.events import Event
+from ctray.engine.job_log import parse_line
+from ctray.engine.orders import job_id
+from ctray.engine.submit import Cluster
+from ctray.pretext.checkpoint import save_checkpoint
+from ctray.pretext.training import Trainer
+from ctray.storage import store
+from ctray.storage.phantoms import write_phantoms
+from ctray.storage.run_folder import RunFolder
+from ctray.storage.verifying import verify_run
 
 Document = dict[str, Any]
-SCRIPT = Path(__file__).with_name("scale_fake_nodes.py")
+
+ARCHIVE, RUN = "s3://archive/scaled/scans", "s3://archive/scaled/run"
+NUM_VOLUMES, SIDE = 12, 24
+# Those whose crops hang: the last two, so that both nodes have one in the end.
+HELD = ("embryo-0010", "embryo-0011")
+GPU_NODE = "4 CPU 1 GPU"
+PATIENCE_S = 150
 
 
 @pytest.fixture
-def cluster(build: Callable[[str], list[Document]]) -> Document:
-    """The RayCluster of the GPU overlay, with two CPU nodes at most: all run on this machine."""
+def raycluster(build: Callable[[str], list[Document]]) -> Document:
+    """The RayCluster of the GPU overlay, with two GPU nodes at most: all run on this machine."""
     (document,) = [d for d in build("overlays/gpu") if d["kind"] == "RayCluster"]
     cpu, gpu = document["spec"]["workerGroupSpecs"]
     assert (cpu["groupName"], gpu["groupName"]) == ("cpu", "gpu")
-    cpu["maxReplicas"] = 2
+    gpu["maxReplicas"] = 2
     return document
 
 
@@ -35,24 +65,194 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture
+def proxy(ceph_server: S3Server) -> Iterator[FaultyProxy]:
+    """What the cluster takes for its store: crops of `HELD` never come to an end."""
+    with faulty_proxy(
+        ceph_server.endpoint, kinds=("freeze",), times=None, only="/crops/embryo-001"
+    ) as made:
+        yield made
+
+
+@dataclass(kw_only=True)
+class Nodes:
+    """Nodes of a cluster beside its head, and how many there were at most."""
+
+    head: RayHead
+    most: Counter[str] = field(default_factory=Counter)
+
+    def now(self) -> dict[str, str]:
+        """CPUs and GPUs by the id of the node."""
+        found = {}
+        for raylet in self._raylets():
+            total = raylet.get("resourcesTotal", {})
+            kind = f"{total.get('CPU', 0):g} CPU {total.get('GPU', 0):g} GPU"
+            if raylet["isHeadNode"]:
+                assert kind == "0 CPU 0 GPU"
+            else:
+                found[raylet["nodeId"]] = kind
+        self.most |= Counter(found.values())
+        return found
+
+    def _raylets(self) -> list[dict[str, Any]]:
+        headers = {"Authorization": f"Bearer {self.head.token}"}
+        url = f"{self.head.url}/nodes?view=summary"
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            summary = json.load(answer)["data"]["summary"]
+        return [node["raylet"] for node in summary if node["raylet"].get("state") == "ALIVE"]
+
+    def wait_until(self, reached: Callable[[dict[str, str]], bool]) -> dict[str, str]:
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached(now := self.now()):
+            assert time.monotonic() < deadline, f"nodes after {PATIENCE_S} s: {now}"
+            time.sleep(0.3)
+        return now
+
+
+def processes(*parts: str) -> list[int]:
+    """Processes whose command line or environment says all of `parts`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes()
+            said = command + (entry / "environ").read_bytes() if command else b""
+        except OSError:
+            continue
+        if entry.name.isdigit() and all(part.encode() in said for part in parts):
+            found.append(int(entry.name))
+    return found
+
+
+def raylet_of(node_id: str, head: RayHead) -> int:
+    """Process of a node that this cluster started."""
+    (pid,) = processes("/raylet/raylet\0", node_id, head.token)
+    return pid
+
+
+def ctray(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+def submitted(file: Path, number: int) -> str:
+    """Id of the job that a command has begun, and goes on without it."""
+    done = ctray("submit", "archive", "--config", file, "--detach", "--json")
+    assert done.exit_code == 0, done.stderr
+    found: str = json.loads(done.stdout)["id"]
+    assert found == job_id(RUN, number)
+    return found
+
+
+def wait_until_held(proxy: FaultyProxy, nodes: Nodes) -> dict[str, str]:
+    """Nodes, once both of them work on a volume that they cannot bring to an end."""
+    return nodes.wait_until(
+        lambda now: all(proxy.has_met(f"/crops/{name}") for name in HELD) and len(now) == 2
+    )
+
+
+def receipts_of(run: RunFolder) -> dict[str, bytes]:
+    keys = [key for key, _ in store.list_tree(run.at("receipts"))]
+    return {Path(key).stem: store.read_bytes(run.at("receipts", key)) for key in keys}
+
+
+@pytest.fixture
+def settings(settings_of: Callable[..., dict[str, Any]], proxy: FaultyProxy) -> Document:
+    made = settings_of(
+        localize={"threshold": "otsu", "min_peak": 0.0},
+        # A node each, and one more than there may be.
+        pool={"num_cpus": 1, "num_gpus": 1, "min_size": 2, "max_size": 3},
+        job={
+            "archive": ARCHIVE,
+            "run": RUN,
+            "env": {"AWS_ENDPOINT_URL": proxy.endpoint, "CTRAY_S3_RETRIES": "5"},
+        },
+    )
+    del made["ray"]
+    return made
+
+
+@pytest.fixture
+def trained(
+    ceph_server: S3Server, settings: Document, monkeypatch: pytest.MonkeyPatch
+) -> RunFolder:
+    """A run whose training is done, as far as its files tell."""
+    ceph_server.use(monkeypatch)
+    config = parse_config(settings)
+    write_phantoms(ARCHIVE, count=NUM_VOLUMES, size=SIDE, reconstruction_circle=False)
+    run = open_run(ARCHIVE, RUN, config)
+    catalog_stage(run, ARCHIVE, config)
+    trainer = Trainer(config, SIDE)
+    trainer.step = config.train.steps
+    save_checkpoint(run.checkpoint, trainer)
+    return run
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_nodes_come_for_work_and_go(cluster: Document, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "cluster.json").write_text(json.dumps(cluster))
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path / "cluster.json"), str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "at first": {},
-        "CPUs of the head": 0,
-        "nodes of the localizers": 1,
-        "nodes of the readers": 2,
-        "readers that wait": 1,
-        "at most": {"8 CPU 0 GPU": 2, "4 CPU 1 GPU": 1},
-        "at last": {},
-    }
+def test_an_archive_is_done_while_nodes_come_die_and_go(
+    raycluster: Document,
+    trained: RunFolder,
+    settings: Document,
+    proxy: FaultyProxy,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "archive.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with fake_cluster(raycluster, folder, 4.0, {"OMP_NUM_THREADS": "1"}) as head:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", head.url)
+        nodes = Nodes(head=head)
+        assert nodes.now() == {}
+        first = submitted(file, 1)
+        wait_until_held(proxy, nodes)
+        check_refused(file, first)
+        kill_driver(first, head)
+        before = receipts_of(trained)
+        assert len(before) == NUM_VOLUMES - len(HELD)
+        assert not set(HELD) & set(before)
+
+        proxy.forget()
+        second = submitted(file, 2)
+        victim = min(wait_until_held(proxy, nodes))
+        os.kill(raylet_of(victim, head), signal.SIGKILL)
+        nodes.wait_until(lambda now: len(now) == 2 and victim not in now)
+        assert not set(HELD) & set(receipts_of(trained))
+        proxy.enabled = False
+        proxy.release()
+        done = ctray("jobs", "logs", second, "--follow")
+        assert done.exit_code == 0, done.stderr
+        check_resumed(head, second, before)
+        nodes.wait_until(lambda now: not now)
+        # GPU work alone: a CPU node would have nothing to do.
+        assert nodes.most == {GPU_NODE: 2}
+    after = receipts_of(trained)
+    assert len(after) == NUM_VOLUMES
+    assert {name: after[name] for name in before} == before, "what was done stays done"
+    checks = list(verify_run(trained, sources=True))
+    assert [c.problem for c in checks] == [None] * NUM_VOLUMES
+
+
+def check_refused(file: Path, running: str) -> None:
+    again = ctray("submit", "archive", "--config", file)
+    assert again.exit_code == 1
+    assert f"error: {running} is running and works on {RUN}" in again.stderr
+
+
+def kill_driver(submission_id: str, head: RayHead) -> None:
+    (pid,) = processes("\0jobs\0run\0archive\0", submission_id, head.token)
+    os.kill(pid, signal.SIGKILL)
+    cluster = Cluster(head.url)
+    assert not list(cluster.follow(submission_id))[-1].startswith("error")
+    assert cluster.ended(submission_id).status == "FAILED"
+
+
+def check_resumed(head: RayHead, submission_id: str, before: dict[str, bytes]) -> None:
+    """The second job did what the first one left, although a node died under it."""
+    lines = Cluster(head.url).logs(submission_id).splitlines()
+    events = [e for e in map(parse_line, lines) if isinstance(e, Event) and e.stage == "localize"]
+    last = [e.text for e in events if e.done == e.total]
+    assert {e.total for e in events} == {NUM_VOLUMES - len(before)}
+    assert len(last) == 1
+    assert f"{NUM_VOLUMES} located" in lines
