@@ -15,6 +15,7 @@ from scipy import stats
 from ctray.config import PoolConfig, RunConfig
 from ctray.engine.actors import capacity
 from ctray.engine.plan_sample import Look, look_at, looks_of_receipts, open_model
+from ctray.engine.room import autoscales
 from ctray.engine.session import ray_session
 from ctray.pretext.checkpoint import checkpoint_step
 from ctray.storage.catalog import Catalog, CatalogEntry
@@ -216,7 +217,8 @@ def _actors(config: RunConfig) -> tuple[int, int]:
     """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
     if config.ray.address is not None:
         with ray_session(config.ray):
-            could_hold = capacity(config.pool)
+            # A cluster that grows is taken at its word: what its nodes hold now is no limit.
+            could_hold = config.pool.max_size if autoscales() else capacity(config.pool)
     else:
         could_hold = _on_this_machine(config.pool, config.ray.num_cpus or os.cpu_count() or 1)
     return max(1, min(config.pool.max_size, could_hold)), could_hold

@@ -91,10 +91,11 @@ def _wait_for_node(bundle: Bundle, steps: int, on_event: OnEvent) -> None:
         on_event(Event(stage="self-train", done=0, total=steps, text=text))
 
     if not wait_for_room([bundle], on_wait=wait):
+        gpus = f" and {bundle['GPU']:g} GPUs" if bundle["GPU"] else ""
         raise TrainingError(
-            f"self-training needs {bundle['CPU']:g} CPUs and {bundle['GPU']:g} GPUs, and the "
-            "cluster has no group of nodes that holds that; lower train.num_gpus_per_worker, or "
-            "add such a group to the cluster"
+            f"self-training needs {bundle['CPU']:g} CPUs{gpus}, and the cluster has no group of "
+            "nodes that holds that; lower train.num_gpus_per_worker, or add such a group to the "
+            "cluster"
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from ctray.config import PoolConfig, RunConfig
-from ctray.engine import archive
+from ctray.engine import actors, archive, plan
 from ctray.engine.actors import run_pool
 from ctray.engine.archive import catalog_stage, localize_stage, open_run
 from ctray.engine.plan import plan_archive
@@ -125,6 +125,48 @@ def test_pool_shrinks_when_nothing_waits(ray_cpus: int, tmp_path: Path) -> None:
     assert held == SMALL.num_cpus
 
 
+def test_actor_that_waits_for_room_goes_when_no_item_waits(
+    ray_cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an autoscaler would add a node for it, on which nothing is left to do."""
+    # As on a cluster that grows: what its nodes hold today is no limit.
+    monkeypatch.setattr(actors, "autoscales", lambda: True)
+
+    class Waiter:
+        def __call__(self, item: int) -> int:
+            while not (tmp_path / f"go-{item}").exists():
+                time.sleep(0.05)
+            return item
+
+    def states() -> list[str]:
+        every = ray._private.state.actors().values()
+        mine = [a["State"] for a in every if a["ActorClassName"] == "Waiter"]
+        return sorted(state for state in mine if state != "DEAD")
+
+    def wait_for(expected: list[str]) -> None:
+        deadline = time.monotonic() + 60
+        while states() != expected:
+            assert time.monotonic() < deadline, states()
+            time.sleep(0.1)
+
+    pool = PoolConfig(num_cpus=float(ray_cpus), max_size=2)
+    results = run_pool(Waiter, (), range(2), pool)
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            # What is asked for waits for its item: look from outside meanwhile.
+            first = thread.submit(next, results)
+            wait_for(["ALIVE", "PENDING_CREATION"])
+            (tmp_path / "go-0").touch()
+            assert first.result() == 0
+            second = thread.submit(next, results)
+            wait_for(["ALIVE"])
+        finally:
+            (tmp_path / "go-0").touch()
+            (tmp_path / "go-1").touch()
+        assert second.result() == 1
+    results.close()
+
+
 def test_gpu_that_is_not_there_is_named(ray_cpus: int) -> None:
     pool = PoolConfig(num_cpus=0.5, num_gpus=1)
     with pytest.raises(CtrayError, match=r"needs 1 GPUs and Ray has 0; lower pool\.num_gpus"):
@@ -152,7 +194,10 @@ def test_error_that_ends_the_run_arrives(ray_cpus: int) -> None:
 
 
 def test_plan_asks_the_cluster_for_its_room(
-    ray_cpus: int, mixed_archive: tuple[Path, Any], config_of: ConfigOf
+    ray_cpus: int,
+    mixed_archive: tuple[Path, Any],
+    config_of: ConfigOf,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """TIFF folder, HDF5 and OME-Zarr are looked at; the cut-off TIFF is named."""
     config = config_of(pool={"num_cpus": 0.5, "max_size": 3}, ray={"address": "auto"})
@@ -160,6 +205,11 @@ def test_plan_asks_the_cluster_for_its_room(
     assert (found.num_actors, found.could_hold) == (3, 4)
     assert (found.num_volumes, found.num_unreadable, found.num_looked_at) == (3, 1, 3)
     assert sorted(found.kinds) == ["hdf5 uint8", "ome-zarr uint8", "tiff-folder uint8"]
+
+    more = config.model_copy(update={"pool": PoolConfig(num_cpus=0.5, max_size=9)})
+    for grows, expected in ((False, 4), (True, 9)):
+        monkeypatch.setattr(plan, "autoscales", lambda grows=grows: grows)
+        assert plan_archive(build_catalog(str(mixed_archive[0])), more).num_actors == expected
 
 
 # --- localizing -----------------------------------------------------------------------------

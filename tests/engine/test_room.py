@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import ActorDiedError
 
 from ctray.engine import room
-from ctray.engine.room import autoscales, wait_for_room
+from ctray.engine.room import Patience, autoscales, wait_for_room
 
 pytestmark = pytest.mark.ray
 
@@ -52,3 +52,28 @@ def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatc
     assert wait_for_room([{"CPU": float(ray_cpus)}], lambda bundle: True)
     with pytest.raises(ActorDiedError):
         ray.get(busy.ready.remote())
+
+
+def test_what_is_waited_for_is_told_now_and_then(ray_cpus: int) -> None:
+    now, told = [0.0], list[str]()
+    patience = Patience(bundle={"CPU": 64.0, "GPU": 0.5}, on_wait=told.append, clock=lambda: now[0])
+    for moment in (0, 5, 12, 30, 41, 43, 72):
+        now[0] = float(moment)
+        patience.wait()
+    node = "waiting for the cluster to add a node with 64 CPUs and 0.5 GPUs"
+    assert told == [f"{node}, {n} s so far" for n in (12, 43)]
+    patience.over()
+    now[0] = 100.0
+    patience.wait()
+    assert len(told) == 2, "it has only begun to wait"
+
+
+def test_a_node_that_is_busy_or_loading_is_not_asked_for(ray_cpus: int) -> None:
+    told: list[str] = []
+    now = iter((0.0, 10.0))
+    patience = Patience(
+        bundle={"CPU": 1.0, "GPU": 0.0}, on_wait=told.append, clock=lambda: next(now)
+    )
+    patience.wait()
+    patience.wait()
+    assert told == ["waiting for a process with 1 CPU to start, 10 s so far"]

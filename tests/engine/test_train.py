@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from ray.util import list_named_actors
 
 from ctray.config import RunConfig
 from ctray.engine.stream import example_stream
@@ -118,6 +120,20 @@ def test_two_workers_finish(
     alone = load_model(url).model.state_dict()
     assert all(torch.isfinite(value).all() for value in alone.values())
     assert [row["step"] for row in read_metrics(url)] == [3, 6, 9]
+    check_nothing_stays_with_the_workers()
+
+
+def check_nothing_stays_with_the_workers() -> None:
+    """An actor that Ray made on their node for good would keep an autoscaler from taking it."""
+    deadline = time.monotonic() + 30
+    expected = {"datasets_stats_actor", "ActorLocationTracker", "AutoscalingCoordinator"}
+    while True:
+        # Those that `keep_data_actors_here` makes on the driver's node; others end with training.
+        found = {actor["name"] for actor in list_named_actors(all_namespaces=True)}
+        if found == expected:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
 
 
 def test_finished_training_is_left_alone(
