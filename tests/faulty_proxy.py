@@ -84,11 +84,6 @@ class FaultyProxy(ThreadingHTTPServer):
         with self._lock:
             return any(part in request for request in self._seen)
 
-    def forget(self) -> None:
-        """Begin anew: the next request fails as the first one did."""
-        with self._lock:
-            self._seen.clear()
-
     def release(self) -> None:
         """Cut off what is frozen now; its client tries again."""
         frozen, self.over = self.over, threading.Event()
