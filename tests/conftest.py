@@ -26,8 +26,17 @@ hypothesis.settings.register_profile("ctray", deadline=None)
 hypothesis.settings.load_profile("ctray")
 
 
+def pytest_configure() -> None:
+    """Before torch is loaded: its idle threads must not turn about where others could work."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`, one process runs all tests of Ray: clusters take turns."""
+    """With `-n 2 --dist loadgroup`, one process runs all tests of Ray: clusters take turns.
+
+    First of all, since xdist reads the groups in the same hook.
+    """
     for item in items:
         if item.get_closest_marker("ray"):
             item.add_marker(pytest.mark.xdist_group("ray"))
