@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from ctray.config import PreprocessConfig
 from ctray.preprocess.column import find_column, level_column
@@ -18,13 +19,18 @@ SAMPLE = np.s_[10:30, 24:40, 26:44]
 
 
 def scan(
-    column: Cylinder | None, *, step: float = 4.0, noise: float = 1.0, seed: int = 3
+    column: Cylinder | None,
+    *,
+    step: float = 4.0,
+    noise: float = 1.0,
+    soft: float = 0.0,
+    seed: int = 3,
 ) -> np.ndarray:
     """Noise, a column of medium that is brighter by `step`, and a bright sample in it."""
     rng = np.random.default_rng(seed)
     volume = rng.normal(0, noise, SHAPE)
     if column is not None:
-        volume += step * column.mask(SHAPE)
+        volume += ndimage.gaussian_filter(step * column.mask(SHAPE), (0, soft, soft))
     volume[SAMPLE] += 12 * rng.random((20, 16, 18))
     return volume.astype(np.float32)
 
@@ -34,9 +40,11 @@ def scan(
     center=st.tuples(st.floats(26, 37), st.floats(26, 37)),
     slope=st.tuples(st.floats(-0.05, 0.05), st.floats(-0.05, 0.05)),
     radius=st.floats(20, 26),
+    soft=st.sampled_from([0.0, 1.5]),
 )
-def test_column_is_found_to_half_a_voxel(
-    center: tuple[float, float], slope: tuple[float, float], radius: float
+@example(center=(30.0, 35.5), slope=(0.0, -0.046875), radius=23.0, soft=0.0)
+def test_column_is_found_to_parts_of_a_voxel(
+    center: tuple[float, float], slope: tuple[float, float], radius: float, soft: float
 ) -> None:
     column = Cylinder(
         center_y=center[0] - 20 * slope[0],
@@ -46,7 +54,7 @@ def test_column_is_found_to_half_a_voxel(
         radius=radius,
     )
 
-    found = find_column(scan(column))
+    found = find_column(scan(column, soft=soft))
 
     assert found is not None
     assert found.radius == pytest.approx(radius, abs=0.5)
@@ -115,6 +123,17 @@ def test_sample_alone_in_air_without_noise_is_no_column() -> None:
     )
 
     assert find_column(volume) is None
+
+
+def test_narrow_volume_is_prepared() -> None:
+    """Long thin scans have such working levels: no ring fits beside so small an edge."""
+    y, x = np.mgrid[:16, :16] - 7.5
+    volume = np.random.default_rng(3).normal(0, 1, (120, 16, 16)) + 4 * (np.hypot(y, x) < 5)
+
+    prepared = prepare(volume.astype(np.float32), (1, 1, 1), PreprocessConfig())
+
+    assert prepared.voxels.shape == volume.shape
+    assert prepared.voxels.std() > 0
 
 
 def test_column_survives_its_receipt() -> None:

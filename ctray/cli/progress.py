@@ -51,11 +51,18 @@ class Stage:
         self._began = time.monotonic()
         self._unit = _UNITS.get(name, "volumes")
         self._left = TimeLeft()
+        self._reported: int | None = None
 
     def line(self, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> str:
         """Count, rate, and time left once it is known: `12/32 volumes, 1.4/s, about 14 s left`."""
         known = bytes_total > 0
-        self._left.report(bytes_done if known else done)
+        work = bytes_done if known else done
+        if done == self._first:
+            # What was waited for is no work either.
+            self._began = time.monotonic()
+        if work != self._reported:
+            self._reported = work
+            self._left.report(work)
         left = self._left.seconds(bytes_total if known else total)
         line = self._amount(done, total)
         return line if left is None or done >= total else f"{line}, {in_words(left)}"

@@ -22,14 +22,17 @@ from ctray.config.loading import (
 )
 from ctray.config.run import RunConfig
 from ctray.config.volumes import (
+    CatalogConfig,
     CropConfig,
     LocalizeConfig,
     PreprocessConfig,
+    RefineConfig,
     UncertaintyConfig,
 )
 
 __all__ = [
     "Augmentation",
+    "CatalogConfig",
     "CropConfig",
     "EncoderConfig",
     "JobConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "PoolConfig",
     "PreprocessConfig",
     "RayConfig",
+    "RefineConfig",
     "RotationConfig",
     "RunConfig",
     "SortingConfig",

@@ -168,9 +168,10 @@ def _train_encoder(
     def log(row: dict[str, float]) -> None:
         on_event(training_event("pretrain", row, config.train.steps))
 
+    begun = checkpoint_step(run.checkpoint) or 0
+
     def wait(text: str) -> None:
-        step = checkpoint_step(run.checkpoint) or 0
-        on_event(Event(stage="pretrain", done=step, total=config.train.steps, text=text))
+        on_event(Event(stage="pretrain", done=begun, total=config.train.steps, text=text))
 
     held_out = [r.working_url for r in ready if r.working_url and r.validation]
     side = max(r.side for r in ready)

@@ -21,7 +21,7 @@ class Event:
     done, total
         Volumes or steps.
     text
-        What was just done, one short line.
+        What was just done, or what is waited for, one short line.
     bytes_done, bytes_total
         The same by voxels, where volumes differ in size; 0 where nothing is known of it.
     volume_id, status

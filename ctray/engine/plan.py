@@ -63,7 +63,8 @@ class ArchivePlan:
     num_looked_at
         Volumes that the estimates rest on.
     num_actors, could_hold
-        Actors that the pool will have, and that the machine or cluster could hold.
+        Actors that the pool will have, and that the machine or cluster could hold; where an
+        autoscaler adds nodes, those that the pool asks for.
     hours
         Of reading, localizing and cropping what is left to do; training is not in it.
     assumptions
@@ -262,5 +263,7 @@ def _assumptions(
     if run is None or (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         volumes = f"at most {config.train.max_volumes} volumes"
         lines.append(f"training ({config.train.steps} steps on {volumes}) comes first, not counted")
+    if config.ray.address is not None:
+        lines.append(f"the cluster is taken to have, or to add, room for {actors} actors")
     lines += [f"not looked at: {k.volume_id}: {k.failed}" for k in looks if k.failed]
     return tuple(lines)

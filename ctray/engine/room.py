@@ -46,12 +46,15 @@ class Patience:
         Logical resources that must be found on one node.
     on_wait
         Called with a line, first after `_FIRST_S` and then every `_EVERY_S`.
+    count
+        Such bundles that are waited for at once.
     clock
         Seconds since any moment.
     """
 
     bundle: Bundle
     on_wait: Callable[[str], None]
+    count: int = 1
     clock: Callable[[], float] = time.monotonic
     _since: float | None = field(default=None, init=False)
     _said: float | None = field(default=None, init=False)
@@ -64,20 +67,24 @@ class Patience:
         due = self._since + _FIRST_S if self._said is None else self._said + _EVERY_S
         if now >= due:
             self._said = now
-            self.on_wait(f"{_what(self.bundle)}, {now - self._since:.0f} s so far")
+            self.on_wait(f"{_what(self.bundle, self.count)}, {now - self._since:.0f} s so far")
 
     def over(self) -> None:
-        """No longer waiting."""
-        self._since = self._said = None
+        """No longer waiting; that is said where the wait was."""
+        told, self._since, self._said = self._said is not None, None, None
+        if told:
+            self.on_wait("no longer waiting")
 
 
 def nobody(text: str) -> None:
     """Tell nobody what is waited for."""
 
 
-def _what(bundle: Bundle) -> str:
+def _what(bundle: Bundle, count: int) -> str:
     parts = [f"{n:g} {name}{'' if n == 1 else 's'}" for name, n in bundle.items() if n]
     needed = " and ".join(parts)
+    if count > 1:
+        return f"waiting for room for {count} times {needed}"
     if not _fits_a_node(bundle):
         return f"waiting for the cluster to add a node with {needed}"
     return f"waiting for a process with {needed} to start"
@@ -105,12 +112,13 @@ def wait_for_room(
     wanted = [{name: n for name, n in bundle.items() if n} for bundle in bundles]
     group = placement_group(wanted, strategy="PACK")
     refusals = 0
-    patience = Patience(bundle=wanted[0], on_wait=on_wait)
+    patience = Patience(bundle=wanted[0], count=len(wanted), on_wait=on_wait)
     try:
         ready = group.ready()
         while True:
             done, _ = ray.wait([ready], timeout=_POLL_S)
             if done:
+                patience.over()
                 return True
             patience.wait()
             # Nodes that are busy become free; only what no node holds is hopeless.

@@ -51,10 +51,14 @@ def self_train(run: RunFolder, config: RunConfig, on_event: OnEvent) -> None:
     if not config.refine.enabled or has_slabs(run.checkpoint):
         return
     records = _ranges(run, config, on_event)
+    # Asked once: where the GPU's node dies, what begins anew needs a GPU as well.
+    # On a cluster that grows there may be no CPU right now.
+    cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
+    bundle = {"CPU": cpus, "GPU": min(1.0, gpus_per_worker(config))}
     node_deaths = 0
     while True:
         try:
-            _train(run, config, records, on_event)
+            _train(run, config, records, bundle, on_event)
         except RayError as error:
             node_deaths += 1
             # It begins anew: minutes at most, and the same steps.
@@ -66,15 +70,14 @@ def self_train(run: RunFolder, config: RunConfig, on_event: OnEvent) -> None:
             return
 
 
-def _train(run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent) -> None:
+def _train(
+    run: RunFolder, config: RunConfig, records: list[Record], bundle: Bundle, on_event: OnEvent
+) -> None:
     """Train in an actor, from the first step to the last."""
     steps = config.refine.steps
-    # On a cluster that grows there may be no CPU right now.
-    cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
-    gpus = min(1.0, gpus_per_worker(config))
     if autoscales():
-        _wait_for_node({"CPU": cpus, "GPU": gpus}, steps, on_event)
-    options = {"num_cpus": cpus, "num_gpus": gpus}
+        _wait_for_node(bundle, steps, on_event)
+    options: dict[str, Any] = {"num_cpus": bundle["CPU"], "num_gpus": bundle["GPU"]}
     actor = ray.remote(_Trainer).options(**options).remote(run, config, records)
     try:
         finished = False

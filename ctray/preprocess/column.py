@@ -30,6 +30,8 @@ _RING = 0.15
 # How much rougher the inside may be than the outside.
 _ROUGHER = 1.5
 _SECTORS = 16
+# Part of an edge's fall that must lie this close to it to be measured there.
+_SHARP = 0.5
 
 
 def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
@@ -44,7 +46,9 @@ def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder 
     """
     edge = find_round(volume, within, _edge_votes)
     clear = edge.stands_out and edge.score >= _MIN_SCORE
-    if not clear or not _is_plain(volume, edge.cylinder):
+    # What is so narrow has no room in it for a ring and a sample.
+    narrow = round(edge.cylinder.radius) <= _ring_width(edge.cylinder)
+    if not clear or narrow or not _is_plain(volume, edge.cylinder):
         return None
     return _fitted(volume, edge.cylinder)
 
@@ -97,7 +101,8 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
     """Cylinder at which the grey value falls most, over all slices and angles, to parts of a voxel.
 
     No place counts for more than twice the usual fall, so that a bright sample at the edge does not
-    draw it aside.
+    draw it aside. Towards the end the fall is measured close to the edge, but not where the edge is
+    too soft for that: noise would decide then.
     """
     planes, middles = mean_planes(volume)
 
@@ -124,7 +129,10 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
 
     best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])
     for gap in (_CLEAR, _CLEAR / 2, _CLEAR / 4):
-        most = 2 * float(np.nanmedian(falls(best, _CLEAR)))
+        usual = float(np.nanmedian(falls(best, _CLEAR)))
+        if np.nanmedian(falls(best, gap)) < _SHARP * usual:
+            break
+        most = 2 * usual
 
         def loss(p: npt.NDArray[np.float64], gap: float = gap, most: float = most) -> float:
             return -float(np.nanmean(np.clip(falls(p, gap), -most, most)))
@@ -149,7 +157,7 @@ def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
     num_radii = int(math.hypot(*volume.shape[1:])) + 1
     profile = whole_radial_profile(volume, column, num_radii)
     radius, width = round(column.radius), _ring_width(column)
-    level = float(np.median(profile[radius - width : radius - _CLEAR]))
+    level = float(np.median(profile[max(0, radius - width) : radius - _CLEAR]))
     missing = level - profile
     missing[: radius - _CLEAR] = 0
     levelled = np.empty_like(volume)

@@ -62,7 +62,7 @@ class SortingExample:
     indices
         The slices along it, distinct where the axis has enough, in random order.
     views
-        What augmentation does to each of them, see `ctray.pretext.augment`.
+        What augmentation does to each of them, see `ctray.pretext.views`.
     """
 
     axis: int

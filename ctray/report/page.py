@@ -91,6 +91,7 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
             scored=scored,
             mapped=any(r.receipt.map_url for r in pictured),
             several=any(r.receipt.instances for r in pictured),
+            column=any(_field_of_view(r.receipt).column for r in pictured),
         ),
         *(sections.volume_part(row, _view(run, row)) for row in pictured),
     ]

@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import Event, run_archive
+from ctray.engine.archive import run_archive
+from ctray.engine.events import Event
 from ctray.engine.machine import describe_machine
 from ctray.geometry import Box, VoxelSize, as_triple
 from ctray.storage import store

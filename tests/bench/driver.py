@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ctray.config import RayConfig, RunConfig, parse_config
 from ctray.engine import archive
-from ctray.engine.archive import Event, catalog_stage, localize_stage, open_run
+from ctray.engine.archive import catalog_stage, localize_stage, open_run
+from ctray.engine.events import Event
 from ctray.engine.machine import describe_machine
 from ctray.engine.pool import LocalizeVolume
 from ctray.engine.session import ray_session

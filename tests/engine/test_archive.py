@@ -14,7 +14,8 @@ import pytest
 import zarr
 
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import Event, run_archive, status_counts
+from ctray.engine.archive import run_archive, status_counts
+from ctray.engine.events import Event
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
 from ctray.geometry import Box
 from ctray.pretext.checkpoint import load_model, read_metrics

@@ -14,7 +14,6 @@ import pytest
 import tifffile
 
 from ctray.config import RunConfig, load_config
-from ctray.engine.archive import Event
 from ctray.engine.benchmark import (
     BenchmarkPlan,
     _claim,
@@ -24,6 +23,7 @@ from ctray.engine.benchmark import (
 )
 from ctray.engine.benchmark_archives import scan_archives, write_changed_scan
 from ctray.engine.benchmark_variants import AFTER_TRAINING, VARIANTS, changed_sections
+from ctray.engine.events import Event
 from ctray.errors import ConfigError, NotFoundError, OutputExistsError
 from ctray.localization.truth import iter_mask, read_truths
 from ctray.phantom.scenes import benchmark_seed

@@ -26,7 +26,8 @@ from ray.cluster_utils import Cluster
 from s3_servers import SCRIPTS, S3Server
 
 from ctray.config import RunConfig
-from ctray.engine.archive import Event, catalog_stage, localize_stage, open_run
+from ctray.engine.archive import catalog_stage, localize_stage, open_run
+from ctray.engine.events import Event
 from ctray.engine.session import _QUIET
 from ctray.geometry import Box
 from ctray.grid import ShardGrid

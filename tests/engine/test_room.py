@@ -63,9 +63,11 @@ def test_what_is_waited_for_is_told_now_and_then(ray_cpus: int) -> None:
     node = "waiting for the cluster to add a node with 64 CPUs and 0.5 GPUs"
     assert told == [f"{node}, {n} s so far" for n in (12, 43)]
     patience.over()
+    patience.over()
+    assert told[2:] == ["no longer waiting"]
     now[0] = 100.0
     patience.wait()
-    assert len(told) == 2, "it has only begun to wait"
+    assert len(told) == 3, "it has only begun to wait"
 
 
 def test_a_node_that_is_busy_or_loading_is_not_asked_for(ray_cpus: int) -> None:
@@ -77,3 +79,12 @@ def test_a_node_that_is_busy_or_loading_is_not_asked_for(ray_cpus: int) -> None:
     patience.wait()
     patience.wait()
     assert told == ["waiting for a process with 1 CPU to start, 10 s so far"]
+
+
+def test_several_bundles_are_told_as_such(ray_cpus: int) -> None:
+    told: list[str] = []
+    now = iter((0.0, 10.0))
+    patience = Patience(bundle={"CPU": 1.0}, count=3, on_wait=told.append, clock=lambda: next(now))
+    patience.wait()
+    patience.wait()
+    assert told == ["waiting for room for 3 times 1 CPU, 10 s so far"]

@@ -20,7 +20,8 @@ from s3_servers import S3Server
 
 from ctray.cli.main import cli
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import Event, catalog_stage, open_run
+from ctray.engine.archive import catalog_stage, open_run
+from ctray.engine.events import Event
 from ctray.engine.job_log import parse_line
 from ctray.engine.orders import job_id, make_order
 from ctray.engine.submit import Cluster, why_failed
