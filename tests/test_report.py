@@ -182,6 +182,15 @@ def test_whole_page(run: RunFolder) -> None:
     assert "../localizations.parquet" in page.attributes("a", "href")
 
 
+def test_edge_of_medium_is_in_the_key_where_there_is_one(run: RunFolder) -> None:
+    fill(run, located("a"))
+    assert "edge of medium" not in page_of(run).text
+    column = FieldOfView(column=Cylinder(center_y=9.5, center_x=7.5, radius=7.0))
+    working = {**located("b").working, "field_of_view": column.to_json()}
+    fill(run, located("b", working=working))
+    assert "edge of medium" in page_of(run).text
+
+
 def test_needs_nothing_else(run: RunFolder) -> None:
     fill(run, located("a"))
     page = page_of(run)

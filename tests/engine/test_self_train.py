@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorUnavailableError
 
 from ctray.config import RunConfig, parse_config
+from ctray.engine import self_train as engine_self_train
 from ctray.engine.archive import check_trained, open_run, pretrain_stage, run_archive
-from ctray.errors import ConfigError, NotFoundError
+from ctray.errors import ConfigError, NotFoundError, TrainingError
 from ctray.localization.calibrating import calibrate_run
 from ctray.localization.promise import calibration_of, with_margin, with_promise
 from ctray.localization.slab_checkpoint import load_slabs
@@ -125,6 +127,30 @@ def test_face_that_is_more_open_than_any_calibrated_one_is_for_review(
     # A fixed margin promises nothing, and so refuses nothing.
     fixed = parse_config({"crop": {"margin": 0.1}})
     assert with_promise(receipt, fixed, calibration) == receipt
+
+
+def test_it_begins_anew_where_its_node_died(
+    ray_cpus: int, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then, not for ever, and with what it asked for at first."""
+    run, asked = RunFolder(url=str(tmp_path)), []
+    deaths = 2
+
+    def die(*arguments: Any) -> None:
+        asked.append(arguments[3])
+        if len(asked) <= deaths:
+            raise ActorUnavailableError("its node is out of reach", None)
+
+    monkeypatch.setattr(engine_self_train, "_ranges", lambda *_: [])
+    monkeypatch.setattr(engine_self_train, "_train", die)
+    engine_self_train.self_train(run, config, lambda event: None)
+    assert asked == [{"CPU": 1.0, "GPU": 0.0}] * 3
+
+    asked.clear()
+    deaths = 99
+    with pytest.raises(TrainingError, match="self-training failed"):
+        engine_self_train.self_train(run, config, lambda event: None)
+    assert len(asked) == 5
 
 
 def test_run_is_calibrated_on_its_own_truth(

@@ -176,10 +176,10 @@ def settings(settings_of: Callable[..., dict[str, Any]]) -> Document:
 
 @pytest.fixture
 def trained(
-    ceph_server: S3Server, settings: Document, monkeypatch: pytest.MonkeyPatch
+    moto_server: S3Server, settings: Document, monkeypatch: pytest.MonkeyPatch
 ) -> RunFolder:
     """A run whose training is done, as far as its files tell."""
-    ceph_server.use(monkeypatch)
+    moto_server.use(monkeypatch)
     config = parse_config(settings)
     write_phantoms(ARCHIVE, count=NUM_VOLUMES, size=SIDE, reconstruction_circle=False)
     run = open_run(ARCHIVE, RUN, config)
@@ -195,7 +195,7 @@ def site(
     raycluster: Document,
     trained: RunFolder,
     settings: Document,
-    ceph_server: S3Server,
+    moto_server: S3Server,
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -205,7 +205,7 @@ def site(
     with fake_cluster(raycluster, folder, 4.0, {"OMP_NUM_THREADS": "1"}) as head:
         monkeypatch.setenv("RAY_AUTH_TOKEN", head.token)
         monkeypatch.setenv("RAY_API_SERVER_ADDRESS", head.url)
-        yield Site(head=head, server=ceph_server, file=file, run=trained, nodes=Nodes(head=head))
+        yield Site(head=head, server=moto_server, file=file, run=trained, nodes=Nodes(head=head))
 
 
 @pytest.mark.ray
