@@ -42,6 +42,7 @@ def scan(
     radius=st.floats(20, 26),
     soft=st.sampled_from([0.0, 1.5]),
 )
+@example(center=(30.0, 26.0), slope=(0.0, 0.0), radius=20.0, soft=0.0)
 @example(center=(30.0, 35.5), slope=(0.0, -0.046875), radius=23.0, soft=0.0)
 def test_column_is_found_to_parts_of_a_voxel(
     center: tuple[float, float], slope: tuple[float, float], radius: float, soft: float

@@ -130,15 +130,17 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
     best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])
     for gap in (_CLEAR, _CLEAR / 2, _CLEAR / 4):
         usual = float(np.nanmedian(falls(best, _CLEAR)))
-        if np.nanmedian(falls(best, gap)) < _SHARP * usual:
-            break
         most = 2 * usual
 
         def loss(p: npt.NDArray[np.float64], gap: float = gap, most: float = most) -> float:
             return -float(np.nanmean(np.clip(falls(p, gap), -most, most)))
 
         simplex = np.vstack([best, best + np.eye(5) * gap])
-        best = optimize.fmin(loss, best, maxfun=300, initial_simplex=simplex, disp=False)
+        closer = optimize.fmin(loss, best, maxfun=300, initial_simplex=simplex, disp=False)
+        # Looked at only now: a step before may have stopped anywhere within its own gap.
+        if np.nanmedian(falls(closer, gap)) < _SHARP * usual:
+            break
+        best = closer
     return cylinder(best)
 
 
