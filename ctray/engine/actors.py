@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from ctray.config import PoolConfig
 from ctray.engine.causes import is_node_death, last_line, own_error
-from ctray.engine.room import Patience, autoscales, nobody, wait_for_room
+from ctray.engine.room import Patience, autoscales, no_room, nobody, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.errors import CtrayError
 
@@ -267,12 +267,8 @@ def check_capacity(config: PoolConfig, on_wait: Callable[[str], None] = nobody) 
         wanted = actor_bundle(config)
         if wait_for_room([wanted], on_wait=on_wait):
             return
-        gpus = f" and {wanted['GPU']:g} GPUs" if wanted["GPU"] else ""
-        raise CtrayError(
-            f"an actor of the pool needs {config.num_cpus:g} CPUs{gpus}, and the cluster has no "
-            "group of nodes that holds that; lower pool.num_cpus or pool.num_gpus, or add such a "
-            "group to the cluster"
-        )
+        lower = "pool.num_cpus or pool.num_gpus"
+        raise CtrayError(no_room("an actor of the pool", wanted, lower))
     for name, needed, remedy in (
         ("CPU", config.num_cpus, "lower pool.num_cpus or raise ray.num_cpus"),
         ("GPU", actor_gpus(config), "lower pool.num_gpus or add nodes with a GPU"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ctray.storage.catalog import CatalogEntry
 
@@ -94,30 +94,25 @@ class Volumes:
         """Count a volume, with a word about what became of it."""
         self._count += 1
         self._bytes += self._sizes[volume_id]
-        self._on_event(
-            Event(
-                stage=self._stage,
-                done=self._count,
-                total=len(self._sizes),
-                text=f"{volume_id} {status}".rstrip(),
-                bytes_done=self._bytes,
-                bytes_total=self._total_bytes,
-                volume_id=volume_id,
-                status=status,
-                bytes_read=bytes_read,
-                bytes_written=bytes_written,
-            )
+        event = replace(
+            self._event(f"{volume_id} {status}".rstrip()),
+            volume_id=volume_id,
+            status=status,
+            bytes_read=bytes_read,
+            bytes_written=bytes_written,
         )
+        self._on_event(event)
 
     def wait(self, text: str) -> None:
         """Say what the stage waits for."""
-        self._on_event(
-            Event(
-                stage=self._stage,
-                done=self._count,
-                total=len(self._sizes),
-                text=text,
-                bytes_done=self._bytes,
-                bytes_total=self._total_bytes,
-            )
+        self._on_event(self._event(text))
+
+    def _event(self, text: str) -> Event:
+        return Event(
+            stage=self._stage,
+            done=self._count,
+            total=len(self._sizes),
+            text=text,
+            bytes_done=self._bytes,
+            bytes_total=self._total_bytes,
         )

@@ -80,11 +80,23 @@ def nobody(text: str) -> None:
     """Tell nobody what is waited for."""
 
 
-def _what(bundle: Bundle, count: int) -> str:
+def no_room(who: str, bundle: Bundle, settings: str, count: int = 1) -> str:
+    """One line for what no autoscaler can help: who needs what, and which settings to lower."""
+    return (
+        f"{who} needs {_amounts(bundle, count)}, and the cluster has no group of nodes that holds "
+        f"that; lower {settings}, or add such a group to the cluster"
+    )
+
+
+def _amounts(bundle: Bundle, count: int) -> str:
     parts = [f"{n:g} {name}{'' if n == 1 else 's'}" for name, n in bundle.items() if n]
-    needed = " and ".join(parts)
+    return f"{count} times " * (count > 1) + " and ".join(parts)
+
+
+def _what(bundle: Bundle, count: int) -> str:
+    needed = _amounts(bundle, count)
     if count > 1:
-        return f"waiting for room for {count} times {needed}"
+        return f"waiting for room for {needed}"
     if not _fits_a_node(bundle):
         return f"waiting for the cluster to add a node with {needed}"
     return f"waiting for a process with {needed} to start"

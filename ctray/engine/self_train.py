@@ -12,7 +12,7 @@ from ctray.config import RunConfig
 from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.causes import is_node_death, last_line, own_error
 from ctray.engine.events import Event, OnEvent, training_event
-from ctray.engine.room import Bundle, autoscales, wait_for_room
+from ctray.engine.room import Bundle, autoscales, no_room, wait_for_room
 from ctray.engine.session import cluster_cpus
 from ctray.engine.stream import read_prepared
 from ctray.engine.train import gpus_per_worker, threads_per_worker
@@ -94,12 +94,7 @@ def _wait_for_node(bundle: Bundle, steps: int, on_event: OnEvent) -> None:
         on_event(Event(stage="self-train", done=0, total=steps, text=text))
 
     if not wait_for_room([bundle], on_wait=wait):
-        gpus = f" and {bundle['GPU']:g} GPUs" if bundle["GPU"] else ""
-        raise TrainingError(
-            f"self-training needs {bundle['CPU']:g} CPUs{gpus}, and the cluster has no group of "
-            "nodes that holds that; lower train.num_gpus_per_worker, or add such a group to the "
-            "cluster"
-        )
+        raise TrainingError(no_room("self-training", bundle, "train.num_gpus_per_worker"))
 
 
 class FindRanges:

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.progress import Pace, Progress, Row
-from ctray.engine.room import autoscales, nobody, wait_for_room
+from ctray.engine.room import autoscales, no_room, nobody, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
 from ctray.engine.stream import example_stream, keep_data_actors_here, read_prepared, rounds
 from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
@@ -252,14 +252,11 @@ def _check_resources(config: RunConfig, gpus: float, on_wait: Callable[[str], No
     workers = config.train.num_workers
     if autoscales():
         # A bundle for each worker and its readers, which may then be anywhere.
-        if wait_for_room([{"CPU": cpus, "GPU": gpus}] * workers, on_wait=on_wait):
+        bundle = {"CPU": cpus, "GPU": gpus}
+        if wait_for_room([bundle] * workers, on_wait=on_wait):
             return
-        raise TrainingError(
-            f"training needs {workers} times {cpus:g} CPUs"
-            f"{f' and {gpus:g} GPUs' if gpus else ''}, and the cluster has no group of nodes that "
-            "holds that; lower train.num_workers or train.num_gpus_per_worker, or add such a "
-            "group to the cluster"
-        )
+        lower = "train.num_workers or train.num_gpus_per_worker"
+        raise TrainingError(no_room("training", bundle, lower, workers))
     if cluster_cpus() < workers * cpus:
         raise TrainingError(
             f"training needs {workers * cpus:g} CPUs ({workers} workers and their readers) "
