@@ -25,13 +25,14 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
     "no-cues": ("refine.cues=false",),
+    "no-clear-faces": ("refine.clear_faces=off",),
     "even-threshold": ("refine.threshold=0.5",),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }
 # What is used after the pretext task only: its checkpoint serves whatever they say.
 AFTER_TRAINING = frozenset({"localize", "uncertainty", "refine", "crop", "pool", "ray"})
 # Of `refine`, what is used after self-training only.
-_USED_LATE = {"enabled", "threshold", "min_agreement"}
+_USED_LATE = {"enabled", "threshold", "clear_faces", "min_peak", "min_agreement"}
 
 
 def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
@@ -91,7 +92,9 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
 def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
     """Whether the slab network of one configuration serves the other."""
     ours, theirs = (c.refine.model_dump(exclude=_USED_LATE) for c in (config, changed))
-    return config.refine.enabled and ours == theirs
+    # The boxes that it learns from are those of the pretext task.
+    same_boxes = changed_sections(config, changed).isdisjoint({"localize", "uncertainty"})
+    return config.refine.enabled and ours == theirs and same_boxes
 
 
 def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:

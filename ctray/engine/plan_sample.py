@@ -29,6 +29,7 @@ from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.source_types import VolumeSource
 from ctray.storage.sources import open_as
 from ctray.storage.volume import open_volume
+from ctray.storage.working import is_reduced_to
 
 # Planes that a guess is made from, and the bytes that reading them may decompress.
 _PLANES = 48
@@ -198,4 +199,4 @@ def _needs_pass(entry: CatalogEntry, config: RunConfig) -> bool:
     """Whether all of a volume is read before it is localized: imported, or without a pyramid."""
     if not _is_zarr(entry):
         return True
-    return not open_volume(entry.url).is_reduced_to(config.preprocess.working_size)
+    return not is_reduced_to(open_volume(entry.url), config.preprocess.working_size)

@@ -100,9 +100,10 @@ def _wait_for_node(bundle: Bundle, steps: int, on_event: OnEvent) -> None:
 class FindRanges:
     """Finds the box of the pretext task in prepared working levels; an actor of the pool."""
 
-    def __init__(self, run: RunFolder, threads: int) -> None:
+    def __init__(self, run: RunFolder, config: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)
-        self._localizer = Localizer(load_model(run.checkpoint))
+        # The settings of this run: a checkpoint may have been trained with others after it.
+        self._localizer = Localizer(load_model(run.checkpoint), config)
 
     def __call__(self, record: Record) -> Record:
         """Record of the training index with its box."""
@@ -118,7 +119,7 @@ def _ranges(run: RunFolder, config: RunConfig, on_event: OnEvent) -> list[Record
         kept: list[Record] = store.read_json(url)
         return kept
     index = [r for r in store.read_json(run.training_index) if not r.get("validation")]
-    arguments = (run, threads_per_actor(config.pool))
+    arguments = (run, config, threads_per_actor(config.pool))
     found: dict[str, Record] = {}
 
     def tell(text: str) -> None:

@@ -18,6 +18,11 @@ FloatArray = npt.NDArray[np.float64]
 _LOOSE, _TIGHT = 2.0, 1.5
 # One slice counts as this much at most: a few certain slices far away must not bridge a gap.
 _MOST = 4.0
+# Log-odds from the empty slices to the surest one at which a face lies all of that way up, if it
+# were not for the bounds: the clearer a scan, the steeper its faces, and the higher what streaks
+# or a bright medium leave beside them. Faint ends need a low threshold, and have a low peak.
+_CLEAR = 40.0
+_LOWEST_PART, _HIGHEST_PART = 0.2, 0.5
 # Slices beyond a face that tell what is empty there, and rounds in which face and threshold settle.
 _FEWEST = 4
 _ROUNDS = 3
@@ -58,11 +63,22 @@ class Faces:
 
 
 def surest(profiles: Iterable[FloatArray]) -> float:
-    """Log-odds of the surest slice, of the axis where they are least."""
+    """Value of the surest slice, of the axis where that is least."""
     return min(float(profile.max()) for profile in profiles)
 
 
-def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
+def part_of_way(background: float, peak: float) -> float:
+    """Where between empty slices and the surest one faces lie: higher up where scans are clear.
+
+    Parameters
+    ----------
+    background, peak
+        Log-odds of the empty slices, and of the surest one.
+    """
+    return min(max((peak - background) / _CLEAR, _LOWEST_PART), _HIGHEST_PART)
+
+
+def own_threshold(profiles: Iterable[FloatArray], part: float | None = None) -> float:
     """Log-odds at which the faces of one volume lie, from its own profiles.
 
     The network is less sure of faint samples, and less sure of nothing where streaks or a clear
@@ -75,16 +91,23 @@ def own_threshold(profiles: Iterable[FloatArray], part: float) -> float:
         Log-odds per slice, one array an axis.
     part
         Of the way from the middle one of the slices that are rather empty than not (0 where there
-        is none: a sample may fill its volume) to the surest slice.
+        is none: a sample may fill its volume) to the surest slice. None: `part_of_way`.
     """
-    kept = list(profiles)
-    every = np.concatenate(kept)
+    return _own_threshold(list(profiles), part)[0]
+
+
+def _own_threshold(profiles: list[FloatArray], part: float | None) -> tuple[float, float, float]:
+    """Threshold, log-odds of the surest slice, and the part of the way."""
+    every = np.concatenate(profiles)
     empty = every[every < 0]
-    background = float(np.median(empty)) if empty.size else 0.0
-    return background + part * (surest(kept) - background)
+    background, peak = float(np.median(empty)) if empty.size else 0.0, surest(profiles)
+    used = part_of_way(background, peak) if part is None else part
+    return background + used * (peak - background), peak, used
 
 
-def sided_faces(profiles: Mapping[str, FloatArray], part: float) -> dict[str, Faces | None]:
+def sided_faces(
+    profiles: Mapping[str, FloatArray], part: float | None = None
+) -> dict[str, Faces | None]:
     """Faces along every axis, each with the threshold of its own side.
 
     Streaks, or a bright tube that ends beside the sample, make the slices beyond one face look more
@@ -98,8 +121,8 @@ def sided_faces(profiles: Mapping[str, FloatArray], part: float) -> dict[str, Fa
     part
         As for `own_threshold`.
     """
-    level, peak = own_threshold(profiles.values(), part), surest(profiles.values())
-    return {name: _settled(profile, level, peak, part) for name, profile in profiles.items()}
+    level, peak, used = _own_threshold(list(profiles.values()), part)
+    return {name: _settled(profile, level, peak, used) for name, profile in profiles.items()}
 
 
 def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Faces | None:

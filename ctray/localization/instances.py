@@ -127,11 +127,11 @@ def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, 
     return tuple(_specimen(evidence, labels, near, n, threshold, step) for n in range(1, count + 1))
 
 
-def faces_around(faces: FacesByAxis, specimens: Sequence[Specimen]) -> FacesByAxis:
-    """Faces of a volume, moved out to hold its specimens: one far away does not show in them."""
+def faces_around(faces: FacesByAxis, specimens: Sequence[FacesByAxis]) -> FacesByAxis:
+    """Faces of a volume, moved out to hold those of its specimens: a far one does not show."""
     around = dict(faces)
     for name in AXES:
-        found = [f for f in (faces[name], *(s.faces[name] for s in specimens)) if f is not None]
+        found = [f for f in (faces.get(name), *(s[name] for s in specimens)) if f is not None]
         if found:
             low, high = min(found, key=lambda f: f.start), max(found, key=lambda f: f.stop)
             spread = (low.spread[0], high.spread[1])

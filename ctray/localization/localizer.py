@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -16,6 +17,8 @@ from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
+from ctray.localization.clear_faces import GreyLevel
+from ctray.localization.faces import surest
 from ctray.localization.margins import Scales
 from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
@@ -27,11 +30,13 @@ from ctray.pretext.checkpoint import TrainedModel
 from ctray.pretext.encoder import RotationModel, SortingModel
 from ctray.pretext.rows import canvas_side
 from ctray.storage.volume import Volume
+from ctray.storage.working import WorkingLevel, read_working_level
 
 Status = Literal["located", "empty", "uncertain", "failed"]
-# A pretext task that is surer than this of a slice is not overruled, and where it is, the slab
-# network need not be quite as sure: faint samples reach less than bubbles alone may.
-_SURE = 0.65
+# A pretext task that is surer than this of a slice along every axis is not overruled, and where it
+# is, the slab network need not be quite as sure: faint samples reach less than bubbles alone may.
+# What is no sample is rarely sure along all three.
+_SURE = 0.5
 _PEAK_LESS = 1.0
 UintArray = npt.NDArray[np.uint8]
 
@@ -184,7 +189,9 @@ class Localizer:
             If the volume cannot be read.
         """
         began, read_before = time.monotonic(), volume.bytes_read
-        working, factors = volume.read_working(self.config.preprocess.working_size)
+        size, wanted = self.config.preprocess.working_size, self._wants_finer
+        level = read_working_level(volume, size, finer=wanted)
+        working = level.voxels
         if working.dtype.kind == "f" and not np.isfinite(working).any():
             raise InvalidVolumeError(f"{volume.url}: no voxel is finite; reconstruct it anew")
         if is_constant(working):
@@ -194,9 +201,9 @@ class Localizer:
                 bytes_read=volume.bytes_read - read_before,
                 seconds=time.monotonic() - began,
             )
-        prepared = prepare(working, factors, self.config.preprocess)
+        prepared = prepare(working, level.factors, self.config.preprocess)
         found = self._find(prepared)
-        refined = self._refine(prepared, volume.shape)
+        refined = self._refine(prepared, level, volume.shape)
         own = _box(found.stretches, prepared, volume.shape, prepared.factors)
         status, reason, box = self._decide(found, refined, own)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
@@ -225,10 +232,24 @@ class Localizer:
         box = _box(self._find(prepared).stretches, prepared, prepared.shape, (1, 1, 1))
         return None if box is None else box.ranges
 
-    def _refine(self, prepared: Prepared, shape: Triple) -> Refined | None:
+    @property
+    def _wants_finer(self) -> bool:
+        return self.slabs is not None and self.config.refine.clear_faces == "auto"
+
+    def _refine(self, prepared: Prepared, level: WorkingLevel, shape: Triple) -> Refined | None:
         if self.slabs is None:
             return None
-        return refine(self.slabs, prepared, shape, max(prepared.shape), self.config)
+        levels = self._grey_levels(prepared, level)
+        side = max(prepared.shape)
+        return refine(self.slabs, prepared, shape, side, self.config, levels)
+
+    def _grey_levels(self, prepared: Prepared, level: WorkingLevel) -> Iterator[GreyLevel]:
+        """Finest first: its edges are sharper, but where it is too noisy its mean may do."""
+        if not self._wants_finer:
+            return
+        if level.finer is not None:
+            yield GreyLevel.of_finer(prepared, level.voxels, level.finer, level.ratio)
+        yield GreyLevel.of_working(prepared)
 
     def _decide(
         self, found: _Finding, refined: Refined | None, own: Box | None
@@ -240,8 +261,7 @@ class Localizer:
         if refined is None:
             return ("located", None, own) if own else ("empty", found.nothing, None)
         box = refined.box
-        surest = max(float(profile.max()) for profile in found.profiles.values())
-        sure = own is not None and surest > _SURE
+        sure = own is not None and surest(found.profiles.values()) > _SURE
         if refined.peak < self.config.refine.min_peak - (_PEAK_LESS if sure else 0.0):
             if sure:
                 return "uncertain", "only the pretext task is sure of a sample", box or own

@@ -1,7 +1,8 @@
-"""What the slab network says of a volume, and whether the pretext task agrees."""
+"""What the slab network says of a volume, what grey values add, and whether the pretext agrees."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,15 @@ import numpy.typing as npt
 
 from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
+from ctray.localization.clear_faces import ClearFaces, Ends, GreyLevel, find_clear_faces
 from ctray.localization.cues import SlabSource
 from ctray.localization.faces import Faces, own_threshold, sided_faces, surest
-from ctray.localization.instances import EvidenceMaps, faces_around, find_specimens
+from ctray.localization.instances import (
+    EvidenceMaps,
+    FacesByAxis,
+    faces_around,
+    find_specimens,
+)
 from ctray.localization.margins import Scales
 from ctray.localization.slabs import SlabNetwork, all_slab_maps, pooled_profiles
 from ctray.preprocess.prepare import Prepared
@@ -21,6 +28,8 @@ FloatArray = npt.NDArray[np.float64]
 
 # What a voxel between the faces of two ways adds to the scale of a face.
 _APART = 0.25
+# Slices of the working level that clear faces are open by at least.
+_LEAST_CLEAR = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +46,9 @@ class Refined:
         Level-0 voxels per slice, (z, y, x).
     shape
         Of level 0.
+    clear
+        Whether the faces are where grey values have them, which told the sample from its medium;
+        then they are open by what lies between them and those of the slab network, too.
     instances
         The same of each specimen, the largest first: empty where there is but one, None where
         nobody looked.
@@ -46,6 +58,7 @@ class Refined:
     faces: dict[str, Faces | None]
     factors: Triple
     shape: Triple
+    clear: bool = False
     instances: tuple[Refined, ...] | None = None
 
     @property
@@ -68,8 +81,9 @@ class Refined:
         return surest(self.profiles.values())
 
     def scales(self, other: Box | None = None) -> Scales | None:
-        """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
+        """Scales of the six faces in level-0 voxels; None without a box.
 
+        A slice at least, half of one where the faces are clear.
         A face is open as far as its profile is, and further where `other`, the box of the
         pretext task, has it elsewhere.
         """
@@ -84,7 +98,8 @@ class Refined:
                 if other is not None:
                     apart = abs(end * self.factors[axis] - other.ranges[axis][side])
                     width += _APART * apart
-                scales.append(max(float(self.factors[axis]), width))
+                least = _LEAST_CLEAR if self.clear else 1.0
+                scales.append(max(least * self.factors[axis], width))
         z0, z1, y0, y1, x0, x1 = scales
         return (z0, z1, y0, y1, x0, x1)
 
@@ -104,11 +119,17 @@ class Refined:
                 for name, profile in self.profiles.items()
             },
             "faces": {name: f.to_json() if f else None for name, f in self.faces.items()},
+            "clear": self.clear,
         }
 
 
 def refine(
-    network: SlabNetwork, prepared: Prepared, shape: Triple, side: int, config: RunConfig
+    network: SlabNetwork,
+    prepared: Prepared,
+    shape: Triple,
+    side: int,
+    config: RunConfig,
+    levels: Iterable[GreyLevel] = (),
 ) -> Refined:
     """Find the faces of a prepared working level with the slab network.
 
@@ -122,19 +143,79 @@ def refine(
         Side of the square canvas, pixels.
     config
         Its `refine` section, and whether `localize` asks for several specimens.
+    levels
+        Where clear faces are looked for, until some are found.
     """
     source = SlabSource.of(prepared, cues=network.cues is not None)
     maps = all_slab_maps(network, source, side)
     profiles = pooled_profiles(network, maps)
-    faces = sided_faces(profiles, config.refine.threshold)
+    wanted = config.refine.threshold
+    part = None if wanted == "clarity" else wanted
+    faces = sided_faces(profiles, part)
     found = Refined(profiles=profiles, faces=faces, factors=prepared.factors, shape=shape)
     if not config.localize.instances:
-        return found
+        return sharpened([found], levels)[0]
     evidence = EvidenceMaps(maps=maps, shape=prepared.shape, bias=network.bias.item())
-    threshold = own_threshold(profiles.values(), config.refine.threshold)
-    specimens = find_specimens(evidence, threshold)
-    instances = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
-    return replace(found, faces=faces_around(faces, specimens), instances=tuple(instances))
+    specimens = find_specimens(evidence, own_threshold(profiles.values(), part))
+    if not specimens:
+        return replace(sharpened([found], levels)[0], instances=())
+    kept = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
+    kept = sharpened(kept, levels)
+    # Where all specimens are clear, so is what is around them.
+    clear = all(instance.clear for instance in kept)
+    return replace(
+        found,
+        faces=faces_around({} if clear else faces, [k.faces for k in kept]),
+        clear=clear,
+        instances=tuple(kept),
+    )
+
+
+def sharpened(found: Sequence[Refined], levels: Iterable[GreyLevel]) -> list[Refined]:
+    """Specimens of one volume with their faces where grey values have them, if those tell.
+
+    Parameters
+    ----------
+    found
+        All of them, with the faces of the slab network.
+    levels
+        Where to look, until one of them tells.
+    """
+    guesses = [_ends(specimen) for specimen in found]
+    if any(guess is None for guess in guesses):
+        return list(found)
+    for level in levels:
+        clear = find_clear_faces(level, [g for g in guesses if g is not None])
+        if any(faces is not None for faces in clear):
+            return [_with_clear(s, faces) for s, faces in zip(found, clear, strict=True)]
+    return list(found)
+
+
+def _ends(found: Refined) -> Ends | None:
+    z, y, x = (found.faces[name] for name in AXES)
+    if z is None or y is None or x is None:
+        return None
+    return ((z.start, z.stop), (y.start, y.stop), (x.start, x.stop))
+
+
+def _with_clear(found: Refined, clear: ClearFaces | None) -> Refined:
+    if clear is None:
+        return found
+    faces: FacesByAxis = {}
+    for axis, name in enumerate(AXES):
+        own = found.faces[name]
+        assert own is not None, "without all faces there is no guess"
+        (low, high), (low_spread, high_spread) = clear.ends[axis], clear.spreads[axis]
+        faces[name] = replace(
+            own,
+            start=low,
+            stop=high,
+            spread=(
+                low_spread + _APART * abs(low - own.start),
+                high_spread + _APART * abs(high - own.stop),
+            ),
+        )
+    return replace(found, faces=faces, clear=True)
 
 
 def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:

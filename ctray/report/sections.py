@@ -239,6 +239,8 @@ def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
             caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
         if view.refined:
             caption += ["in the colour of the box: probability of sample, self-trained"]
+        if view.refined.get("clear"):
+            caption += ["faces half way from the medium's grey value to the sample's"]
     elif view.profiles:
         caption.append(
             "no slice is certain enough" if view.quantity == "Certainty" else "no region stands out"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ctray.geometry import Box, VoxelSize, as_triple
 from ctray.storage.volume import Volume, open_volume
+from ctray.storage.working import is_reduced_to, read_reduced
 from ctray.storage.writer import create_volume, is_committed
 
 # Name of the attribute that says how coarse the first level is.
@@ -29,7 +30,7 @@ def with_kept_pyramid(volume: Volume, url: str, working_size: int, *, write: boo
     write
         Whether they are made, in one streaming pass over the volume, where they are not there.
     """
-    if volume.is_reduced_to(working_size):
+    if is_reduced_to(volume, working_size):
         return volume
     if not is_committed(url):
         if not write:
@@ -45,7 +46,7 @@ def with_kept_pyramid(volume: Volume, url: str, working_size: int, *, write: boo
 
 def _write(volume: Volume, url: str, working_size: int) -> None:
     """Reduce `volume` and write that as a volume of its own, with a pyramid, in its place."""
-    voxels, factors = volume.read_reduced(working_size)
+    voxels, factors = read_reduced(volume, working_size)
     edge = (1.0, 1.0, 1.0) if volume.voxel_size is None else volume.voxel_size.um
     size = volume.voxel_size
     where = zip(volume.origin_um, factors, edge, strict=True)

@@ -16,18 +16,11 @@ from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
 from ctray.storage.chunk_reading import read_region
 from ctray.storage.metadata import Layout, read_layout
-from ctray.storage.multiscale import downsample_mean
 from ctray.storage.parallel import BYTES_IN_FLIGHT
-from ctray.storage.reducing import reduce_level
 from ctray.storage.stored_chunks import StoredChunks
 from ctray.storage.transfer import CountingStore, Transfer
 from ctray.storage.unpacking import check_sizes, with_bounded_codecs
-
-# A level this small (as float32) is read whole to average it without rounding, if it is little
-# beside level 0, or the volume itself is small.
-_SMALL_LEVEL_BYTES = 64 * 2**20
-_SMALL_VOLUME_BYTES = 256 * 2**20
-_LITTLE = 0.018
+from ctray.storage.working import read_working_level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,93 +249,24 @@ class Volume:
     ) -> tuple[npt.NDArray[Any], Triple]:
         """Return the volume at the size nearest to `working_size` that halving can reach.
 
-        A stored level is taken as it is. Where a further 2x would be nearer, a level is averaged
-        in one streaming pass that holds about `max_bytes`, or taken from levels that were kept
-        from an earlier one (`ctray.storage.pyramids`).
-
         Returns
         -------
         array : numpy.ndarray
-            (z, y, x), ``self.dtype``; float32 where the next finer level is small enough to
-            average it anew: rounded integers lose what is fainter than half a grey value.
+            (z, y, x), ``self.dtype`` or float32, see `ctray.storage.working.WorkingLevel`.
         factors : tuple of int
             Level-0 voxels per voxel of `array`, (z, y, x).
         """
-        level, halvings = self._nearest(working_size)
-        factors = self._halved(level, halvings)
-        if halvings == 0:
-            precise = self._mean_of_finer(level)
-            return (self.read_level(level) if precise is None else precise), factors
-        if self._coarse is not None:
-            coarse, base = self._coarse
-            array, more = coarse.read_working(working_size, max_bytes)
-            if factors == tuple(b * m for b, m in zip(base, more, strict=True)):
-                return array, factors
-        small = self._is_small(level, halvings - 1)
-        return reduce_level(self, level, halvings, precise=small, max_bytes=max_bytes), factors
-
-    def is_reduced_to(self, working_size: int) -> bool:
-        """Whether `read_working` makes do without reading 64 times the voxels that it gives."""
-        return self._nearest(working_size)[1] < 2
-
-    def read_reduced(
-        self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
-    ) -> tuple[npt.NDArray[Any], Triple]:
-        """Return what `read_working` would average last, or the working level if that is large.
-
-        Kept, it spares the pass over the finer levels; see `ctray.storage.pyramids`.
-        """
-        level, halvings = self._nearest(working_size)
-        halvings -= self._is_small(level, halvings - 1)
-        voxels = reduce_level(self, level, halvings, precise=False, max_bytes=max_bytes)
-        return voxels, self._halved(level, halvings)
+        found = read_working_level(self, working_size, max_bytes)
+        return found.voxels, found.factors
 
     def add_coarse(self, coarse: Volume, factors: Triple) -> None:
         """Let `read_working` take levels of `coarse`, of which a voxel is `factors` of level 0."""
         self._coarse = coarse, factors
 
-    def _mean_of_finer(self, level: int) -> npt.NDArray[np.float32] | None:
-        """Level as the float mean of the next finer one, where that is small, else None.
-
-        Stored integer levels are rounded, which wipes out what is fainter than half a grey value,
-        such as the thin wall of a tube in clipped air.
-        """
-        if level == 0 or self.dtype.kind == "f":
-            return None
-        fine, coarse = self.levels[level - 1], self.levels[level]
-        ratio = [c // f for c, f in zip(coarse.factors, fine.factors, strict=True)]
-        shape = tuple(-(-n // r) for n, r in zip(fine.shape, ratio, strict=True))
-        if shape != coarse.shape or not self._is_small(level - 1, 0):
-            return None
-        if self.num_bytes > _SMALL_VOLUME_BYTES and not self._is_little(fine):
-            return None
-        voxels = self.read_level(level - 1).astype(np.float32)
-        return np.asarray(downsample_mean(voxels, as_triple(ratio, "ratio")), dtype=np.float32)
-
-    def _is_small(self, level: int, halvings: int) -> bool:
-        """Whether a level, after some halvings, may be held whole as float32."""
-        shape = (-(-n // 2**halvings) for n in self.levels[level].shape)
-        return bool(math.prod(shape) * 4 <= _SMALL_LEVEL_BYTES)
-
-    def _is_little(self, level: Level) -> bool:
-        """Whether reading a level is little beside level 0."""
-        return math.prod(level.shape) <= _LITTLE * math.prod(self.shape)
-
-    def _halved(self, level: int, halvings: int) -> Triple:
-        return as_triple([n * 2**halvings for n in self.levels[level].factors], "factors")
-
-    def _nearest(self, working_size: int) -> tuple[int, int]:
-        """Level and further halvings that come nearest to `working_size`; least work on a tie."""
-        if working_size < 1:
-            raise GeometryError(f"working size {working_size} must be at least 1 voxel")
-        found = []
-        for n, level in enumerate(self.levels):
-            side = max(level.shape)
-            for halvings in range(side.bit_length() + 1):
-                away = abs(-(-side // 2**halvings) - working_size)
-                found.append((away, halvings, -n))
-        _, halvings, n = min(found)
-        return -n, halvings
+    @property
+    def coarse(self) -> tuple[Volume, Triple] | None:
+        """Coarse levels that are kept elsewhere, with the level-0 voxels per voxel; or None."""
+        return self._coarse
 
     def _level(self, level: int) -> Level:
         if not 0 <= level < len(self.levels):

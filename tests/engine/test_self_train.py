@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig, override, parse_config
 from ctray.engine import self_train as engine_self_train
 from ctray.engine.archive import check_trained, open_run, pretrain_stage, run_archive
 from ctray.errors import ConfigError, NotFoundError, TrainingError
@@ -84,6 +84,20 @@ def test_second_run_trains_nothing_and_a_lost_network_comes_back_the_same(
     pretrain_stage(run, config, catalog)
     assert store.read_json(str(manifest))["digest"] == before["digest"]
     check_trained(run, config, archive)
+
+
+def test_boxes_to_learn_from_follow_the_settings_of_the_run(
+    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+) -> None:
+    """Not those that the pretext task was trained with, which another run may have been."""
+    _, run, _ = finished
+    record = store.read_json(run.training_index)[0]
+    found = {}
+    for threshold in (0.0, 1.0):
+        settings = (f"localize.threshold={threshold}", "localize.min_peak=0")
+        find = engine_self_train.FindRanges(run, override(config, settings), 1)
+        found[threshold] = find(record)["ranges"]
+    assert found == {0.0: [[0, 24]] * 3, 1.0: None}
 
 
 def test_promise_that_nothing_keeps_is_refused_before_anything_is_done(

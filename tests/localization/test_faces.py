@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import find_faces, own_threshold, sided_faces
+from ctray.localization.faces import find_faces, own_threshold, part_of_way, sided_faces
 
 
 def test_faces_lie_where_the_profile_crosses_the_threshold() -> None:
@@ -98,6 +98,21 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
 
     assert own_threshold(profiles, 0.25) == pytest.approx(-3 + 0.25 * 8)
     assert own_threshold(profiles, 0.0) == pytest.approx(-3)
+
+
+def test_faces_of_clear_scans_lie_higher_up() -> None:
+    parts = [part_of_way(-4, peak) for peak in (0, 4, 8, 12, 16, 30)]
+    assert parts == pytest.approx([0.2, 0.2, 0.3, 0.4, 0.5, 0.5])
+    # A plateau of streaks beside a sample that is as clear as this.
+    streaks = np.array([-5.0] * 8 + [13.0] * 10 + [2.0] * 6 + [-5.0] * 8)
+    faces = sided_faces({"z": streaks})["z"]
+    assert faces is not None
+    assert (faces.start, faces.stop) == pytest.approx((8, 18), abs=0.6)
+    # A faint end that is as high, of a sample that is fainter itself.
+    faint = np.array([-3.0] * 8 + [5.0] * 10 + [0.0] * 6 + [-3.0] * 8)
+    faces = sided_faces({"z": faint})["z"]
+    assert faces is not None
+    assert (faces.start, faces.stop) == pytest.approx((8, 24), abs=0.8)
 
 
 def test_sample_that_fills_its_volume_is_kept_whole() -> None:

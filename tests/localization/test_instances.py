@@ -99,7 +99,7 @@ def test_faces_of_the_volume_move_out_to_a_specimen_far_away() -> None:
     faces = faces_of(evidence)
     specimens = find_specimens(evidence, THRESHOLD)
 
-    around = faces_around(faces, specimens)
+    around = faces_around(faces, [specimen.faces for specimen in specimens])
 
     assert len(specimens) == 2
     assert faces["x"] is not None

@@ -37,7 +37,7 @@ def test_pyramid_spares_level_0(
 ) -> None:
     """Stored bytes against stored bytes: neither side is helped by compression."""
     # Of a small volume, the next finer level is read however large a part of it that is.
-    monkeypatch.setattr("ctray.storage.volume._SMALL_VOLUME_BYTES", 0)
+    monkeypatch.setattr("ctray.storage.working._SMALL_VOLUME_BYTES", 0)
     noise = RNG.integers(0, 256, (256, 250, 240), dtype=np.uint8)
     volume = open_volume(written(str(tmp_path / "v"), noise, None).url)
     working, factors = volume.read_working(working_size)

@@ -1,0 +1,318 @@
+"""Clear faces: where grey values alone tell the sample from what surrounds it.
+
+A network that learned from boxes knows what is sample and where it is, to a slice or two. In a
+clear scan the sample's edge is sharper than that: it lies where the grey value is half way from
+the medium to the sample next to it. No single threshold finds it, since bone is many times as
+bright as skin; half of what is highest within a voxel does. Which of all that stands out is the
+sample, and whether the scan is clear enough, is told by the network's box.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ctray.geometry import Triple
+from ctray.preprocess.prepare import Prepared
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Ends = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+
+# Gaussian that calms the noise, voxels: less than an edge is wide.
+_SIGMA = 0.6
+# What stands out differs from the medium by this many of its spreads; and by these parts of the
+# sample's largest difference. Above the last, faint parts would be cut: the scan is not clear.
+_SPREADS = 4.0
+_LEAST_PART, _MOST_PART = 0.02, 0.25
+_THRESHOLDS = 16
+# Of the medium, this part may stand out by chance.
+_STRAY = 0.001
+# A piece belongs to the sample if this part of it lies in the box, and is no speck.
+_MIN_INSIDE = 0.5
+# Of several specimens, one's own pieces; two that touch are one piece, and nobody's.
+_MIN_OWN = 0.8
+_MIN_VOXELS = 8
+_MIN_PART = 0.02
+# This part of the sample may lie beyond the box: a tail that was missed, but no leak into a tube.
+_SPILL = 0.02
+# Half maximum, of the highest value within a voxel; nothing counts as higher than the usual sample
+# so many voxels below its edge, so that bone does not hide the skin on it.
+_HALF = 0.5
+_EDGE = 2
+_LOOSE, _TIGHT = 0.25, 0.75
+_WINDOW = 3
+# Medium that is needed to know what it looks like, voxels.
+_MIN_MEDIUM = 1000
+# So many of the six faces must lie where the network has them, to so many voxels of its own level.
+_MIN_AGREEING = 3
+_AGREES = 2.0
+# Around the box, this part of its extent is looked at, and this many voxels at least.
+_AROUND = 0.25
+_LEAST_AROUND = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GreyLevel:
+    """A level of a volume as faces are looked for in it.
+
+    Parameters
+    ----------
+    grey
+        Grey values in 256 steps, float32, (z, y, x); drift, rings and container are gone.
+    inside
+        Field of view, bool, same shape.
+    ratio
+        Voxels per voxel of the working level, (z, y, x).
+    """
+
+    grey: FloatArray
+    inside: BoolArray
+    ratio: Triple
+
+    @classmethod
+    def of_working(cls, prepared: Prepared) -> GreyLevel:
+        """The working level itself."""
+        return cls(
+            grey=prepared.voxels.astype(np.float32),
+            inside=prepared.field_of_view.mask(prepared.shape),
+            ratio=(1, 1, 1),
+        )
+
+    @classmethod
+    def of_finer(
+        cls, prepared: Prepared, working: npt.NDArray[Any], finer: npt.NDArray[Any], ratio: Triple
+    ) -> GreyLevel:
+        """The level next finer, less what was taken from the working level when it was prepared.
+
+        Parameters
+        ----------
+        prepared
+            Working level.
+        working, finer
+            The two levels as stored, any real dtype.
+        ratio
+            Voxels of `finer` per voxel of `working`, (z, y, x).
+        """
+        low, high = prepared.window
+
+        def windowed(values: npt.NDArray[Any]) -> FloatArray:
+            known = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+            steps: FloatArray = (known - np.float32(low)) * np.float32(255 / (high - low))
+            return steps
+
+        taken = prepared.voxels.astype(np.float32) - windowed(working).clip(0, 255)
+        grey = windowed(finer) + _repeated(taken, ratio, finer.shape)
+        inside = prepared.field_of_view.mask(prepared.shape)
+        return cls(
+            grey=np.clip(grey, 0, 255),
+            inside=_repeated(inside, ratio, finer.shape) & np.isfinite(finer),
+            ratio=ratio,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClearFaces:
+    """Faces of a clear sample, in voxels of the working level.
+
+    Parameters
+    ----------
+    ends
+        Low and high face along z, y and x, between the voxels.
+    spreads
+        For either face, voxels between where a quarter and three quarters of the sample's grey
+        value are reached.
+    """
+
+    ends: Ends
+    spreads: Ends
+
+
+def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFaces | None]:
+    """Faces of specimens by their grey values; None where those do not tell them from the medium.
+
+    Parameters
+    ----------
+    level
+        Where to look.
+    guesses
+        Boxes of the network, one a specimen, in voxels of the working level.
+    """
+    nothing: list[ClearFaces | None] = [None] * len(guesses)
+    own = [_scaled(guess, level.ratio) for guess in guesses]
+    region = _around(own, level.grey.shape)
+    grey, inside = level.grey[region], level.inside[region]
+    origin = [part.start for part in region]
+    slack = [_AGREES * ratio for ratio in level.ratio]
+    boxes = [_filled(guess, origin, grey.shape, slack) for guess in own]
+    boxed = np.logical_or.reduce(boxes)
+    medium, within = inside & ~boxed, inside & boxed
+    if np.count_nonzero(medium) < _MIN_MEDIUM or not within.any():
+        return nothing
+    smooth = ndimage.gaussian_filter(grey, _SIGMA, mode="nearest")
+    apart: FloatArray = np.abs(smooth - np.median(smooth[medium]))
+    apart[~inside] = 0
+    found = _sample(apart, boxed, medium, float(np.percentile(apart[within], 99.5)))
+    if found is None:
+        return nothing
+    sample, threshold = found
+    faces: list[ClearFaces | None] = []
+    for guess, box in zip(own, boxes, strict=True):
+        piece = sample if len(own) == 1 else _pieces_inside(sample, box, _MIN_OWN)
+        sharp = None if piece is None else _half_maximum(apart, piece, threshold)
+        faces.append(sharp and _agreeing(sharp, guess, region, level))
+    return faces
+
+
+def _agreeing(
+    sharp: ClearFaces, guess: Ends, region: tuple[slice, ...], level: GreyLevel
+) -> ClearFaces | None:
+    """Faces found in a region, in voxels of the working level; None if they are others' faces."""
+    agreeing, ends, spreads = 0, [], []
+    for axis, part in enumerate(region):
+        ratio = level.ratio[axis]
+        low, high = (end + part.start for end in sharp.ends[axis])
+        # What goes on beyond the region is no tail of this box.
+        leaks = low == part.start > 0 or high == part.stop < level.grey.shape[axis]
+        if leaks:
+            return None
+        agreeing += abs(low - guess[axis][0]) <= _AGREES * ratio
+        agreeing += abs(high - guess[axis][1]) <= _AGREES * ratio
+        ends.append((low / ratio, high / ratio))
+        spreads.append((sharp.spreads[axis][0] / ratio, sharp.spreads[axis][1] / ratio))
+    if agreeing < _MIN_AGREEING:
+        return None
+    return ClearFaces(
+        ends=(ends[0], ends[1], ends[2]), spreads=(spreads[0], spreads[1], spreads[2])
+    )
+
+
+def _repeated(values: npt.NDArray[Any], ratio: Triple, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """Each value for all voxels of a finer level of `shape` that it is of."""
+    for axis, count in enumerate(ratio):
+        values = values.repeat(count, axis=axis)
+    return values[tuple(slice(0, n) for n in shape)]
+
+
+def _scaled(guess: Ends, ratio: Triple) -> Ends:
+    (z0, z1), (y0, y1), (x0, x1) = guess
+    z, y, x = ratio
+    return ((z0 * z, z1 * z), (y0 * y, y1 * y), (x0 * x, x1 * x))
+
+
+def _around(guesses: Sequence[Ends], shape: Sequence[int]) -> tuple[slice, ...]:
+    """Region that holds all boxes and some medium around them."""
+    region = []
+    for axis, extent in enumerate(shape):
+        low, high = min(g[axis][0] for g in guesses), max(g[axis][1] for g in guesses)
+        room = max(_LEAST_AROUND, _AROUND * (high - low))
+        region.append(slice(max(0, math.floor(low - room)), min(extent, math.ceil(high + room))))
+    return tuple(region)
+
+
+def _filled(
+    guess: Ends, origin: Sequence[int], shape: Sequence[int], slack: Sequence[float]
+) -> BoolArray:
+    """Whether voxels of a region lie in a box that is `slack` larger on all sides."""
+    boxed = np.zeros(shape, dtype=bool)
+    boxed[
+        tuple(
+            slice(max(0, math.floor(low - more) - first), max(0, math.ceil(high + more) - first))
+            for (low, high), first, more in zip(guess, origin, slack, strict=True)
+        )
+    ] = True
+    return boxed
+
+
+def _sample(
+    apart: FloatArray, boxed: BoolArray, medium: BoolArray, top: float
+) -> tuple[BoolArray, float] | None:
+    """Voxels of the sample at the lowest threshold that the medium stays below, and that one."""
+    usual = 1.4826 * float(np.median(apart[medium]))
+    low, high = max(_LEAST_PART * top, _SPREADS * usual, 1.0), _MOST_PART * top
+    if low > high:
+        return None
+    outside = np.sort(apart[medium])
+    for threshold in np.geomspace(low, high, _THRESHOLDS):
+        over = apart > threshold
+        stray = len(outside) - int(np.searchsorted(outside, threshold, side="right"))
+        # Even if as much as may be of what lies outside were sample: spare the labelling.
+        if stray - _SPILL * np.count_nonzero(over) > _STRAY * len(outside):
+            continue
+        sample = _pieces_inside(over, boxed, _MIN_INSIDE)
+        if sample is None:
+            continue
+        spilled = int(np.count_nonzero(sample & medium))
+        few = stray - spilled <= _STRAY * len(outside)
+        if few and spilled <= _SPILL * np.count_nonzero(sample):
+            return sample, float(threshold)
+    return None
+
+
+def _pieces_inside(over: BoolArray, boxed: BoolArray, least: float) -> BoolArray | None:
+    """Connected pieces of which the part `least` is in the box, but specks; None without any."""
+    labels, count = ndimage.label(over)
+    total = np.bincount(labels.ravel(), minlength=count + 1)
+    within = np.bincount(labels[boxed], minlength=count + 1)
+    kept = (within >= least * total) & (total >= _MIN_VOXELS)
+    kept[0] = False
+    if not kept.any():
+        return None
+    kept &= total >= _MIN_PART * total[kept].max()
+    sample: BoolArray = kept[labels]
+    return sample
+
+
+def _half_maximum(apart: FloatArray, sample: BoolArray, threshold: float) -> ClearFaces:
+    """Faces where the outermost voxel of a slice reaches half of what is highest next to it."""
+    near = ndimage.binary_dilation(sample)
+    level = np.float32(np.median(apart[_core(sample)]))
+    capped = np.where(near, np.minimum(apart, level), np.float32(0))
+    highest = ndimage.maximum_filter(capped, size=_WINDOW)
+    part = capped / np.maximum(highest, np.float32(threshold / _HALF))
+    ends, spreads = [], []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        outward = part.max(axis=others)
+        low, low_spread = _face(outward)
+        high, high_spread = _face(outward[::-1])
+        ends.append((low, len(outward) - high))
+        spreads.append((low_spread, high_spread))
+    return ClearFaces(
+        ends=(ends[0], ends[1], ends[2]), spreads=(spreads[0], spreads[1], spreads[2])
+    )
+
+
+def _core(sample: BoolArray) -> BoolArray:
+    """Sample less what may be its blurred edge, as far as that leaves some."""
+    for depth in (_EDGE, 1):
+        core: BoolArray = ndimage.binary_erosion(sample, iterations=depth)
+        if np.count_nonzero(core) >= _MIN_VOXELS:
+            return core
+    return sample
+
+
+def _face(inward: FloatArray) -> tuple[float, float]:
+    """Where a profile that runs inwards first reaches half, and how wide its rise is there."""
+    first = int(np.argmax(inward >= _HALF))
+    place = _crossing(inward, first, _HALF)
+    # The voxel before is below half; on from the last one below a quarter, it rises.
+    below = np.flatnonzero(inward[:first] < _LOOSE)
+    loose = _crossing(inward, int(below[-1]) + 1 if below.size else 0, _LOOSE)
+    tight = _crossing(inward, first + int(np.argmax(inward[first:] >= _TIGHT)), _TIGHT)
+    return place, max(0.0, tight - loose)
+
+
+def _crossing(inward: FloatArray, index: int, part: float) -> float:
+    """Where between the voxel before `index` and this one `part` is reached; 0 at the border."""
+    if index == 0:
+        return 0.0
+    above, before = float(inward[index]), float(inward[index - 1])
+    rise = above - before
+    return index + 0.5 - (min(1.0, max(0.0, (above - part) / rise)) if rise > 0 else 0.0)
