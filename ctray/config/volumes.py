@@ -131,12 +131,12 @@ class RefineConfig(Section):
     clear_faces: Switch = "auto"
     """Where grey values alone tell the sample from its medium, put the faces where they say, at
     the next finer level where that is little to read."""
-    min_peak: float = 2.5
+    min_peak: float = 3.0
     """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
     and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""
     min_agreement: float = Field(default=0.35, ge=0, le=1)
     """A volume is `uncertain` where the intersection over union of this box with the pretext
-    task's own is smaller."""
+    task's own is smaller, unless its faces are clear."""
 
 
 class CropConfig(Section):

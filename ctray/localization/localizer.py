@@ -267,7 +267,8 @@ class Localizer:
                 return "uncertain", "only the pretext task is sure of a sample", box or own
             return "empty", "what stands out looks like no other sample of the archive", None
         reason = disagreement(own, box, self.config.refine.min_agreement)
-        if reason is not None:
+        # Where grey values bear out the network, the pretext task stands alone.
+        if reason is not None and not (own and box and refined.clear):
             return "uncertain", reason, box or own
         return ("located", None, box) if box else ("empty", found.nothing, None)
 

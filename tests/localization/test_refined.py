@@ -43,11 +43,11 @@ def test_clear_faces_take_the_place_of_the_network_s(ratio: int) -> None:
     assert found.box.ranges == [[2 * a, 2 * b] for a, b in BLOCK.ranges]
     scales = found.scales()
     assert scales is not None
-    # A quarter of what lies between the two ways, and half a slice at least, two voxels each.
+    # A slice of two voxels, half the edge's width, and an eighth of what lies between the ways.
     z0, z1, y0, y1, x0, x1 = scales
-    assert 1.0 <= min(z1, y0, x0, x1) <= max(z1, y0, x0, x1) < 3.0
-    assert z0 == pytest.approx(z1 + 0.25 * 2, abs=0.4)
-    assert y1 == pytest.approx(y0 + 0.25 * 4, abs=0.4)
+    assert 2.0 <= min(z1, y0, x0, x1) <= max(z1, y0, x0, x1) < 3.5
+    assert z0 == pytest.approx(z1 + 0.125 * 2, abs=0.2)
+    assert y1 == pytest.approx(y0 + 0.125 * 4, abs=0.2)
 
 
 def test_first_level_that_tells_is_taken() -> None:
