@@ -27,6 +27,8 @@ Scales = tuple[float, float, float, float, float, float]
 
 # Losses that scores are kept for; one that is asked for takes the next smaller of them.
 LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
+# Of what scales are: factors of other ones would promise what nobody kept.
+_VERSION = 2
 # A factor that no volume should need; one that does counts as never kept.
 _MOST = 64.0
 _STEP = 0.125
@@ -79,6 +81,7 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Plain values; inf as null."""
         return {
+            "version": _VERSION,
             "about": self.about,
             "largest_scale": round(self.largest_scale, 5),
             "scores": {
@@ -98,11 +101,16 @@ class Calibration:
                 )
                 for loss in LOSSES
             }
-            return cls(
-                scores=scores, largest_scale=float(data["largest_scale"]), about=data["about"]
-            )
+            largest, about = float(data["largest_scale"]), data["about"]
         except (KeyError, TypeError, ValueError) as error:
             raise CtrayError(f"this is no calibration: {error!r}") from error
+        version = data.get("version", 1)
+        if version != _VERSION:
+            raise CtrayError(
+                f"this calibration is of version {version} and ctray's are of version {_VERSION} "
+                "now; run ctray calibrate again"
+            )
+        return cls(scores=scores, largest_scale=largest, about=about)
 
 
 def shipped_calibration() -> Calibration:
