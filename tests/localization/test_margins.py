@@ -110,7 +110,7 @@ def test_calibration_survives_its_file_with_what_is_never_kept() -> None:
 def test_calibration_of_other_scales_is_refused() -> None:
     data = _calibration([0.5, 1.25]).to_json()
     del data["version"]
-    with pytest.raises(CtrayError, match="version 1 .* run ctray calibrate again"):
+    with pytest.raises(CtrayError, match=r"version 1 .* run ctray calibrate again"):
         Calibration.from_json(data)
 
 
