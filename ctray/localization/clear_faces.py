@@ -162,12 +162,42 @@ def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFac
     if found is None:
         return nothing
     sample, threshold = found
+    rim = ndimage.binary_dilation(~inside)
     faces: list[ClearFaces | None] = []
     for guess, box in zip(own, boxes, strict=True):
         piece = sample if len(own) == 1 else _pieces_inside(sample, box, _MIN_OWN)
-        sharp = None if piece is None else _half_maximum(apart, piece, threshold)
-        faces.append(sharp and _agreeing(sharp, guess, region, level))
+        if piece is None:
+            faces.append(None)
+            continue
+        sharp = _half_maximum(apart, piece, threshold)
+        sharp = _not_cut(sharp, piece & rim, _less(guess, origin))
+        faces.append(_agreeing(sharp, guess, region, level))
     return faces
+
+
+def _not_cut(sharp: ClearFaces, rim: BoolArray, guess: Ends) -> ClearFaces:
+    """Faces that lie no further in than the network's where the field of view cuts the sample.
+
+    `rim` is the sample's part next to what is outside: beyond it no grey value tells anything.
+    """
+    ends = []
+    for axis, ((low, high), (first, last)) in enumerate(zip(sharp.ends, guess, strict=True)):
+        others = tuple(a for a in range(3) if a != axis)
+        cut: BoolArray = np.asarray(rim.any(axis=others))
+        # Within a voxel of the face.
+        if cut[max(0, math.floor(low) - 1) : math.floor(low) + 2].any():
+            low = min(low, first)
+        if cut[max(0, math.ceil(high) - 2) : math.ceil(high) + 1].any():
+            high = max(high, last)
+        ends.append((low, high))
+    return ClearFaces(ends=(ends[0], ends[1], ends[2]), spreads=sharp.spreads)
+
+
+def _less(guess: Ends, origin: Sequence[int]) -> Ends:
+    """Box in voxels of a region that begins at `origin`."""
+    (z0, z1), (y0, y1), (x0, x1) = guess
+    z, y, x = origin
+    return ((z0 - z, z1 - z), (y0 - y, y1 - y), (x0 - x, x1 - x))
 
 
 def _agreeing(

@@ -143,6 +143,20 @@ def test_sample_at_the_border_ends_there() -> None:
     assert faces.ends[0][1] == pytest.approx(20, abs=0.5)
 
 
+def test_sample_that_the_field_of_view_cuts_goes_as_far_as_the_network_says() -> None:
+    level = scene((BLOCK, 190.0))
+    inside = level.inside.copy()
+    inside[:, 27:] = False
+    level = GreyLevel(grey=level.grey, inside=inside, ratio=(1, 1, 1))
+
+    faces = only(level, moved(BLOCK, (1, -1, 1, 0, 1, -1)))
+
+    assert faces is not None
+    assert faces.ends[1][1] == 30
+    off = np.abs(np.subtract(flat(faces.ends), flat(BLOCK)))
+    assert off.max() < 0.5
+
+
 def test_specimens_have_their_own_faces() -> None:
     low: Ends = ((6, 16), (10, 22), (10, 22))
     high: Ends = ((26, 40), (22, 36), (20, 40))
@@ -179,7 +193,7 @@ def test_finer_level_is_sharper_than_the_working_level(kind: str) -> None:
         assert faces is not None
         off = np.subtract(2 * np.array(flat(faces.ends)), phantom.box.faces)
         errors[level.ratio] = float(np.abs(off).mean())
-    assert errors[2, 2, 2] < 0.6  # level-0 voxels
+    assert errors[2, 2, 2] < 1.0  # level-0 voxels; where the tube cuts it, the guess counts
     assert errors[2, 2, 2] <= errors[1, 1, 1] < 2.0  # a voxel of its own
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from ctray.config import override
-from ctray.geometry import Box
+from ctray.geometry import AXES, Box
+from ctray.localization import refined
 from ctray.localization.localizer import Localization, Localizer
 from ctray.localization.refined import disagreement
 from ctray.localization.slab_checkpoint import TrainedSlabs
 from ctray.localization.slabs import SlabNetwork
-from ctray.phantom import Phantom
+from ctray.phantom import Phantom, make_phantom, preset
 from ctray.pretext.checkpoint import TrainedModel, load_model
 from ctray.storage.volume import open_volume
 from ctray.storage.writer import create_volume
@@ -103,6 +104,31 @@ def test_box_is_that_of_the_slab_network(
     assert max(found.scales) > 1
     agreed = found.refined.scales(found.box)
     assert agreed == (1.0,) * 6
+
+
+@pytest.mark.parametrize("clear", ["auto", "off"])
+def test_clear_scan_has_its_faces_from_the_finer_level(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: str
+) -> None:
+    """The network's box is two slices of the working level too large on one side."""
+    scan = preset("easy", seed=5, index=2, size=2 * SIDE, reconstruction_circle=False)
+    phantom = make_phantom(scan)
+    assert phantom.box is not None
+    z, *others = phantom.box.ranges
+    planted = {}
+    for name, (start, stop) in zip(AXES, ([z[0] - 4, z[1]], *others), strict=True):
+        middles = 2 * np.arange(SIDE) + 1
+        planted[name] = np.where((middles > start) & (middles < stop), 6.0, -6.0)
+    monkeypatch.setattr(refined, "pooled_profiles", lambda *_: planted)
+
+    found = localized(tmp_path, phantom.volume, trained, 0, f"refine.clear_faces={clear}")
+
+    assert found.refined is not None
+    assert found.refined.factors == (2, 2, 2)
+    assert found.refined.box is not None
+    off = np.abs(np.subtract(found.refined.box.faces, phantom.box.faces))
+    assert found.refined.clear is (clear == "auto")
+    assert (off.max() <= 1) == (clear == "auto")
 
 
 def test_without_self_training_the_box_is_that_of_the_pretext_task(
