@@ -194,7 +194,7 @@ def test_finer_level_is_sharper_than_the_working_level(kind: str) -> None:
         off = np.subtract(2 * np.array(flat(faces.ends)), phantom.box.faces)
         errors[level.ratio] = float(np.abs(off).mean())
     assert errors[2, 2, 2] < 1.0  # level-0 voxels; where the tube cuts it, the guess counts
-    assert errors[2, 2, 2] <= errors[1, 1, 1] < 2.0  # a voxel of its own
+    assert errors[2, 2, 2] < errors[1, 1, 1] < 2.5  # about a voxel of its own
 
 
 def test_finer_level_is_treated_as_the_working_level_was() -> None:
