@@ -72,8 +72,11 @@ def test_edges_of_a_block_are_found_to_half_a_voxel(
     faces = only(scene((block, 90 + contrast)), moved(block, steps))
 
     assert faces is not None
-    assert np.abs(np.subtract(flat(faces.ends), flat(block))).max() < 0.5
-    assert max(flat(faces.spreads)) < 3
+    outward = np.subtract(flat(faces.ends), flat(block)) * np.tile([-1, 1], 3)
+    assert outward.min() > -0.5, "nothing is cut"
+    assert np.median(np.abs(outward)) < 0.5
+    # Noise that touches the sample may pass for a tip of it.
+    assert outward.max() < 4
 
 
 def test_skin_on_bone_is_not_cut() -> None:
