@@ -181,7 +181,7 @@ def test_candidates_are_thinned_by_rank_with_both_ends_and_refined_between_neigh
     assert quantiles[0] == 50
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 2**16), st.integers(20, 200))
 def test_best_threshold_finds_a_brighter_block_exactly(seed: int, contrast: int) -> None:
     rng = np.random.default_rng(seed)

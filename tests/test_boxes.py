@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.config import LocalizeConfig
@@ -24,7 +24,6 @@ def noisy(values: np.ndarray, spread: float, seed: int = 0) -> np.ndarray:
     return values + np.random.default_rng(seed).normal(0, spread, len(values))
 
 
-@settings(deadline=None)
 @given(length=st.integers(40, 200), data=st.data(), seed=st.integers(0, 99))
 def test_stretch_of_a_clear_profile(length: int, data: st.DataObject, seed: int) -> None:
     """Exact, whatever the noise of the empty slices, while a fifth of them is empty."""

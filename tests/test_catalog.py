@@ -381,7 +381,7 @@ def test_volume_ids(paths: list[str], ids: list[str]) -> None:
 NAMES = st.sampled_from(["a", "A", "b", "volume", "recon", "a_b", "x y", "ü", "a.tif", "a.h5", "_"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.lists(NAMES, min_size=1, max_size=4).map(tuple), unique=True, max_size=12))
 def test_volume_ids_are_unique_and_safe(below: list[tuple[str, ...]]) -> None:
     paths = [("root", *names) for names in below]

@@ -35,7 +35,7 @@ def scan(
     return volume.astype(np.float32)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     center=st.tuples(st.floats(26, 37), st.floats(26, 37)),
     slope=st.tuples(st.floats(-0.05, 0.05), st.floats(-0.05, 0.05)),

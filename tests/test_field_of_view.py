@@ -43,7 +43,7 @@ def noise(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
 # --- reconstruction circle ------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     side=st.integers(24, 70),
     part=st.floats(0.47, 0.6),

@@ -54,7 +54,6 @@ def save(volume: np.ndarray, kind: str, folder: Path) -> Path:
 
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )

@@ -30,7 +30,7 @@ def make(kind: str = "embryo", *, index: int = 0, **options: Any) -> Phantom:
     return make_phantom(preset("easy", kind=kind, size=SIZE, index=index, **options))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from(KINDS),
     difficulty=st.sampled_from(("easy", "paper", "hard")),

@@ -49,7 +49,7 @@ def test_volume_without_bounds_is_only_windowed(dtype: Any) -> None:
     assert found.std == pytest.approx(found.voxels.std(), rel=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(gain=st.floats(1e-4, 1e4), offset=st.floats(-1e3, 1e3))
 def test_unit_of_the_grey_values_does_not_matter(gain: float, offset: float) -> None:
     """Float reconstructions hold attenuations of 1e-4; others hold 16-bit counts."""

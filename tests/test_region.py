@@ -30,7 +30,7 @@ def ranges(found: Any) -> list[tuple[int, int]]:
     return [(found.stretches[a].start, found.stretches[a].stop) for a in "zyx"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     start=st.tuples(st.integers(0, 18), st.integers(0, 6), st.integers(0, 6)),
     size=st.tuples(st.integers(3, 10), st.integers(2, 5), st.integers(2, 5)),

@@ -46,7 +46,7 @@ def loss_by_the_formula(score: torch.Tensor, position: torch.Tensor, margin: flo
     return torch.stack(terms).mean() if terms else score.sum() * 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 4), k=st.integers(2, 7), ties=st.booleans())
 def test_loss_and_gradient_are_those_of_the_formula(
     seed: int, count: int, k: int, ties: bool
@@ -79,7 +79,7 @@ def test_bag_of_equal_positions_has_no_order() -> None:
     assert not score.grad.any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), k=st.integers(2, 15))
 def test_displacement_is_the_papers(seed: int, k: int) -> None:
     rng = np.random.default_rng(seed)

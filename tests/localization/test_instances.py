@@ -78,7 +78,7 @@ def apart(draw: st.DrawFn) -> list[Box]:
     return boxes
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(boxes=apart())
 def test_specimens_that_lie_apart_are_found_one_each(boxes: list[Box]) -> None:
     found = found_boxes(maps_of(boxes))
@@ -112,7 +112,7 @@ def test_faces_of_the_volume_move_out_to_a_specimen_far_away() -> None:
     assert faces_around(faces, ()) == faces
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     axis=st.integers(0, 2),
     cut=st.integers(14, 26),
@@ -129,7 +129,7 @@ def test_pieces_that_touch_are_one_specimen(axis: int, cut: int, width: int, gap
     assert find_specimens(evidence, THRESHOLD) == ()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(data=st.data(), high=st.floats(5, 15))
 def test_one_specimen_stays_the_box_of_the_volume(data: st.DataObject, high: float) -> None:
     ranges = []
@@ -142,7 +142,7 @@ def test_one_specimen_stays_the_box_of_the_volume(data: st.DataObject, high: flo
     assert find_specimens(evidence, THRESHOLD) == ()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(boxes=apart(), turned=st.booleans())
 def test_the_largest_comes_first_and_always_does(boxes: list[Box], turned: bool) -> None:
     evidence = maps_of(boxes)

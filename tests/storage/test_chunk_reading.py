@@ -49,7 +49,7 @@ def written(url: str, draw: Any, *, sharded: bool, zarr_format: int) -> zarr.Arr
 
 
 @pytest.mark.parametrize(("sharded", "zarr_format"), [(True, 3), (False, 3), (False, 2)])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_box_of_any_grid(data: Any, sharded: bool, zarr_format: int) -> None:
     with tempfile.TemporaryDirectory() as url:

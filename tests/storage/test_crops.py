@@ -52,7 +52,7 @@ def cases(draw: st.DrawFn) -> tuple[np.ndarray, Box, str, int, VoxelSize | None]
     return array, Box(start=tuple(start), stop=tuple(stop)), version, draw(st.integers(1, 4)), size
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(cases())
 def test_every_level_is_a_copy_at_its_place(
     case: tuple[np.ndarray, Box, str, int, VoxelSize | None],

@@ -28,7 +28,7 @@ def cells(array: np.ndarray, factors: tuple[int, int, int]) -> dict[tuple[int, .
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), SHAPES, FACTORS, st.sampled_from(INTEGERS))
 def test_integers_are_exact_means_half_to_even(
     data: st.DataObject, shape: tuple[int, ...], factors: tuple[int, int, int], dtype: str
@@ -41,7 +41,7 @@ def test_integers_are_exact_means_half_to_even(
         assert pooled[index] == round(Fraction(sum(int(m) for m in members), len(members)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), SHAPES, FACTORS, st.sampled_from(["float32", "float64"]))
 def test_floats_are_means_of_what_is_finite(
     data: st.DataObject, shape: tuple[int, ...], factors: tuple[int, int, int], dtype: str

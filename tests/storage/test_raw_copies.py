@@ -149,7 +149,7 @@ def sources(draw: st.DrawFn) -> tuple[dict[str, Any], Box, str, float]:
     return arguments, box, version, draw(st.sampled_from([0.0, 0.05, 1.0]))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(sources())
 def test_crops_are_their_sources(case: tuple[dict[str, Any], Box, str, float]) -> None:
     arguments, box, version, snap = case
@@ -181,7 +181,7 @@ def test_crops_are_their_sources(case: tuple[dict[str, Any], Box, str, float]) -
             assert result.copied_part == 0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.sampled_from(sorted(KEPT)),
     st.sampled_from([None, (8, 8, 8), (16, 16, 16)]),

@@ -87,7 +87,7 @@ def test_the_crop_is_in_it_and_the_rest_is_coarse(base_url: str, ome_version: st
         restore(result.url, store.join(base_url, "x"))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.sampled_from(["uint8", "int16", "float32", "bool"]),
     st.sampled_from([None, 8, 13, 60]),
