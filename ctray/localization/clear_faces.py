@@ -24,6 +24,7 @@ from ctray.preprocess.prepare import Prepared
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Ends = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+Spreads = tuple[tuple[float | None, float | None], ...]
 
 # Gaussian that calms the noise, voxels: less than an edge is wide.
 _SIGMA = 0.6
@@ -36,10 +37,10 @@ _THRESHOLDS = 16
 _STRAY = 0.001
 # A piece belongs to the sample if this part of it lies in the box, and is no speck.
 _MIN_INSIDE = 0.5
-# Of several specimens, one's own pieces; two that touch are one piece, and nobody's.
-_MIN_OWN = 0.8
 _MIN_VOXELS = 8
 _MIN_PART = 0.02
+# Of several specimens, one's own pieces; two that touch are one piece, and nobody's.
+_MIN_OWN = 0.8
 # This part of the sample may lie beyond the box: a tail that was missed, but no leak into a tube.
 _SPILL = 0.02
 # Half maximum, of the highest value within a voxel; nothing counts as higher than the usual sample
@@ -77,11 +78,11 @@ class GreyLevel:
     ratio: Triple
 
     @classmethod
-    def of_working(cls, prepared: Prepared) -> GreyLevel:
-        """The working level itself."""
+    def of_working(cls, prepared: Prepared, working: npt.NDArray[Any]) -> GreyLevel:
+        """The working level itself, prepared and as stored."""
         return cls(
             grey=prepared.voxels.astype(np.float32),
-            inside=prepared.field_of_view.mask(prepared.shape),
+            inside=prepared.field_of_view.mask(prepared.shape) & np.isfinite(working),
             ratio=(1, 1, 1),
         )
 
@@ -127,11 +128,11 @@ class ClearFaces:
         Low and high face along z, y and x, between the voxels.
     spreads
         For either face, voxels between where a quarter and three quarters of the sample's grey
-        value are reached.
+        value are reached; None where the field of view cuts the sample, and nothing tells.
     """
 
     ends: Ends
-    spreads: Ends
+    spreads: Spreads
 
 
 def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFaces | None]:
@@ -162,7 +163,6 @@ def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFac
     if found is None:
         return nothing
     sample, threshold = found
-    rim = ndimage.binary_dilation(~inside)
     faces: list[ClearFaces | None] = []
     for guess, box in zip(own, boxes, strict=True):
         piece = sample if len(own) == 1 else _pieces_inside(sample, box, _MIN_OWN)
@@ -170,27 +170,36 @@ def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFac
             faces.append(None)
             continue
         sharp = _half_maximum(apart, piece, threshold)
-        sharp = _not_cut(sharp, piece & rim, _less(guess, origin))
+        sharp = _not_cut(sharp, piece, inside, _less(guess, origin))
         faces.append(_agreeing(sharp, guess, region, level))
     return faces
 
 
-def _not_cut(sharp: ClearFaces, rim: BoolArray, guess: Ends) -> ClearFaces:
+def _not_cut(sharp: ClearFaces, sample: BoolArray, inside: BoolArray, guess: Ends) -> ClearFaces:
     """Faces that lie no further in than the network's where the field of view cuts the sample.
 
-    `rim` is the sample's part next to what is outside: beyond it no grey value tells anything.
+    Where what comes next along the axis is outside, no grey value tells how far the sample goes.
     """
-    ends = []
+    ends, spreads = [], []
     for axis, ((low, high), (first, last)) in enumerate(zip(sharp.ends, guess, strict=True)):
-        others = tuple(a for a in range(3) if a != axis)
-        cut: BoolArray = np.asarray(rim.any(axis=others))
+        low_spread, high_spread = sharp.spreads[axis]
+        across = np.moveaxis(sample, axis, 0)
+        next_to = np.moveaxis(~inside, axis, 0)
         # Within a voxel of the face.
-        if cut[max(0, math.floor(low) - 1) : math.floor(low) + 2].any():
-            low = min(low, first)
-        if cut[max(0, math.ceil(high) - 2) : math.ceil(high) + 1].any():
-            high = max(high, last)
+        start = math.floor(low)
+        if _meets(across[1:], next_to[:-1], start - 2, start + 1):
+            low, low_spread = min(low, first), None
+        stop = math.ceil(high)
+        if _meets(across[:-1], next_to[1:], stop - 2, stop + 1):
+            high, high_spread = max(high, last), None
         ends.append((low, high))
-    return ClearFaces(ends=(ends[0], ends[1], ends[2]), spreads=sharp.spreads)
+        spreads.append((low_spread, high_spread))
+    return ClearFaces(ends=(ends[0], ends[1], ends[2]), spreads=tuple(spreads))
+
+
+def _meets(sample: BoolArray, outside: BoolArray, start: int, stop: int) -> bool:
+    part = slice(max(0, start), max(0, stop))
+    return bool((sample[part] & outside[part]).any())
 
 
 def _less(guess: Ends, origin: Sequence[int]) -> Ends:
@@ -215,12 +224,11 @@ def _agreeing(
         agreeing += abs(low - guess[axis][0]) <= _AGREES * ratio
         agreeing += abs(high - guess[axis][1]) <= _AGREES * ratio
         ends.append((low / ratio, high / ratio))
-        spreads.append((sharp.spreads[axis][0] / ratio, sharp.spreads[axis][1] / ratio))
+        low_spread, high_spread = (None if s is None else s / ratio for s in sharp.spreads[axis])
+        spreads.append((low_spread, high_spread))
     if agreeing < _MIN_AGREEING:
         return None
-    return ClearFaces(
-        ends=(ends[0], ends[1], ends[2]), spreads=(spreads[0], spreads[1], spreads[2])
-    )
+    return ClearFaces(ends=(ends[0], ends[1], ends[2]), spreads=tuple(spreads))
 
 
 def _repeated(values: npt.NDArray[Any], ratio: Triple, shape: Sequence[int]) -> npt.NDArray[Any]:
@@ -314,9 +322,7 @@ def _half_maximum(apart: FloatArray, sample: BoolArray, threshold: float) -> Cle
         high, high_spread = _face(outward[::-1])
         ends.append((low, len(outward) - high))
         spreads.append((low_spread, high_spread))
-    return ClearFaces(
-        ends=(ends[0], ends[1], ends[2]), spreads=(spreads[0], spreads[1], spreads[2])
-    )
+    return ClearFaces(ends=(ends[0], ends[1], ends[2]), spreads=tuple(spreads))
 
 
 def _core(sample: BoolArray) -> BoolArray:

@@ -36,6 +36,7 @@ class Faces:
     ----------
     start, stop
         Where the profile crosses the threshold, between slices; 0 and the extent at the border.
+        Where grey values tell (`ctray.localization.clear_faces`), where they do.
     spread
         For either face, slices between the crossings of a looser and of a tighter threshold: a
         steep profile knows its face well.

@@ -179,7 +179,7 @@ class Localizer:
             self.digest = slabs.digest
 
     def localize(self, volume: Volume) -> Localization:
-        """Localize one volume; memory is a few times that of its working level.
+        """Localize one volume; memory is a few times that of its working level, and of the finer.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class Localizer:
             return
         if level.finer is not None:
             yield GreyLevel.of_finer(prepared, level.voxels, level.finer, level.ratio)
-        yield GreyLevel.of_working(prepared)
+        yield GreyLevel.of_working(prepared, level.voxels)
 
     def _decide(
         self, found: _Finding, refined: Refined | None, own: Box | None
@@ -267,8 +267,8 @@ class Localizer:
                 return "uncertain", "only the pretext task is sure of a sample", box or own
             return "empty", "what stands out looks like no other sample of the archive", None
         reason = disagreement(own, box, self.config.refine.min_agreement)
-        # Where grey values bear out the network, the pretext task stands alone.
-        if reason is not None and not (own and box and refined.clear):
+        # Where grey values bear out the network, a box around theirs stands alone: streaks, say.
+        if reason is not None and not (refined.clear and _mostly_inside(box, own)):
             return "uncertain", reason, box or own
         return ("located", None, box) if box else ("empty", found.nothing, None)
 
@@ -333,6 +333,11 @@ def _box(
         start.append(first * factors[axis])
         stop.append(min(shape[axis], last * factors[axis]))
     return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+
+
+def _mostly_inside(box: Box | None, around: Box | None) -> bool:
+    common = box.intersection(around) if box and around else None
+    return box is not None and common is not None and 2 * common.num_voxels > box.num_voxels
 
 
 def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
 """Margins that keep a promise: how much a face must move out so that little sample is cut.
 
 Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018). Every face has a
-scale, the width of the band that its profile leaves open. For calibration volumes, whose truth is
+scale, a slice and half of how open it is. For calibration volumes, whose truth is
 known, the score is the smallest factor of these scales that keeps the loss within the allowed
 rate. Of n such scores the ceil((n + 1) coverage)-th is large enough for a new volume with at least
 that probability, whatever their distribution, as long as it is a volume of the same kind.

@@ -28,6 +28,9 @@ FloatArray = npt.NDArray[np.float64]
 
 # What a voxel between the faces of two ways adds to the scale of a face.
 _APART = 0.25
+# A slice that is more than this part of the way from empty to the surest one is sample, whatever
+# grey values say: a tail may be fainter than they are told to look for.
+_SURE_PART = 0.5
 # Of how open a face is, this part adds to the slice that its scale is at least: most faces are
 # right to a slice, however flat their profile, and would pay for the few that are not.
 _OPEN = 0.5
@@ -178,16 +181,20 @@ def sharpened(found: Sequence[Refined], levels: Iterable[GreyLevel]) -> list[Ref
     found
         All of them, with the faces of the slab network.
     levels
-        Where to look, until one of them tells.
+        Where to look, for those that none before it told.
     """
+    sharp = list(found)
     guesses = [_ends(specimen) for specimen in found]
     if any(guess is None for guess in guesses):
-        return list(found)
+        return sharp
     for level in levels:
         clear = find_clear_faces(level, [g for g in guesses if g is not None])
-        if any(faces is not None for faces in clear):
-            return [_with_clear(s, faces) for s, faces in zip(found, clear, strict=True)]
-    return list(found)
+        for place, faces in enumerate(clear):
+            if faces is not None and not sharp[place].clear:
+                sharp[place] = _with_clear(found[place], faces)
+        if all(specimen.clear for specimen in sharp):
+            break
+    return sharp
 
 
 def _ends(found: Refined) -> Ends | None:
@@ -197,14 +204,21 @@ def _ends(found: Refined) -> Ends | None:
     return ((z.start, z.stop), (y.start, y.stop), (x.start, x.stop))
 
 
-def _with_clear(found: Refined, clear: ClearFaces | None) -> Refined:
-    if clear is None:
-        return found
+def _with_clear(found: Refined, clear: ClearFaces) -> Refined:
+    """Faces where grey values have them, but none cuts slices that the network is sure of."""
+    sure = sided_faces(found.profiles, _SURE_PART)
     faces: FacesByAxis = {}
     for axis, name in enumerate(AXES):
-        own = found.faces[name]
+        own, core = found.faces[name], sure[name]
         assert own is not None, "without all faces there is no guess"
-        (low, high), (low_spread, high_spread) = clear.ends[axis], clear.spreads[axis]
+        low, high = clear.ends[axis]
+        if core is not None:
+            low = min(low, max(core.start, own.start))
+            high = max(high, min(core.stop, own.stop))
+        low_spread, high_spread = (
+            of_network if of_grey is None else of_grey
+            for of_grey, of_network in zip(clear.spreads[axis], own.spread, strict=True)
+        )
         faces[name] = replace(
             own,
             start=low,

@@ -239,7 +239,7 @@ def _axis_part(row: VolumeRow, view: VolumeView, axis: int) -> str:
             caption += [f"{name}0 {low:.2f}", f"{name}1 {high:.2f}"]
         if view.refined:
             caption += ["in the colour of the box: probability of sample, self-trained"]
-        if view.refined.get("clear"):
+        if view.refined.get("clear") and box:
             caption += ["faces half way from the medium's grey value to the sample's"]
     elif view.profiles:
         caption.append(

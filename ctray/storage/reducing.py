@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from ctray.storage.volume import Level, Volume
 
 
-def reduce_level(
-    volume: Volume, level: int, halvings: int, *, precise: bool, max_bytes: int
-) -> npt.NDArray[Any]:
+def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -> npt.NDArray[Any]:
     """Level `level` of `volume` after `halvings` (1 or more) further 2x means, read once.
 
     The result is that of taking the means level by level, rounding included: every tile is whole
@@ -31,29 +29,25 @@ def reduce_level(
         What to read.
     halvings
         How often each axis is halved; odd extents round up.
-    precise
-        Whether the last mean of integers is float32 and not rounded.
     max_bytes
         Bound of the voxels in flight.
 
     Returns
     -------
     numpy.ndarray
-        (z, y, x), dtype of the volume, or float32.
+        (z, y, x), dtype of the volume.
     """
     info, cell = volume.levels[level], 2**halvings
     shape = as_triple([-(-n // cell) for n in info.shape], "shape")
-    precise = precise and volume.dtype.kind != "f"
-    out = np.empty(shape, np.float32 if precise else volume.dtype)
+    out = np.empty(shape, volume.dtype)
     # A tile as it is read, the chunks that it is decoded from, and the sums of its first mean.
     held = 3 * volume.dtype.itemsize
     tile = tile_of(info, cell, max_bytes // held)
 
     def pool(region: Box) -> None:
         voxels = volume.read(Box(start=region.start, stop=region.stop, level=level))
-        for _ in range(halvings - 1):
+        for _ in range(halvings):
             voxels = downsample_mean(voxels)
-        voxels = downsample_mean(voxels.astype(out.dtype, copy=False))
         start = [a // cell for a in region.start]
         where = tuple(slice(a, a + n) for a, n in zip(start, voxels.shape, strict=True))
         out[where] = voxels

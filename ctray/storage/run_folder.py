@@ -47,8 +47,8 @@ class Receipt:
     confidence, face_confidence
         Certainty in [0, 1] of the least certain face, and of z0, z1, y0, y1, x0, x1.
     scales, margins
-        Level-0 voxels of the six faces: the band that the profile leaves open, and the margin
-        that was added for it; None where nothing is promised.
+        Level-0 voxels of the six faces: how open each is, and the margin that was added for it;
+        None where nothing is promised.
     max_loss, coverage
         What is promised of the crop: at most this part of the sample's voxels is lost, in this
         part of all volumes at least.

@@ -7,7 +7,7 @@ voxels, else one streaming pass over the volume averages them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,16 +82,14 @@ def read_working_level(
         coarse, base = volume.coarse
         kept = read_working_level(coarse, working_size, max_bytes, finer=finer)
         if factors == tuple(b * m for b, m in zip(base, kept.factors, strict=True)):
-            return WorkingLevel(
-                voxels=kept.voxels, factors=factors, finer=kept.finer, ratio=kept.ratio
-            )
+            return replace(kept, factors=factors)
     if not _is_small(volume, level, halvings - 1):
-        voxels = reduce_level(volume, level, halvings, precise=False, max_bytes=max_bytes)
+        voxels = reduce_level(volume, level, halvings, max_bytes=max_bytes)
         return WorkingLevel(voxels=voxels, factors=factors)
     if halvings == 1:
         last = volume.read_level(level)
     else:
-        last = reduce_level(volume, level, halvings - 1, precise=False, max_bytes=max_bytes)
+        last = reduce_level(volume, level, halvings - 1, max_bytes=max_bytes)
     return WorkingLevel(
         voxels=_precise_mean(last, (2, 2, 2)),
         factors=factors,
@@ -114,7 +112,7 @@ def read_reduced(
     """
     level, halvings = nearest(volume, working_size)
     halvings -= _is_small(volume, level, halvings - 1)
-    voxels = reduce_level(volume, level, halvings, precise=False, max_bytes=max_bytes)
+    voxels = reduce_level(volume, level, halvings, max_bytes=max_bytes)
     return voxels, _halved(volume, level, halvings)
 
 
@@ -141,7 +139,10 @@ def _mean_of_finer(volume: Volume, level: int, *, wanted: bool) -> WorkingLevel 
     if level == 0 or (volume.dtype.kind == "f" and not wanted):
         return None
     fine, coarse = volume.levels[level - 1], volume.levels[level]
-    ratio = as_triple([c // f for c, f in zip(coarse.factors, fine.factors, strict=True)], "ratio")
+    pairs = list(zip(coarse.factors, fine.factors, strict=True))
+    if any(c % f for c, f in pairs):
+        return None
+    ratio = as_triple([c // f for c, f in pairs], "ratio")
     shape = tuple(-(-n // r) for n, r in zip(fine.shape, ratio, strict=True))
     if shape != coarse.shape or not _is_small(volume, level - 1, 0):
         return None

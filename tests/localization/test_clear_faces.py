@@ -156,6 +156,8 @@ def test_sample_that_the_field_of_view_cuts_goes_as_far_as_the_network_says() ->
 
     assert faces is not None
     assert faces.ends[1][1] == 30
+    assert faces.spreads[1][1] is None
+    assert None not in (faces.spreads[0] + faces.spreads[2])
     off = np.abs(np.subtract(flat(faces.ends), flat(BLOCK)))
     assert off.max() < 0.5
 
@@ -190,7 +192,7 @@ def test_finer_level_is_sharper_than_the_working_level(kind: str) -> None:
     errors = {}
     for level in (
         GreyLevel.of_finer(prepared, working, phantom.volume, (2, 2, 2)),
-        GreyLevel.of_working(prepared),
+        GreyLevel.of_working(prepared, working),
     ):
         faces = only(level, (guess[0], guess[1], guess[2]))
         assert faces is not None
@@ -198,6 +200,23 @@ def test_finer_level_is_sharper_than_the_working_level(kind: str) -> None:
         errors[level.ratio] = float(np.abs(off).mean())
     assert errors[2, 2, 2] < 1.0  # level-0 voxels; where the tube cuts it, the guess counts
     assert errors[2, 2, 2] < errors[1, 1, 1] < 2.5  # about a voxel of its own
+
+
+@pytest.mark.parametrize("ratio", [(1, 2, 2), (2, 1, 3)])
+def test_voxels_of_the_finer_level_need_not_be_cubes(ratio: Triple) -> None:
+    scan = preset("easy", seed=3, index=1, size=(65, 64, 63), reconstruction_circle=False)
+    phantom = make_phantom(scan)
+    assert phantom.box is not None
+    working = downsample_mean(phantom.volume.astype(np.float32), ratio)
+    prepared = prepare(working, ratio, PreprocessConfig())
+    sides = zip(phantom.box.ranges, ratio, strict=True)
+    z, y, x = ((a / r + 0.5, b / r - 0.5) for (a, b), r in sides)
+
+    faces = only(GreyLevel.of_finer(prepared, working, phantom.volume, ratio), (z, y, x))
+
+    assert faces is not None
+    off = np.array(flat(faces.ends)) * np.repeat(ratio, 2) - phantom.box.faces
+    assert np.abs(off).mean() < 0.7
 
 
 def test_finer_level_is_treated_as_the_working_level_was() -> None:
@@ -228,3 +247,4 @@ def test_voxels_that_are_not_finite_are_outside() -> None:
 
     assert np.isfinite(level.grey).all()
     assert not level.inside[:4].any()
+    assert not GreyLevel.of_working(prepared, working).inside[:2].any()

@@ -10,7 +10,7 @@ import torch
 
 from ctray.config import override
 from ctray.geometry import AXES, Box
-from ctray.localization import refined
+from ctray.localization import localizer, refined
 from ctray.localization.localizer import Localization, Localizer
 from ctray.localization.refined import disagreement
 from ctray.localization.slab_checkpoint import TrainedSlabs
@@ -106,29 +106,75 @@ def test_box_is_that_of_the_slab_network(
     assert agreed == (1.0,) * 6
 
 
+def planted(monkeypatch: pytest.MonkeyPatch, box: Box) -> None:
+    """Let the slab network be sure of `box`, in voxels of level 0, and of nothing else."""
+    profiles = {}
+    for name, (start, stop) in zip(AXES, box.ranges, strict=True):
+        middles = 2 * np.arange(SIDE) + 1
+        profiles[name] = np.where((middles > start) & (middles < stop), 6.0, -6.0)
+    monkeypatch.setattr(refined, "pooled_profiles", lambda *_: profiles)
+
+
+@pytest.fixture(scope="module")
+def clear_scan() -> Phantom:
+    scan = preset("easy", seed=5, index=2, size=2 * SIDE, reconstruction_circle=False)
+    return make_phantom(scan)
+
+
 @pytest.mark.parametrize("clear", ["auto", "off"])
 def test_clear_scan_has_its_faces_from_the_finer_level(
-    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clear: str
+    trained: TrainedModel,
+    clear_scan: Phantom,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clear: str,
 ) -> None:
-    """The network's box is two slices of the working level too large on one side."""
-    scan = preset("easy", seed=5, index=2, size=2 * SIDE, reconstruction_circle=False)
-    phantom = make_phantom(scan)
-    assert phantom.box is not None
-    z, *others = phantom.box.ranges
-    planted = {}
-    for name, (start, stop) in zip(AXES, ([z[0] - 4, z[1]], *others), strict=True):
-        middles = 2 * np.arange(SIDE) + 1
-        planted[name] = np.where((middles > start) & (middles < stop), 6.0, -6.0)
-    monkeypatch.setattr(refined, "pooled_profiles", lambda *_: planted)
+    """The network's box is a slice of the working level too small on one side."""
+    assert clear_scan.box is not None
+    (z0, z1), *others = clear_scan.box.ranges
+    planted(monkeypatch, Box.from_ranges([[z0, z1 - 4], *others]))
 
-    found = localized(tmp_path, phantom.volume, trained, 0, f"refine.clear_faces={clear}")
+    found = localized(tmp_path, clear_scan.volume, trained, 0, f"refine.clear_faces={clear}")
 
     assert found.refined is not None
     assert found.refined.factors == (2, 2, 2)
     assert found.refined.box is not None
-    off = np.abs(np.subtract(found.refined.box.faces, phantom.box.faces))
+    off = np.abs(np.subtract(found.refined.box.faces, clear_scan.box.faces))
     assert found.refined.clear is (clear == "auto")
     assert (off.max() <= 1) == (clear == "auto")
+
+
+@pytest.mark.parametrize(("clear", "status"), [("auto", "located"), ("off", "uncertain")])
+def test_grey_values_and_network_outvote_the_pretext_task(
+    trained: TrainedModel,
+    clear_scan: Phantom,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clear: str,
+    status: str,
+) -> None:
+    assert clear_scan.box is not None
+    planted(monkeypatch, clear_scan.box)
+    # Whatever the pretext task says is another box.
+    settings = (f"refine.clear_faces={clear}", "refine.min_agreement=1", "localize.threshold=0.0")
+    found = localized(tmp_path, clear_scan.volume, trained, 0, *settings)
+    assert found.status == status
+
+
+def test_pretext_task_is_sure_only_where_all_axes_are(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(4).normal(100, 20, (SIDE,) * 3).clip(0, 255).astype(np.uint8)
+    statuses = []
+    for least in (0.3, 0.9):
+        profiles = {name: np.full(SIDE, 0.15) for name in AXES}
+        for name, peak in zip(AXES, (0.9, 0.9, least), strict=True):
+            profiles[name][8:20] = peak
+        monkeypatch.setattr(localizer, "certainty_profiles", lambda *_, p=profiles: p)
+        folder = tmp_path / str(least)
+        folder.mkdir()
+        statuses.append(localized(folder, noise, trained, -50).status)
+    assert statuses == ["empty", "uncertain"]
 
 
 def test_without_self_training_the_box_is_that_of_the_pretext_task(
