@@ -127,7 +127,8 @@ class RefineConfig(Section):
     threshold: Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)] = "clarity"
     """Where a face lies, as a part of the way from the log-odds of the empty slices beyond it to
     those of the volume's surest one. `clarity`: the larger that distance, the higher, between a
-    fifth and a half: faint ends need a low one, and clear scans have streaks beside the sample."""
+    fifth and a half, but no more than 7 up: faint ends need a low one, and clear scans have streaks
+    beside the sample."""
     clear_faces: Switch = "auto"
     """Where grey values alone tell the sample from its medium, put the faces where they say, at
     the next finer level where that is little to read."""

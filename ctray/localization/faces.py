@@ -23,6 +23,8 @@ _MOST = 4.0
 # or a bright medium leave beside them. Faint ends need a low threshold, and have a low peak.
 _CLEAR = 40.0
 _LOWEST_PART, _HIGHEST_PART = 0.2, 0.5
+# A slice this far above the empty ones, a thousand to one, is sample however sure others are.
+_ENOUGH = 7.0
 # Slices beyond a face that tell what is empty there, and rounds in which face and threshold settle.
 _FEWEST = 4
 _ROUNDS = 3
@@ -76,7 +78,9 @@ def part_of_way(background: float, peak: float) -> float:
     background, peak
         Log-odds of the empty slices, and of the surest one.
     """
-    return min(max((peak - background) / _CLEAR, _LOWEST_PART), _HIGHEST_PART)
+    distance = peak - background
+    part = min(max(distance / _CLEAR, _LOWEST_PART), _HIGHEST_PART)
+    return min(part, _ENOUGH / distance) if distance > 0 else part
 
 
 def own_threshold(profiles: Iterable[FloatArray], part: float | None = None) -> float:

@@ -101,10 +101,10 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
 
 
 def test_faces_of_clear_scans_lie_higher_up() -> None:
-    parts = [part_of_way(-4, peak) for peak in (0, 4, 8, 12, 16, 30)]
-    assert parts == pytest.approx([0.2, 0.2, 0.3, 0.4, 0.5, 0.5])
+    parts = [part_of_way(-4, peak) for peak in (-4, 0, 4, 8, 12)]
+    assert parts == pytest.approx([0.2, 0.2, 0.2, 0.3, 0.4])
     # A plateau of streaks beside a sample that is as clear as this.
-    streaks = np.array([-5.0] * 8 + [13.0] * 10 + [2.0] * 6 + [-5.0] * 8)
+    streaks = np.array([-5.0] * 8 + [13.0] * 10 + [1.5] * 6 + [-5.0] * 8)
     faces = sided_faces({"z": streaks})["z"]
     assert faces is not None
     assert (faces.start, faces.stop) == pytest.approx((8, 18), abs=0.6)
@@ -113,6 +113,14 @@ def test_faces_of_clear_scans_lie_higher_up() -> None:
     faces = sided_faces({"z": faint})["z"]
     assert faces is not None
     assert (faces.start, faces.stop) == pytest.approx((8, 24), abs=0.8)
+
+
+def test_slices_that_are_sure_enough_are_kept_however_sure_others_are() -> None:
+    # What is left of drift beside the sample is half a sample to the network.
+    values = np.array([-3.0] * 6 + [0.0] * 10 + [8.0] * 4 + [25.0] * 8 + [8.0] * 4 + [0.0] * 6)
+    faces = sided_faces({"z": values, "y": values, "x": values})["z"]
+    assert faces is not None
+    assert (faces.start, faces.stop) == pytest.approx((16, 32), abs=0.6)
 
 
 def test_sample_that_fills_its_volume_is_kept_whole() -> None:
