@@ -66,7 +66,7 @@ class LocalizeConfig(Section):
     """Background spreads above the background level that the threshold lies at least."""
     min_rise: float = Field(default=0.02, ge=0)
     """Smallest distance of the threshold from the background level."""
-    rise_part: float = Field(default=0.15, ge=0, lt=1)
+    rise_part: float = Field(default=0.0, ge=0, lt=1)
     """Smallest distance as a part of the way from background to the certain slices' level: in
     clear scans what streaks and drift leave beside the sample is a little certain too."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
@@ -124,14 +124,15 @@ class RefineConfig(Section):
     """Peak learning rate of AdamW."""
     near_part: float = Field(default=0.6, ge=0, le=1)
     """Part of the slabs that are taken near a face, within an eighth of the axis."""
-    threshold: Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)] = "clarity"
+    threshold: Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)] = 0.3
     """Where a face lies, as a part of the way from the log-odds of the empty slices beyond it to
-    those of the volume's surest one. `clarity`: the larger that distance, the higher, between a
-    fifth and a half, but no more than 7 up: faint ends need a low one, and clear scans have streaks
-    beside the sample."""
-    clear_faces: Switch = "auto"
-    """Where grey values alone tell the sample from its medium, put the faces where they say, at
-    the next finer level where that is little to read."""
+    those of the volume's surest one: below the middle, since a tail that is cut costs more than
+    empty slices that are kept. `clarity`: the larger that distance, the higher, between a fifth and
+    a half, but no more than 7 up; sharper with streaks, and it may cut what is faint."""
+    clear_faces: Switch = "off"
+    """Where grey values alone tell the sample from its medium, put the faces where they say, at the
+    next finer level where that is little to read. Sharper by half in clear scans; off until what
+    crops promise is calibrated and measured with it."""
     min_peak: float = 3.0
     """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
     and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""

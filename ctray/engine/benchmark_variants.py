@@ -25,7 +25,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
     "no-cues": ("refine.cues=false",),
-    "no-clear-faces": ("refine.clear_faces=off",),
+    "clear-faces": ("refine.clear_faces=auto",),
+    "clarity": ("refine.threshold=clarity",),
     "even-threshold": ("refine.threshold=0.5",),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }

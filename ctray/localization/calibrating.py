@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ctray.errors import ConfigError, NotFoundError
+from ctray.errors import NotFoundError
 from ctray.localization.margins import Calibration, Scales, calibrate
 from ctray.localization.truth import Truth, iter_mask, read_truths
 from ctray.storage.run_folder import RunFolder
@@ -33,8 +33,6 @@ def calibrate_run(
     ------
     NotFoundError
         If no located volume has a truth.
-    ConfigError
-        If the run was localized by a version whose scales are others.
     """
     truths = read_truths(truth_url)
     receipts = [
@@ -47,12 +45,6 @@ def calibrate_run(
         raise NotFoundError(
             f"{run.url} shares no located volume with {truth_url}; localize with self-training "
             "(refine.enabled) before calibrating"
-        )
-    # Receipts of an earlier version have scales of another kind.
-    if any("clear" not in receipt.refined for receipt in usable):
-        raise ConfigError(
-            f"{run.url} was localized by an earlier version of ctray; localize it anew, in a new "
-            "folder, before calibrating"
         )
     volumes = []
     for done, receipt in enumerate(usable, 1):

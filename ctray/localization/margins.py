@@ -1,7 +1,7 @@
 """Margins that keep a promise: how much a face must move out so that little sample is cut.
 
 Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018). Every face has a
-scale, a slice and half of how open it is. For calibration volumes, whose truth is
+scale, the width of the band that its profile leaves open. For calibration volumes, whose truth is
 known, the score is the smallest factor of these scales that keeps the loss within the allowed
 rate. Of n such scores the ceil((n + 1) coverage)-th is large enough for a new volume with at least
 that probability, whatever their distribution, as long as it is a volume of the same kind.
@@ -27,8 +27,6 @@ Scales = tuple[float, float, float, float, float, float]
 
 # Losses that scores are kept for; one that is asked for takes the next smaller of them.
 LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
-# Of what scales are: factors of other ones would promise what nobody kept.
-_VERSION = 2
 # A factor that no volume should need; one that does counts as never kept.
 _MOST = 64.0
 _STEP = 0.125
@@ -81,7 +79,6 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Plain values; inf as null."""
         return {
-            "version": _VERSION,
             "about": self.about,
             "largest_scale": round(self.largest_scale, 5),
             "scores": {
@@ -101,16 +98,11 @@ class Calibration:
                 )
                 for loss in LOSSES
             }
-            largest, about = float(data["largest_scale"]), data["about"]
+            return cls(
+                scores=scores, largest_scale=float(data["largest_scale"]), about=data["about"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise CtrayError(f"this is no calibration: {error!r}") from error
-        version = data.get("version", 1)
-        if version != _VERSION:
-            raise CtrayError(
-                f"this calibration is of version {version} and ctray's are of version {_VERSION} "
-                "now; run ctray calibrate again"
-            )
-        return cls(scores=scores, largest_scale=largest, about=about)
 
 
 def shipped_calibration() -> Calibration:

@@ -31,9 +31,6 @@ _APART = 0.25
 # A slice that is more than this part of the way from empty to the surest one is sample, whatever
 # grey values say: a tail may be fainter than they are told to look for.
 _SURE_PART = 0.5
-# Of how open a face is, this part adds to the slice that its scale is at least: most faces are
-# right to a slice, however flat their profile, and would pay for the few that are not.
-_OPEN = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +82,10 @@ class Refined:
         return surest(self.profiles.values())
 
     def scales(self, other: Box | None = None) -> Scales | None:
-        """Scales of the six faces in level-0 voxels; None without a box.
+        """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
 
-        A slice, and half of how open the face is: as far as its profile is, and further where
-        `other`, the box of the pretext task, has it elsewhere.
+        A face is open as far as its profile is, and further where `other`, the box of the
+        pretext task, has it elsewhere.
         """
         scales: list[float] = []
         for axis, name in enumerate(AXES):
@@ -101,7 +98,7 @@ class Refined:
                 width = slice_ * spread
                 if other is not None:
                     width += _APART * abs(end * slice_ - other.ranges[axis][side])
-                scales.append(slice_ + _OPEN * width)
+                scales.append(max(slice_, width))
         z0, z1, y0, y1, x0, x1 = scales
         return (z0, z1, y0, y1, x0, x1)
 
