@@ -72,8 +72,15 @@ def read_working_level(
         Bound of the voxels in flight.
     finer
         Whether the next finer level is wanted too.
+
+    Raises
+    ------
+    GeometryError
+        If `working_size` is below 1.
+    InvalidVolumeError
+        If a chunk does not decode.
     """
-    level, halvings = nearest(volume, working_size)
+    level, halvings = _nearest(volume, working_size)
     factors = _halved(volume, level, halvings)
     if halvings == 0:
         found = _mean_of_finer(volume, level, wanted=finer)
@@ -100,7 +107,7 @@ def read_working_level(
 
 def is_reduced_to(volume: Volume, working_size: int) -> bool:
     """Whether `read_working_level` makes do without reading 64 times the voxels that it gives."""
-    return nearest(volume, working_size)[1] < 2
+    return _nearest(volume, working_size)[1] < 2
 
 
 def read_reduced(
@@ -110,13 +117,13 @@ def read_reduced(
 
     Kept, it spares the pass over the finer levels; see `ctray.storage.pyramids`.
     """
-    level, halvings = nearest(volume, working_size)
+    level, halvings = _nearest(volume, working_size)
     halvings -= _is_small(volume, level, halvings - 1)
     voxels = reduce_level(volume, level, halvings, max_bytes=max_bytes)
     return voxels, _halved(volume, level, halvings)
 
 
-def nearest(volume: Volume, working_size: int) -> tuple[int, int]:
+def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
     """Level and further halvings that come nearest to `working_size`; least work on a tie."""
     if working_size < 1:
         raise GeometryError(f"working size {working_size} must be at least 1 voxel")
