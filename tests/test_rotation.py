@@ -151,3 +151,29 @@ def test_label_is_the_angle_from_first_to_second_view(config_of: Any) -> None:
         np.testing.assert_allclose(first[0, 0].numpy(), plain * mask, atol=1e-4)
         expected = np.rot90(plain, round(angle / 90)) * mask
         np.testing.assert_allclose(second[0, 0].numpy(), expected, atol=1e-3)
+
+
+def test_training_adds_a_drift_of_its_own_to_each_view_and_validation_none(config_of: Any) -> None:
+    config: RunConfig = config_of(rotation={"drift": 0.5})
+    side = 16
+    image = np.random.default_rng(0).integers(0, 256, (1, side, side), dtype=np.uint8)
+    zero = class_angles(config.rotation).tolist().index(0)
+    rows = {
+        "slice": image,
+        "twin": image,
+        "label": np.array([zero]),
+        "orientation_deg": np.zeros(1, np.float32),
+        "mean": np.full(1, 100, np.float32),
+        "std": np.full(1, 50, np.float32),
+    }
+    batch = {k: torch.from_numpy(v) for k, v in rows.items()}
+    rng = torch.Generator().manual_seed(0)
+    plain, again = RotationTask(config, side, torch.device("cpu"), augment=False).views(batch, rng)
+    torch.testing.assert_close(plain, again)
+    first, second = RotationTask(config, side, torch.device("cpu")).views(batch, rng)
+    outside = circular_mask(side) == 0
+    for view in (first, second):
+        added = view - plain
+        assert float(added.abs().max()) > 0.05
+        assert not added[0, 0][outside].any()
+    assert not torch.allclose(first, second, atol=0.05)

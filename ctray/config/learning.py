@@ -39,6 +39,10 @@ class RotationConfig(Section):
     """Distance of neighbouring classes, degrees; 90 by 30 gives the paper's seven classes."""
     axes: tuple[Literal["z", "y", "x"], ...] = Field(default=("z", "y", "x"), min_length=1)
     """Slicing axes that examples are taken along."""
+    drift: float = Field(default=0.2, ge=0, le=2)
+    """Slow change of grey values that is added to each slice in training, another one to its twin,
+    as part of the grey values' standard deviation: drift that they shared would tell the angle
+    where there is no sample, in clear scans above all. 0 adds none."""
 
     @model_validator(mode="after")
     def _whole_steps(self) -> RotationConfig:

@@ -124,15 +124,14 @@ class RefineConfig(Section):
     """Peak learning rate of AdamW."""
     near_part: float = Field(default=0.6, ge=0, le=1)
     """Part of the slabs that are taken near a face, within an eighth of the axis."""
-    threshold: Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)] = 0.3
+    threshold: Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)] = "clarity"
     """Where a face lies, as a part of the way from the log-odds of the empty slices beyond it to
-    those of the volume's surest one: below the middle, since a tail that is cut costs more than
-    empty slices that are kept. `clarity`: the larger that distance, the higher, between a fifth and
-    a half, but no more than 7 up; sharper with streaks, and it may cut what is faint."""
-    clear_faces: Switch = "off"
+    those of the volume's surest one. `clarity`: the larger that distance, the higher, between a
+    fifth and a half, but no more than 5 up: a tail that is cut costs more than empty slices that
+    are kept."""
+    clear_faces: Switch = "auto"
     """Where grey values alone tell the sample from its medium, put the faces where they say, at the
-    next finer level where that is little to read. Sharper by half in clear scans; off until what
-    crops promise is calibrated and measured with it."""
+    next finer level where that is little to read: sharper by half in clear scans."""
     min_peak: float = 3.0
     """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
     and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""

@@ -25,8 +25,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
     "no-cues": ("refine.cues=false",),
-    "clear-faces": ("refine.clear_faces=auto",),
-    "clarity": ("refine.threshold=clarity",),
+    "no-drift": ("rotation.drift=0",),
+    "no-clear-faces": ("refine.clear_faces=off",),
+    "fixed-threshold": ("refine.threshold=0.3",),
     "even-threshold": ("refine.threshold=0.5",),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from ctray.localization.boxes import largest_sum
 
@@ -16,15 +17,18 @@ FloatArray = npt.NDArray[np.float64]
 
 # Log-odds on either side of the threshold between which a face is thought to lie.
 _LOOSE, _TIGHT = 2.0, 1.5
-# One slice counts as this much at most: a few certain slices far away must not bridge a gap.
+# One slice counts as this much at most, and a run of slices beyond a gap is sample, a specimen that
+# lies apart, say, if it counts for more than one slice can: a sure one far away is no sample yet.
 _MOST = 4.0
+# What the surest slice of such a run has above the threshold at least.
+_LEAST_PEAK = 1.0
 # Log-odds from the empty slices to the surest one at which a face lies all of that way up, if it
 # were not for the bounds: the clearer a scan, the steeper its faces, and the higher what streaks
 # or a bright medium leave beside them. Faint ends need a low threshold, and have a low peak.
 _CLEAR = 40.0
 _LOWEST_PART, _HIGHEST_PART = 0.2, 0.5
-# A slice this far above the empty ones, a thousand to one, is sample however sure others are.
-_ENOUGH = 7.0
+# A slice this far above the empty ones, a hundred to one, is sample however sure others are.
+_ENOUGH = 5.0
 # Slices beyond a face that tell what is empty there, and rounds in which face and threshold settle.
 _FEWEST = 4
 _ROUNDS = 3
@@ -181,8 +185,19 @@ def find_faces(profile: FloatArray, threshold: float, upper: float | None = None
 
 
 def _reach(outward: FloatArray, threshold: float) -> int:
-    """Slice up to which the sum of (log-odds - threshold) is largest, from the first one on."""
-    return int(np.cumsum(np.clip(outward - threshold, -_MOST, _MOST)).argmax())
+    """Slice up to which the sum of (log-odds - threshold) is largest, from the first one on.
+
+    Or the last one of a run that is above the threshold, however wide the gap before it is: between
+    specimens there is nothing but medium, and to lose one is worse than to keep a gap.
+    """
+    above = np.clip(outward - threshold, -_MOST, _MOST)
+    reach = int(np.cumsum(above).argmax())
+    labels, count = ndimage.label(above > 0)
+    for (run,) in ndimage.find_objects(labels, count):
+        part = above[run]
+        if part.sum() > _MOST and part.max() >= _LEAST_PEAK:
+            reach = max(reach, run.stop - 1)
+    return reach
 
 
 def _face(outward: FloatArray, last: int, threshold: float) -> tuple[float, float]:

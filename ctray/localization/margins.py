@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -30,6 +30,9 @@ LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
 # A factor that no volume should need; one that does counts as never kept.
 _MOST = 64.0
 _STEP = 0.125
+# What the package's own calibration gives at least: an archive of another kind may be harder than
+# its phantoms, and no face is known better than the band that its profile leaves open.
+_LEAST_SHIPPED = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +48,14 @@ class Calibration:
         Largest scale among them, as part of its axis: beyond it nothing was calibrated.
     about
         What the volumes were.
+    least
+        Smallest factor that is ever given.
     """
 
     scores: Mapping[float, tuple[float, ...]]
     largest_scale: float
     about: str
+    least: float = 0.0
 
     @property
     def num_volumes(self) -> int:
@@ -74,7 +80,7 @@ class Calibration:
                 f"from {len(scores)} calibration volumes; at most {kept / (len(scores) + 1):.3f} "
                 "can, or calibrate on more volumes (ctray calibrate)"
             )
-        return scores[rank - 1]
+        return max(self.least, scores[rank - 1])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; inf as null."""
@@ -108,7 +114,7 @@ class Calibration:
 def shipped_calibration() -> Calibration:
     """Calibration on phantoms that comes with the package."""
     text = resources.files("ctray.localization").joinpath("calibration.json").read_text("utf-8")
-    return Calibration.from_json(json.loads(text))
+    return replace(Calibration.from_json(json.loads(text)), least=_LEAST_SHIPPED)
 
 
 def calibrate(volumes: Sequence[tuple[Box, Scales, BoolArray]], about: str) -> Calibration:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctray.config import RotationConfig, RunConfig
+from ctray.pretext.drift import random_drift
 from ctray.pretext.slices import standardise
 
 
@@ -70,18 +71,28 @@ class RotationTask:
 
     metrics: tuple[str, ...] = ("accuracy",)
 
-    def __init__(self, config: RunConfig, side: int, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, side: int, device: torch.device, *, augment: bool = True
+    ) -> None:
         self.slices_per_example = 2
         self._mask_HW = circular_mask(side, device)
         self._angles_K = class_angles(config.rotation, device).float()
+        self._drift = config.rotation.drift if augment else 0.0
 
-    def views(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Views (B, 1, H, W) of slices and twins, the second turned by its class's angle."""
+    def views(
+        self, batch: dict[str, Tensor], rng: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Views (B, 1, H, W) of slices and twins, the second turned by its class's angle.
+
+        With `rng`, each has a drift of its own added to it.
+        """
         first = standardise(batch["slice"], batch["mean"], batch["std"])
         second = standardise(batch["twin"], batch["mean"], batch["std"])
         angle = batch["orientation_deg"]
         a_BCHW = make_views(first, angle, self._mask_HW)
         b_BCHW = make_views(second, angle + self._angles_K[batch["label"]], self._mask_HW)
+        if rng is not None and self._drift > 0:
+            a_BCHW, b_BCHW = (x + self._drift_like(x, rng) for x in (a_BCHW, b_BCHW))
         layout = torch.channels_last
         return (
             a_BCHW.contiguous(memory_format=layout),
@@ -92,6 +103,11 @@ class RotationTask:
         self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Loss, and accuracy as (1,)."""
-        logits_BK, label_B = module(*self.views(batch)), batch["label"]
+        logits_BK, label_B = module(*self.views(batch, rng)), batch["label"]
         accuracy = (logits_BK.argmax(1) == label_B).float().mean()
         return rotation_loss(logits_BK, label_B), accuracy[None]
+
+    def _drift_like(self, x_BCHW: Tensor, rng: torch.Generator) -> Tensor:
+        count, side = len(x_BCHW), x_BCHW.shape[-1]
+        drift_BHW = random_drift(count, side, self._drift, rng, x_BCHW.device)
+        return (drift_BHW * self._mask_HW)[:, None]

@@ -33,7 +33,7 @@ class Task(Protocol):
 def make_task(config: RunConfig, side: int, device: torch.device, *, augment: bool = True) -> Task:
     """Task of `config` for square slices of `side` pixels; `augment` False: as in validation."""
     if config.task == "rotation":
-        return RotationTask(config, side, device)
+        return RotationTask(config, side, device, augment=augment)
     return SortingTask(config, augment=augment)
 
 

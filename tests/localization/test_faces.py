@@ -56,6 +56,27 @@ def test_lone_peak_far_away_is_left_out_and_a_short_dip_is_bridged() -> None:
     assert 7.5 < faces.stop < 8.5
 
 
+@pytest.mark.parametrize("order", [1, -1], ids=["before", "beyond"])
+def test_specimen_apart_is_held_however_wide_the_gap(order: int) -> None:
+    profile = np.array([-6.0] * 4 + [5.0] * 9 + [-6.0] * 20 + [1.0, 2.0, 3.0, 1.0] + [-6.0] * 3)
+
+    faces = find_faces(profile[::order], -0.5)
+
+    assert faces is not None
+    start, stop = (faces.start, faces.stop) if order == 1 else (40 - faces.stop, 40 - faces.start)
+    assert (start, stop) == pytest.approx((4, 37), abs=0.5)
+
+
+def test_slices_apart_that_hardly_reach_the_threshold_are_no_specimen() -> None:
+    # Ten slices by half a unit each: long, and nowhere sure.
+    profile = np.array([-6.0] * 4 + [5.0] * 9 + [-6.0] * 20 + [0.0] * 10 + [-6.0] * 3)
+
+    faces = find_faces(profile, -0.5)
+
+    assert faces is not None
+    assert faces.stop == pytest.approx(13, abs=0.5)
+
+
 @given(
     values=st.lists(st.floats(-8, 8), min_size=1, max_size=40),
     threshold=st.floats(-2, 2),
@@ -101,15 +122,16 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
 
 
 def test_faces_of_clear_scans_lie_higher_up() -> None:
-    parts = [part_of_way(-4, peak) for peak in (-4, 0, 4, 8, 12)]
-    assert parts == pytest.approx([0.2, 0.2, 0.2, 0.3, 0.4])
+    parts = [part_of_way(-4, peak) for peak in (-4, 0, 4, 8, 16)]
+    # 5 up at most: a quarter of 20.
+    assert parts == pytest.approx([0.2, 0.2, 0.2, 0.3, 0.25])
     # A plateau of streaks beside a sample that is as clear as this.
-    streaks = np.array([-5.0] * 8 + [13.0] * 10 + [1.5] * 6 + [-5.0] * 8)
+    streaks = np.array([-5.0] * 8 + [13.0] * 10 + [-0.5] * 6 + [-5.0] * 8)
     faces = sided_faces({"z": streaks})["z"]
     assert faces is not None
     assert (faces.start, faces.stop) == pytest.approx((8, 18), abs=0.6)
     # A faint end that is as high, of a sample that is fainter itself.
-    faint = np.array([-3.0] * 8 + [5.0] * 10 + [0.0] * 6 + [-3.0] * 8)
+    faint = np.array([-3.0] * 8 + [5.0] * 10 + [-0.5] * 6 + [-3.0] * 8)
     faces = sided_faces({"z": faint})["z"]
     assert faces is not None
     assert (faces.start, faces.stop) == pytest.approx((8, 24), abs=0.8)

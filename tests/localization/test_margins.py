@@ -121,7 +121,13 @@ def test_shipped_calibration_keeps_the_default_promise() -> None:
     shipped, crop = shipped_calibration(), CropConfig()
 
     assert shipped.num_volumes >= 50
-    assert 0 < shipped.factor(crop.max_loss, crop.coverage) < 10
+    assert shipped.factor(crop.max_loss, crop.coverage) < 10
+
+
+def test_shipped_calibration_never_gives_less_than_what_a_face_is_open() -> None:
+    # A promise that nearly everything keeps, whatever the margin.
+    assert shipped_calibration().factor(0.05, 0.05) == 1.0
+    assert _calibration([0.25] * 9).factor(0.05, 0.5) == 0.25
 
 
 def test_each_face_moves_by_its_own_margin_and_stays_inside() -> None:

@@ -1,0 +1,58 @@
+"""Drift that is added to slices in training, so that the network does not learn to read it.
+
+Medium that settles, cupping and the ends of a container leave slow changes of grey value that two
+neighbouring slices share. Where a scan is clear enough they tell how one is turned against the
+other, and slices without any sample look certain. Each slice gets a drift of its own instead, which
+agrees with nothing: what is left to read is structure.
+
+Legend of tensor names: B slices, W waves of one drift, S pixels of a side of the square canvas.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_WAVES = 8
+# Cycles over the canvas: slower than what is called structure, up to a quarter of the canvas wide.
+_SLOWEST, _FASTEST = 0.25, 4.0
+
+
+def random_drift(
+    count: int, side: int, strength: float, rng: torch.Generator, device: torch.device
+) -> Tensor:
+    """Drift (B, S, S) of `count` slices, float32: sums of slow waves, the slower the stronger.
+
+    Parameters
+    ----------
+    count, side
+        Slices, and pixels of a side.
+    strength
+        Standard deviation of the usual drift, in those of the volume; each slice has between none
+        of it and twice that.
+    rng
+        Draws everything; of the same device.
+    device
+        Where the drift is made.
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng, device=device)
+
+    frequency_BW = _SLOWEST * (_FASTEST / _SLOWEST) ** uniform(count, _WAVES)
+    direction_BW = 2 * math.pi * uniform(count, _WAVES)
+    phase_BW = 2 * math.pi * uniform(count, _WAVES)
+    weight_BW = torch.randn(count, _WAVES, generator=rng, device=device) / frequency_BW.sqrt()
+    # The mean square of a wave is half.
+    scale_B = 2 * strength * uniform(count) / weight_BW.square().sum(1).mul(0.5).sqrt()
+    place_S = 2 * math.pi * torch.arange(side, device=device) / side
+    down_BWS = (frequency_BW * direction_BW.sin())[..., None] * place_S + phase_BW[..., None]
+    across_BWS = (frequency_BW * direction_BW.cos())[..., None] * place_S
+    # cos(a + b), summed over waves, without a canvas for each of them.
+    rows_BWS = (weight_BW * scale_B[:, None])[..., None] * torch.stack(
+        [down_BWS.cos(), -down_BWS.sin()]
+    )
+    columns_BWS = torch.stack([across_BWS.cos(), across_BWS.sin()])
+    return torch.einsum("pbwy,pbwx->byx", rows_BWS, columns_BWS)
