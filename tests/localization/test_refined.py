@@ -48,10 +48,13 @@ def test_clear_faces_take_the_place_of_the_network_s(ratio: int) -> None:
     scales = found.scales()
     assert scales is not None
     # The edge's width and a quarter of what lies between the ways, or a slice of two voxels.
-    z0, z1, y0, y1, x0, x1 = scales
-    assert 2.0 <= min(z1, y0, x0, x1) <= max(z1, y0, x0, x1) < 3.5
-    assert y1 >= y0
-    assert z0 >= z1
+    assert all(2.0 <= scale < 3.5 for scale in scales)
+    z, y = found.faces["z"], found.faces["y"]
+    assert z is not None
+    assert y is not None
+    # One slice between the ways at z0, two at y1.
+    assert z.spread[0] - z.spread[1] == pytest.approx(0.25, abs=0.05)
+    assert y.spread[1] - y.spread[0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_slices_that_the_network_is_sure_of_are_not_cut() -> None:
