@@ -49,3 +49,9 @@ def test_slices_share_nothing() -> None:
 def test_the_generator_alone_decides() -> None:
     np.testing.assert_array_equal(drift_of(3, 9, seed=4), drift_of(3, 9, seed=4))
     assert not np.array_equal(drift_of(3, 9, seed=4), drift_of(3, 9, seed=5))
+
+
+def test_mixed_precision_leaves_it_as_it_is() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = drift_of(3, 9)
+    np.testing.assert_array_equal(rounded, drift_of(3, 9))

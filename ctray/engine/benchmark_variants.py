@@ -27,8 +27,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-cues": ("refine.cues=false",),
     "no-drift": ("rotation.drift=0",),
     "no-clear-faces": ("refine.clear_faces=off",),
-    "fixed-threshold": ("refine.threshold=0.3",),
-    "even-threshold": ("refine.threshold=0.5",),
+    # Where grey values tell, no threshold counts.
+    "fixed-threshold": ("refine.threshold=0.3", "refine.clear_faces=off"),
+    "even-threshold": ("refine.threshold=0.5", "refine.clear_faces=off"),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }
 # What is used after the pretext task only: its checkpoint serves whatever they say.

@@ -18,10 +18,9 @@ FloatArray = npt.NDArray[np.float64]
 # Log-odds on either side of the threshold between which a face is thought to lie.
 _LOOSE, _TIGHT = 2.0, 1.5
 # One slice counts as this much at most, and a run of slices beyond a gap is sample, a specimen that
-# lies apart, say, if it counts for more than one slice can: a sure one far away is no sample yet.
+# lies apart, say, if it counts for more than one slice can and has a slice above the tight
+# threshold: a single sure slice far away is no sample yet.
 _MOST = 4.0
-# What the surest slice of such a run has above the threshold at least.
-_LEAST_PEAK = 1.0
 # Log-odds from the empty slices to the surest one at which a face lies all of that way up, if it
 # were not for the bounds: the clearer a scan, the steeper its faces, and the higher what streaks
 # or a bright medium leave beside them. Faint ends need a low threshold, and have a low peak.
@@ -135,7 +134,7 @@ def sided_faces(
 
 
 def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Faces | None:
-    found = find_faces(profile, level)
+    before = found = find_faces(profile, level)
     for _ in range(_ROUNDS):
         if found is None:
             return None
@@ -150,13 +149,32 @@ def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Fac
         )
         again = find_faces(profile, low, high)
         if again is None or again == found:
-            break
-        found = again
-    return found
+            return found
+        before, found = found, again
+    return _outer(before, found)
+
+
+def _outer(first: Faces | None, second: Faces | None) -> Faces | None:
+    """On either side the face that lies further out.
+
+    Where faces do not settle, slices are sample by the threshold of one round and what is empty by
+    that of the next: they are kept.
+    """
+    if first is None or second is None:
+        return second or first
+    low, high = min(first, second, key=lambda f: f.start), max(first, second, key=lambda f: f.stop)
+    return Faces(
+        start=low.start,
+        stop=high.stop,
+        spread=(low.spread[0], high.spread[1]),
+        thresholds=(low.thresholds[0], high.thresholds[1]),
+    )
 
 
 def find_faces(profile: FloatArray, threshold: float, upper: float | None = None) -> Faces | None:
-    """Faces of the stretch with the largest sum of (log-odds - threshold); None without any.
+    """Faces of the stretch with the largest sum of (log-odds - threshold), and of runs beyond it.
+
+    None without any slice above the threshold.
 
     Parameters
     ----------
@@ -195,7 +213,7 @@ def _reach(outward: FloatArray, threshold: float) -> int:
     labels, count = ndimage.label(above > 0)
     for (run,) in ndimage.find_objects(labels, count):
         part = above[run]
-        if part.sum() > _MOST and part.max() >= _LEAST_PEAK:
+        if part.sum() > _MOST and part.max() > _TIGHT:
             reach = max(reach, run.stop - 1)
     return reach
 

@@ -128,7 +128,7 @@ def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, 
 
 
 def faces_around(faces: FacesByAxis, specimens: Sequence[FacesByAxis]) -> FacesByAxis:
-    """Faces of a volume, moved out to hold those of its specimens: a far one does not show."""
+    """Faces of a volume, moved out to hold those of its specimens: a faint one may not show."""
     around = dict(faces)
     for name in AXES:
         found = [f for f in (faces.get(name), *(s[name] for s in specimens)) if f is not None]

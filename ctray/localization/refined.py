@@ -202,13 +202,19 @@ def _ends(found: Refined) -> Ends | None:
 
 
 def _with_clear(found: Refined, clear: ClearFaces) -> Refined:
-    """Faces where grey values have them, but none cuts slices that the network is sure of."""
+    """Faces where grey values have them, but none cuts slices that the network is sure of.
+
+    Nor what lies apart from the rest by slices that are empty to the network: it may be a specimen
+    that is fainter, or smaller, than what the grey values were searched for.
+    """
     sure = sided_faces(found.profiles, _SURE_PART)
     faces: FacesByAxis = {}
     for axis, name in enumerate(AXES):
         own, core = found.faces[name], sure[name]
         assert own is not None, "without all faces there is no guess"
         low, high = clear.ends[axis]
+        low_apart, high_apart = _apart_from(found.profiles[name], own, low, high)
+        low, high = own.start if low_apart else low, own.stop if high_apart else high
         if core is not None:
             low = min(low, max(core.start, own.start))
             high = max(high, min(core.stop, own.stop))
@@ -226,6 +232,16 @@ def _with_clear(found: Refined, clear: ClearFaces) -> Refined:
             ),
         )
     return replace(found, faces=faces, clear=True)
+
+
+def _apart_from(profile: FloatArray, own: Faces, low: float, high: float) -> tuple[bool, bool]:
+    """Whether slices from the network's low face to `low`, and from `high` to its high one, have a
+    gap: one that is empty by the network's own threshold."""
+    middles = np.arange(len(profile)) + 0.5
+    before = profile[(middles > own.start) & (middles < low)]
+    beyond = profile[(middles > high) & (middles < own.stop)]
+    below_low, below_high = before < own.thresholds[0], beyond < own.thresholds[1]
+    return bool(below_low.any()), bool(below_high.any())
 
 
 def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:

@@ -55,4 +55,6 @@ def random_drift(
         [down_BWS.cos(), -down_BWS.sin()]
     )
     columns_BWS = torch.stack([across_BWS.cos(), across_BWS.sin()])
-    return torch.einsum("pbwy,pbwx->byx", rows_BWS, columns_BWS)
+    # Rounded to bfloat16, as autocast would have it, it would have steps.
+    with torch.autocast(device.type, enabled=False):
+        return torch.einsum("pbwy,pbwx->byx", rows_BWS, columns_BWS)

@@ -67,6 +67,19 @@ def test_specimen_apart_is_held_however_wide_the_gap(order: int) -> None:
     assert (start, stop) == pytest.approx((4, 37), abs=0.5)
 
 
+@pytest.mark.parametrize("height", [1.8, 2.2, 2.6])
+@pytest.mark.parametrize("tail", [6, 9, 12])
+def test_specimen_apart_is_held_where_thresholds_do_not_settle(height: float, tail: int) -> None:
+    """With it the tail beyond is what is empty, and puts the threshold above it; without, not."""
+    profile = np.array([-5.0] * 8 + [9.0] * 6 + [-5.0] * 20 + [height] * 5 + [-0.7] * tail)
+
+    faces = sided_faces({"z": profile})["z"]
+
+    assert faces is not None
+    assert faces.start == pytest.approx(8, abs=0.5)
+    assert faces.stop >= 38.5
+
+
 def test_slices_apart_that_hardly_reach_the_threshold_are_no_specimen() -> None:
     # Ten slices by half a unit each: long, and nowhere sure.
     profile = np.array([-6.0] * 4 + [5.0] * 9 + [-6.0] * 20 + [0.0] * 10 + [-6.0] * 3)
