@@ -235,6 +235,13 @@ def test_manifest_without_a_file(saved: Path, trainer: Trainer, what: str) -> No
     refuses(saved, trainer)
 
 
+def test_what_an_earlier_version_did_not_do_is_off(saved: Path) -> None:
+    manifest = json.loads((saved / "checkpoint.json").read_text())
+    del manifest["config"]["rotation"]["drift"]
+    (saved / "checkpoint.json").write_text(json.dumps(manifest))
+    assert load_model(str(saved)).config.rotation.drift == 0
+
+
 def test_configuration_of_a_later_version_is_named(saved: Path) -> None:
     manifest = json.loads((saved / "checkpoint.json").read_text())
     manifest["config"]["train"]["colour"] = "blue"

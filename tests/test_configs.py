@@ -61,6 +61,7 @@ def test_paper_config_is_the_plain_form() -> None:
     encoder = config.encoder
     assert (encoder.name, encoder.output_stride, encoder.pool_grid) == ("resnet50", 32, 1)
     assert config.rotation.num_classes == 7
+    assert config.rotation.drift == 0
 
 
 def test_sorting_paper_config_is_the_plain_form() -> None:

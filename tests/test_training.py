@@ -74,6 +74,18 @@ def test_same_seed_gives_the_same_weights(
     assert first.step == config.train.steps
 
 
+def test_drift_is_added_in_training_alone(
+    config_of: ConfigOf, small_volumes: list[Prepared]
+) -> None:
+    none, some = (config_of(rotation={"drift": drift}) for drift in (0.0, 0.5))
+    trainers = [trainer_of(config, small_volumes) for config in (none, some)]
+    rows = next(rounds_for(trainers[0], small_volumes))
+    # Of the same weights, validation says the same.
+    first, second = (trainer.validate(rows) for trainer in trainers)
+    assert first == second
+    assert digest(run(none, small_volumes)) != digest(run(some, small_volumes))
+
+
 def test_global_generator_is_left_alone(config_of: ConfigOf, small_volumes: list[Prepared]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)

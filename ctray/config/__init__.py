@@ -19,6 +19,7 @@ from ctray.config.loading import (
     load_config_text,
     override,
     parse_config,
+    recorded_config,
 )
 from ctray.config.run import RunConfig
 from ctray.config.volumes import (
@@ -52,4 +53,5 @@ __all__ = [
     "override",
     "parse_config",
     "random_displacement",
+    "recorded_config",
 ]

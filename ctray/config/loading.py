@@ -72,6 +72,16 @@ def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
         raise ConfigError(f"{source}: {problems}") from error
 
 
+def recorded_config(data: dict[str, Any], source: str) -> RunConfig:
+    """Configuration that a run or a checkpoint was written with, maybe by an earlier version.
+
+    What was not done then, and would change what is learned, is off in it; the other settings that
+    came since have their defaults.
+    """
+    rotation = {"drift": 0.0, **data.get("rotation", {})}
+    return parse_config({**data, "rotation": rotation}, source)
+
+
 def _apply_override(data: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:

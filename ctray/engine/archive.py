@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ctray import __version__
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig, recorded_config
 from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.binding import changed_settings
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
@@ -62,7 +62,7 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
             f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
         )
     # An earlier version knew fewer settings: those have their defaults.
-    begun = parse_config(theirs["config"], source=run.manifest).model_dump(mode="json")
+    begun = recorded_config(theirs["config"], source=run.manifest).model_dump(mode="json")
     changed = changed_settings(begun, ours["config"])
     if changed:
         raise ConfigError(
@@ -85,7 +85,7 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
         manifest = store.read_json(run.manifest)
     except NotFoundError as error:
         raise NotFoundError(f"{run_url} is no run: it has no run.json") from error
-    config = parse_config(manifest["config"], source=run.manifest)
+    config = recorded_config(manifest["config"], source=run.manifest)
     return run, config, str(manifest["archive"])
 
 

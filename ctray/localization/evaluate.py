@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.config import PreprocessConfig, parse_config
+from ctray.config import PreprocessConfig, recorded_config
 from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple, as_triple
 from ctray.localization.baseline_maps import BaselineArrays
@@ -267,4 +267,4 @@ def _crop_box(receipt: Receipt) -> Box | None:
 
 def _preprocess_of(run: RunFolder) -> PreprocessConfig:
     manifest = store.read_json(run.manifest)
-    return parse_config(manifest["config"], source=run.manifest).preprocess
+    return recorded_config(manifest["config"], source=run.manifest).preprocess

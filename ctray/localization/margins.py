@@ -48,14 +48,14 @@ class Calibration:
         Largest scale among them, as part of its axis: beyond it nothing was calibrated.
     about
         What the volumes were.
-    least
-        Smallest factor that is ever given.
+    shipped
+        Whether it came with the package, and was not made from volumes of the same kind.
     """
 
     scores: Mapping[float, tuple[float, ...]]
     largest_scale: float
     about: str
-    least: float = 0.0
+    shipped: bool = False
 
     @property
     def num_volumes(self) -> int:
@@ -80,7 +80,7 @@ class Calibration:
                 f"from {len(scores)} calibration volumes; at most {kept / (len(scores) + 1):.3f} "
                 "can, or calibrate on more volumes (ctray calibrate)"
             )
-        return max(self.least, scores[rank - 1])
+        return max(scores[rank - 1], _LEAST_SHIPPED if self.shipped else 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; inf as null."""
@@ -114,7 +114,7 @@ class Calibration:
 def shipped_calibration() -> Calibration:
     """Calibration on phantoms that comes with the package."""
     text = resources.files("ctray.localization").joinpath("calibration.json").read_text("utf-8")
-    return replace(Calibration.from_json(json.loads(text)), least=_LEAST_SHIPPED)
+    return replace(Calibration.from_json(json.loads(text)), shipped=True)
 
 
 def calibrate(volumes: Sequence[tuple[Box, Scales, BoolArray]], about: str) -> Calibration:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ctray.config import RunConfig
+from ctray.config import RefineConfig, RunConfig
 from ctray.errors import NotFoundError
 from ctray.geometry import Box, Triple
 from ctray.localization.margins import Calibration, expand_faces, shipped_calibration
@@ -36,7 +36,9 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
 
     Without scales, from a run without self-training, or with a fixed margin, nothing is promised.
     Nor is anything of the crops of several specimens, which have margins by the same rule: the
-    calibration is of whole volumes, and evidence between specimens may belong to neither.
+    calibration is of whole volumes, and evidence between specimens may belong to neither. The
+    package's own calibration is of faces as the defaults have them: with others it gives margins
+    and promises nothing.
     """
     if receipt.scales is None or receipt.shape is None or config.crop.margin is not None:
         return receipt
@@ -51,14 +53,20 @@ def with_promise(receipt: Receipt, config: RunConfig, calibration: Calibration) 
             f"calibration ({calibration.largest_scale:.0%})",
         )
     factor = calibration.factor(config.crop.max_loss, config.crop.coverage)
+    kept = not instances and not (calibration.shipped and _other_faces(config))
     promised = [replace(i, margins=_margins(i.scales, factor)) for i in instances]
     return replace(
         receipt,
         margins=_margins(receipt.scales, factor),
         instances=promised or receipt.instances,
-        max_loss=None if promised else config.crop.max_loss,
-        coverage=None if promised else config.crop.coverage,
+        max_loss=config.crop.max_loss if kept else None,
+        coverage=config.crop.coverage if kept else None,
     )
+
+
+def _other_faces(config: RunConfig) -> bool:
+    ours, usual = config.refine, RefineConfig()
+    return (ours.threshold, ours.clear_faces) != (usual.threshold, usual.clear_faces)
 
 
 def with_margin(receipt: Receipt | InstanceReceipt, shape: Triple, config: RunConfig) -> Box:

@@ -235,8 +235,10 @@ def _with_clear(found: Refined, clear: ClearFaces) -> Refined:
 
 
 def _apart_from(profile: FloatArray, own: Faces, low: float, high: float) -> tuple[bool, bool]:
-    """Whether slices from the network's low face to `low`, and from `high` to its high one, have a
-    gap: one that is empty by the network's own threshold."""
+    """Whether slices that are empty to the network lie between its low face and `low`, or beyond.
+
+    Beyond is from `high` to its high face.
+    """
     middles = np.arange(len(profile)) + 0.5
     before = profile[(middles > own.start) & (middles < low)]
     beyond = profile[(middles > high) & (middles < own.stop)]

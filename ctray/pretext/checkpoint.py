@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ctray import __version__
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig, recorded_config
 from ctray.errors import CheckpointError, NotFoundError
 from ctray.pretext.encoder import PretextModel
 from ctray.pretext.tasks import build_model, on_device
@@ -147,7 +147,7 @@ def load_model(url: str) -> TrainedModel:
     manifest = _read_manifest(url)
     if manifest is None:
         raise CheckpointError(f"{url} holds no checkpoint; run ctray pretrain first")
-    config = parse_config(manifest["config"], source=f"{url}/{MANIFEST}")
+    config = recorded_config(manifest["config"], source=f"{url}/{MANIFEST}")
     model = build_model(config)
     _load_weights(model, url, manifest)
     model.eval()
@@ -198,7 +198,7 @@ def _read_manifest(url: str) -> dict[str, Any] | None:
 
 
 def _check_fits(url: str, manifest: dict[str, Any], config: RunConfig, side: int) -> None:
-    theirs = _bound(parse_config(manifest["config"], source=f"{url}/{MANIFEST}"))
+    theirs = _bound(recorded_config(manifest["config"], source=f"{url}/{MANIFEST}"))
     ours = _bound(config)
     if theirs != ours or manifest["side"] != side:
         changed = [s for s in _BOUND_SECTIONS if theirs[s] != ours[s]] or ["working shape"]

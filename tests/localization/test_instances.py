@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -218,6 +220,19 @@ def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     # The calibration is of whole volumes.
     assert (promised.max_loss, promised.coverage) == (None, None)
     assert with_promise(receipt("a", []), RunConfig(), calibration()).max_loss == 0.001
+
+
+@pytest.mark.parametrize(("key", "value"), [("threshold", 0.3), ("clear_faces", "off")])
+def test_shipped_calibration_promises_nothing_of_faces_that_are_found_otherwise(
+    key: str, value: object
+) -> None:
+    other, shipped = parse_config({"refine": {key: value}}), replace(calibration(), shipped=True)
+    given = receipt("a", [])
+    assert with_promise(given, RunConfig(), shipped).coverage == 0.95
+    assert with_promise(given, other, calibration()).coverage == 0.95
+    promised = with_promise(given, other, shipped)
+    assert (promised.max_loss, promised.coverage) == (None, None)
+    assert promised.margins == with_promise(given, RunConfig(), shipped).margins
 
 
 def test_specimen_with_an_open_face_makes_the_volume_uncertain() -> None:

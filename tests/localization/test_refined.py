@@ -69,6 +69,25 @@ def test_slices_that_the_network_is_sure_of_are_not_cut() -> None:
     assert other.faces["z"].stop == pytest.approx(28, abs=0.6)
 
 
+def test_faint_specimen_apart_is_not_cut() -> None:
+    """Grey values are searched for what is as bright as the rest, and leave it out."""
+    both = Box(start=(10, 12, 14), stop=(37, 26, 30))
+    network = refined(both, sure=BLOCK)
+    network.profiles["z"][28:33] = -4.0
+    (found,) = sharpened([network], [level(BLOCK)])
+    assert found.clear
+    z, own = found.faces["z"], network.faces["z"]
+    assert z is not None
+    assert own is not None
+    assert z.start == pytest.approx(10, abs=0.6)
+    assert z.stop == own.stop == 37
+    # The same without a gap is what streaks leave beside a sample.
+    network.profiles["z"][28:33] = 1.0
+    (other,) = sharpened([network], [level(BLOCK)])
+    assert other.faces["z"] is not None
+    assert other.faces["z"].stop == pytest.approx(28, abs=0.6)
+
+
 def test_face_that_grey_values_cannot_tell_is_as_open_as_the_network_has_it() -> None:
     cut = level(BLOCK)
     inside = cut.inside.copy()
