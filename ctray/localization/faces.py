@@ -28,6 +28,8 @@ _CLEAR = 40.0
 _LOWEST_PART, _HIGHEST_PART = 0.2, 0.5
 # A slice this far above the empty ones, a hundred to one, is sample however sure others are.
 _ENOUGH = 5.0
+# Log-odds above the empty slices, seven to one, from which on a slice is anything but surely empty.
+_STANDS_OUT = 2.0
 # Slices beyond a face that tell what is empty there, and rounds in which face and threshold settle.
 _FEWEST = 4
 _ROUNDS = 3
@@ -104,11 +106,39 @@ def own_threshold(profiles: Iterable[FloatArray], part: float | None = None) -> 
     return _own_threshold(list(profiles), part)[0]
 
 
+def _background(profiles: Iterable[FloatArray]) -> float:
+    every = np.concatenate(list(profiles))
+    empty = every[every < 0]
+    return float(np.median(empty)) if empty.size else 0.0
+
+
+def beyond_faces(
+    profiles: Mapping[str, FloatArray], faces: Mapping[str, Faces | None]
+) -> dict[str, tuple[float, float]]:
+    """Slices from either face out to the outermost one that stands out from the empty ones.
+
+    A tail may be too faint to pass for sample, and still be no medium: that far a face is open.
+
+    Parameters
+    ----------
+    profiles
+        Log-odds per slice, (N,), by axis.
+    faces
+        By axis; an axis without faces is left out.
+    """
+    level = _background(profiles.values()) + _STANDS_OUT
+    found = {}
+    for name, axis_faces in faces.items():
+        out = np.flatnonzero(profiles[name] > level)
+        if axis_faces is not None:
+            first, stop = (int(out[0]), int(out[-1]) + 1) if out.size else (math.inf, 0)
+            found[name] = (max(0.0, axis_faces.start - first), max(0.0, stop - axis_faces.stop))
+    return found
+
+
 def _own_threshold(profiles: list[FloatArray], part: float | None) -> tuple[float, float, float]:
     """Threshold, log-odds of the surest slice, and the part of the way."""
-    every = np.concatenate(profiles)
-    empty = every[every < 0]
-    background, peak = float(np.median(empty)) if empty.size else 0.0, surest(profiles)
+    background, peak = _background(profiles), surest(profiles)
     used = part_of_way(background, peak) if part is None else part
     return background + used * (peak - background), peak, used
 

@@ -13,7 +13,7 @@ from ctray.config import RunConfig
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.clear_faces import ClearFaces, Ends, GreyLevel, find_clear_faces
 from ctray.localization.cues import SlabSource
-from ctray.localization.faces import Faces, own_threshold, sided_faces, surest
+from ctray.localization.faces import Faces, beyond_faces, own_threshold, sided_faces, surest
 from ctray.localization.instances import (
     EvidenceMaps,
     FacesByAxis,
@@ -85,9 +85,10 @@ class Refined:
         """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
 
         A face is open as far as its profile is, and further where `other`, the box of the
-        pretext task, has it elsewhere.
+        pretext task, has it elsewhere, or slices beyond it are anything but empty.
         """
         scales: list[float] = []
+        beyond = beyond_faces(self.profiles, self.faces)
         for axis, name in enumerate(AXES):
             faces = self.faces[name]
             if faces is None:
@@ -98,7 +99,7 @@ class Refined:
                 width = slice_ * spread
                 if other is not None:
                     width += _APART * abs(end * slice_ - other.ranges[axis][side])
-                scales.append(max(slice_, width))
+                scales.append(max(slice_, width, slice_ * beyond[name][side]))
         z0, z1, y0, y1, x0, x1 = scales
         return (z0, z1, y0, y1, x0, x1)
 

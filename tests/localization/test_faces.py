@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import find_faces, own_threshold, part_of_way, sided_faces
+from ctray.localization.faces import (
+    beyond_faces,
+    find_faces,
+    own_threshold,
+    part_of_way,
+    sided_faces,
+)
 
 
 def test_faces_lie_where_the_profile_crosses_the_threshold() -> None:
@@ -78,6 +84,21 @@ def test_specimen_apart_is_held_where_thresholds_do_not_settle(height: float, ta
     assert faces is not None
     assert faces.start == pytest.approx(8, abs=0.5)
     assert faces.stop >= 38.5
+
+
+def test_faces_are_open_as_far_as_slices_are_anything_but_empty() -> None:
+    profile = np.array([-5.0] * 8 + [9.0] * 6 + [-4.0, -2.5, -4.5] + [-5.0] * 9)
+    profiles = {"z": profile, "y": np.full(9, 4.0), "x": profile}
+    faces = sided_faces(profiles)
+    z = faces["z"]
+    assert z is not None
+    assert (z.start, z.stop) == pytest.approx((8, 14), abs=0.5)
+
+    # The slice at -2.5 is the 16th; at the other end, and where nothing is empty, none is beyond.
+    found = beyond_faces(profiles, faces)
+    assert found["z"] == (max(0.0, z.start - 8), pytest.approx(16 - z.stop))
+    assert found["y"] == (0.0, 0.0)
+    assert set(beyond_faces(profiles, {**faces, "x": None})) == {"z", "y"}
 
 
 def test_slices_apart_that_hardly_reach_the_threshold_are_no_specimen() -> None:

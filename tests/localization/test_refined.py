@@ -47,8 +47,10 @@ def test_clear_faces_take_the_place_of_the_network_s(ratio: int) -> None:
     assert found.box.ranges == [[2 * a, 2 * b] for a, b in BLOCK.ranges]
     scales = found.scales()
     assert scales is not None
-    # The edge's width and a quarter of what lies between the ways, or a slice of two voxels.
-    assert all(2.0 <= scale < 3.5 for scale in scales)
+    # A slice of two voxels, and as far as the network has it elsewhere.
+    z0, z1, y0, y1, x0, x1 = scales
+    assert (z0, y1) == pytest.approx((2.0, 4.0), abs=0.3)
+    assert all(2.0 <= scale < 2.3 for scale in (z1, y0, x0, x1))
     z, y = found.faces["z"], found.faces["y"]
     assert z is not None
     assert y is not None
