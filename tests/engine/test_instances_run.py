@@ -47,7 +47,11 @@ def planting() -> type:
             for name, (a, b) in zip(AXES, box.ranges, strict=True)
         }
         return Refined(
-            profiles={}, faces=faces, factors=(1, 1, 1), shape=(24, 24, 24), instances=instances
+            profiles=dict.fromkeys(AXES, np.zeros(24)),
+            faces=faces,
+            factors=(1, 1, 1),
+            shape=(24, 24, 24),
+            instances=instances,
         )
 
     class Planting(LocalizeVolume):
