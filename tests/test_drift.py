@@ -9,14 +9,12 @@ import torch
 
 from ctray.pretext.drift import random_drift
 
-CPU = torch.device("cpu")
-
 
 def drift_of(
     count: int, side: int, strength: float = 0.15, seed: int = 0
 ) -> npt.NDArray[np.float32]:
     rng = torch.Generator().manual_seed(seed)
-    return random_drift(count, side, strength, rng, CPU).numpy()
+    return random_drift(count, side, strength, rng).numpy()
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.1, 1.0])

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
@@ -26,6 +27,19 @@ from ctray.pretext.slices import standardise
 
 def picture(side: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(1, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def batch_of(image: npt.NDArray[np.uint8], label: int) -> dict[str, torch.Tensor]:
+    """One pair of a slice (1, H, W) and itself, of mean 100 and standard deviation 50."""
+    rows = {
+        "slice": image,
+        "twin": image,
+        "label": np.array([label]),
+        "orientation_deg": np.zeros(1, np.float32),
+        "mean": np.full(1, 100, np.float32),
+        "std": np.full(1, 50, np.float32),
+    }
+    return {k: torch.from_numpy(v) for k, v in rows.items()}
 
 
 @pytest.mark.parametrize("quarters", [-2, -1, 0, 1, 2, 3])
@@ -138,15 +152,7 @@ def test_label_is_the_angle_from_first_to_second_view(config_of: Any) -> None:
     angles = class_angles(config.rotation).tolist()
     mask = circular_mask(side).numpy()
     for label, angle in enumerate(angles):
-        rows = {
-            "slice": image,
-            "twin": image,
-            "label": np.array([label]),
-            "orientation_deg": np.zeros(1, np.float32),
-            "mean": np.full(1, 100, np.float32),
-            "std": np.full(1, 50, np.float32),
-        }
-        first, second = task.views({k: torch.from_numpy(v) for k, v in rows.items()})
+        first, second = task.views(batch_of(image, label))
         plain = (image[0].astype(np.float32) - 100) / 50
         np.testing.assert_allclose(first[0, 0].numpy(), plain * mask, atol=1e-4)
         expected = np.rot90(plain, round(angle / 90)) * mask
@@ -158,15 +164,7 @@ def test_training_adds_a_drift_of_its_own_to_each_view_and_validation_none(confi
     side = 16
     image = np.random.default_rng(0).integers(0, 256, (1, side, side), dtype=np.uint8)
     zero = class_angles(config.rotation).tolist().index(0)
-    rows = {
-        "slice": image,
-        "twin": image,
-        "label": np.array([zero]),
-        "orientation_deg": np.zeros(1, np.float32),
-        "mean": np.full(1, 100, np.float32),
-        "std": np.full(1, 50, np.float32),
-    }
-    batch = {k: torch.from_numpy(v) for k, v in rows.items()}
+    batch = batch_of(image, zero)
     rng = torch.Generator().manual_seed(0)
     plain, again = RotationTask(config, side, torch.device("cpu"), augment=False).views(batch, rng)
     torch.testing.assert_close(plain, again)

@@ -61,7 +61,6 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
         raise ConfigError(
             f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
         )
-    # An earlier version knew fewer settings: those have their defaults.
     begun = recorded_config(theirs["config"], source=run.manifest).model_dump(mode="json")
     changed = changed_settings(begun, ours["config"])
     if changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,10 +129,11 @@ def beyond_faces(
     level = _background(profiles.values()) + _STANDS_OUT
     found = {}
     for name, axis_faces in faces.items():
+        if axis_faces is None:
+            continue
         out = np.flatnonzero(profiles[name] > level)
-        if axis_faces is not None:
-            first, stop = (int(out[0]), int(out[-1]) + 1) if out.size else (math.inf, 0)
-            found[name] = (max(0.0, axis_faces.start - first), max(0.0, stop - axis_faces.stop))
+        first, stop = (int(out[0]), int(out[-1]) + 1) if out.size else (math.inf, 0)
+        found[name] = (max(0.0, axis_faces.start - first), max(0.0, stop - axis_faces.stop))
     return found
 
 
@@ -164,10 +165,11 @@ def sided_faces(
 
 
 def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Faces | None:
-    before = found = find_faces(profile, level)
+    found = find_faces(profile, level)
+    if found is None:
+        return None
+    before = found
     for _ in range(_ROUNDS):
-        if found is None:
-            return None
         low, high = (
             max(level, float(np.median(beyond)) * (1 - part) + peak * part)
             if len(beyond) >= _FEWEST
@@ -181,18 +183,13 @@ def _settled(profile: FloatArray, level: float, peak: float, part: float) -> Fac
         if again is None or again == found:
             return found
         before, found = found, again
-    return _outer(before, found)
+    # Slices are sample by the threshold of one round, and what is empty by that of the next: kept.
+    return outermost([before, found])
 
 
-def _outer(first: Faces | None, second: Faces | None) -> Faces | None:
-    """On either side the face that lies further out.
-
-    Where faces do not settle, slices are sample by the threshold of one round and what is empty by
-    that of the next: they are kept.
-    """
-    if first is None or second is None:
-        return second or first
-    low, high = min(first, second, key=lambda f: f.start), max(first, second, key=lambda f: f.stop)
+def outermost(faces: Sequence[Faces]) -> Faces:
+    """On either side the face that lies furthest out, of one or more along the same axis."""
+    low, high = min(faces, key=lambda f: f.start), max(faces, key=lambda f: f.stop)
     return Faces(
         start=low.start,
         stop=high.stop,

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.geometry import AXES, Triple
-from ctray.localization.faces import Faces, find_faces
+from ctray.localization.faces import Faces, find_faces, outermost
 
 FloatArray = npt.NDArray[np.float64]
 MapArray = npt.NDArray[np.float32]
@@ -133,9 +133,7 @@ def faces_around(faces: FacesByAxis, specimens: Sequence[FacesByAxis]) -> FacesB
     for name in AXES:
         found = [f for f in (faces.get(name), *(s[name] for s in specimens)) if f is not None]
         if found:
-            low, high = min(found, key=lambda f: f.start), max(found, key=lambda f: f.stop)
-            spread = (low.spread[0], high.spread[1])
-            around[name] = replace(low, stop=high.stop, spread=spread)
+            around[name] = outermost(found)
     return around
 
 

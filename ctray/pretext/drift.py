@@ -20,9 +20,7 @@ _WAVES = 8
 _SLOWEST, _FASTEST = 0.25, 4.0
 
 
-def random_drift(
-    count: int, side: int, strength: float, rng: torch.Generator, device: torch.device
-) -> Tensor:
+def random_drift(count: int, side: int, strength: float, rng: torch.Generator) -> Tensor:
     """Drift (B, S, S) of `count` slices, float32: sums of slow waves, the slower the stronger.
 
     Parameters
@@ -33,10 +31,9 @@ def random_drift(
         Standard deviation of the usual drift, in those of the volume; each slice has between none
         of it and twice that.
     rng
-        Draws everything; of the same device.
-    device
-        Where the drift is made.
+        Draws everything, on its device.
     """
+    device = rng.device
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=rng, device=device)

@@ -108,6 +108,5 @@ class RotationTask:
         return rotation_loss(logits_BK, label_B), accuracy[None]
 
     def _drift_like(self, x_BCHW: Tensor, rng: torch.Generator) -> Tensor:
-        count, side = len(x_BCHW), x_BCHW.shape[-1]
-        drift_BHW = random_drift(count, side, self._drift, rng, x_BCHW.device)
+        drift_BHW = random_drift(len(x_BCHW), x_BCHW.shape[-1], self._drift, rng)
         return (drift_BHW * self._mask_HW)[:, None]
