@@ -7,12 +7,16 @@ and outside at most angles, in most slabs of the volume, on one line and with on
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.preprocess.cylinder import Cylinder, radial_profile, whole_radial_profile
-from ctray.preprocess.round_search import PLANE, Slabs, find_round
+from ctray.preprocess.round_search import PLANE, Finding, Slabs, find_round
+from ctray.preprocess.wall_fit import fit_inside
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -21,6 +25,13 @@ FloatArray = npt.NDArray[np.float32]
 _SIDES = (0.03, 0.06, 0.1)
 # A centred wall rises above the ring artefacts' spread at least this often.
 _RING_SPREADS = 6.0
+# A wall that scores less is faint, and the outline of a sample may score as much along some leaning
+# axis. Faint walls are believed upright only: from the first slice to the last their centre moves
+# by this part of the slice's side at most. Tubes of real scans move by up to 0.064.
+_CLEAR_SCORE = 0.7
+_FAINT_LEAN = 0.07
+# The wall's blur must not draw a circle on every slice, voxels.
+_BLUR = 0.75
 
 
 def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
@@ -34,9 +45,19 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylind
         Region that is known to hold the data (the reconstruction circle).
     """
     wall = find_round(volume, within, _ring_votes)
-    if not wall.stands_out or _is_ring_artefact(volume, wall.cylinder):
+    if not wall.stands_out or _leans_too_far(volume, wall):
         return None
+    if _is_ring_artefact(volume, wall.cylinder):
+        return None
+    inside = fit_inside(volume, wall.cylinder) if wall.score >= _CLEAR_SCORE else None
+    if inside is not None:
+        return replace(inside, radius=inside.radius - _BLUR)
     return _inner_edge(volume, wall.cylinder)
+
+
+def _leans_too_far(volume: FloatArray, wall: Finding) -> bool:
+    shift = volume.shape[0] * math.hypot(wall.cylinder.slope_y, wall.cylinder.slope_x)
+    return wall.score < _CLEAR_SCORE and shift > _FAINT_LEAN * max(volume.shape[1:])
 
 
 def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
