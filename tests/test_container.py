@@ -80,9 +80,14 @@ def test_no_tube_where_there_is_none(difficulty: str, options: dict[str, object]
 
 @pytest.mark.parametrize(
     ("family", "name", "index"),
-    [("embryo", "equal", 1), ("fish", "easy", 0), ("fish", "easy", 1), ("fish", "border", 1)],
+    [
+        ("embryo", "equal", 1),
+        ("fish", "easy", 0),
+        ("fish", "easy", 1),
+        ("embryo", "paper-equal", 1),
+    ],
 )
-def test_outline_of_a_sample_is_no_leaning_tube(family: Kind, name: str, index: int) -> None:
+def test_outline_of_a_sample_is_no_tube(family: Kind, name: str, index: int) -> None:
     """What lay beyond was lost to all that followed: 3% of the sample, and 18 slices of a tail."""
     phantom = make_phantom(benchmark_spec("tuning", family, name, index, 128))
     halved = downsample_mean(phantom.volume.astype(np.float32), (2, 2, 2))
@@ -97,7 +102,7 @@ def test_sample_beside_the_wall_stays_in_view(index: int) -> None:
     view = find_field_of_view(halved, PreprocessConfig())
     sample = downsample_mean(phantom.mask.astype(np.float32), (2, 2, 2))
     assert view.container is not None
-    assert sample[~view.mask(halved.shape)].sum() < 0.001 * sample.sum()
+    assert sample[~view.mask(halved.shape)].sum() < 0.003 * sample.sum()
 
 
 def test_no_tube_in_noise() -> None:

@@ -7,7 +7,6 @@ and outside at most angles, in most slabs of the volume, on one line and with on
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.preprocess.cylinder import Cylinder, radial_profile, whole_radial_profile
-from ctray.preprocess.round_search import PLANE, Finding, Slabs, find_round
+from ctray.preprocess.round_search import PLANE, Slabs, find_round
 from ctray.preprocess.wall_fit import fit_inside
 
 FloatArray = npt.NDArray[np.float32]
@@ -25,13 +24,16 @@ FloatArray = npt.NDArray[np.float32]
 _SIDES = (0.03, 0.06, 0.1)
 # A centred wall rises above the ring artefacts' spread at least this often.
 _RING_SPREADS = 6.0
-# A wall that scores less is faint, and the outline of a sample may score as much along some leaning
-# axis. Faint walls are believed upright only: from the first slice to the last their centre moves
-# by this part of the slice's side at most. Tubes of real scans move by up to 0.064.
+# A wall that scores less is faint, and the outline of a sample may score as much along some axis. A
+# faint wall is believed only where what lies this many voxels beyond it is plain: it differs by no
+# more than this part of what the inside differs by. Around tubes of real scans that part is 0.015
+# at most, around outlines of samples 0.2 and more.
 _CLEAR_SCORE = 0.7
-_FAINT_LEAN = 0.07
-# The wall's blur must not draw a circle on every slice, voxels.
-_BLUR = 0.75
+_BEYOND = 4
+_PLAIN = 0.1
+# The wall's blur must not draw a circle on every slice: it reaches a voxel inwards of half its
+# height.
+_BLUR = 1.25
 
 
 def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
@@ -45,19 +47,27 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylind
         Region that is known to hold the data (the reconstruction circle).
     """
     wall = find_round(volume, within, _ring_votes)
-    if not wall.stands_out or _leans_too_far(volume, wall):
+    if not wall.stands_out or _is_ring_artefact(volume, wall.cylinder):
         return None
-    if _is_ring_artefact(volume, wall.cylinder):
-        return None
-    inside = fit_inside(volume, wall.cylinder) if wall.score >= _CLEAR_SCORE else None
-    if inside is not None:
-        return replace(inside, radius=inside.radius - _BLUR)
-    return _inner_edge(volume, wall.cylinder)
+    if wall.score < _CLEAR_SCORE:
+        plain = _is_plain_beyond(volume, wall.cylinder, within)
+        return _inner_edge(volume, wall.cylinder) if plain else None
+    inside = fit_inside(volume, wall.cylinder)
+    if inside is None:
+        return _inner_edge(volume, wall.cylinder)
+    return replace(inside, radius=inside.radius - _BLUR)
 
 
-def _leans_too_far(volume: FloatArray, wall: Finding) -> bool:
-    shift = volume.shape[0] * math.hypot(wall.cylinder.slope_y, wall.cylinder.slope_x)
-    return wall.score < _CLEAR_SCORE and shift > _FAINT_LEAN * max(volume.shape[1:])
+def _is_plain_beyond(volume: FloatArray, wall: Cylinder, within: Cylinder | None) -> bool:
+    """Whether what lies beyond a wall differs little, beside what lies inside: no sample does."""
+    smooth = ndimage.gaussian_filter(volume, 1.0)
+    inside = replace(wall, radius=wall.radius - _BEYOND).mask(volume.shape)
+    beyond = ~replace(wall, radius=wall.radius + _BEYOND).mask(volume.shape)
+    if within is not None:
+        beyond &= within.mask(volume.shape)
+    if not inside.any() or not beyond.any():
+        return False
+    return bool(smooth[beyond].std() < _PLAIN * smooth[inside].std())
 
 
 def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
