@@ -186,7 +186,8 @@ def ring_spread(volume: np.ndarray, circle: Cylinder) -> float:
 
 def test_rings_are_removed() -> None:
     volume, _, circle = with_rings()
-    before, after = ring_spread(volume, circle), ring_spread(remove_rings(volume, circle), circle)
+    cleaned = remove_rings(volume, circle, np.ones(volume.shape, bool))
+    before, after = ring_spread(volume, circle), ring_spread(cleaned, circle)
     assert after < 0.5 * before
 
 
@@ -194,8 +195,9 @@ def test_volume_without_rings_stays_as_it_is() -> None:
     volume, rings, circle = with_rings()
     clean = volume - rings
     # What is subtracted of noise alone is small beside its spread of 10.
-    assert np.abs(remove_rings(clean, circle) - clean).max() < 3
-    assert np.abs(remove_rings(clean, circle) - clean).mean() < 0.6
+    change = np.abs(remove_rings(clean, circle, np.ones(clean.shape, bool)) - clean)
+    assert change.max() < 3
+    assert change.mean() < 0.6
 
 
 def test_sample_off_the_axis_is_kept_by_ring_removal() -> None:
@@ -203,7 +205,7 @@ def test_sample_off_the_axis_is_kept_by_ring_removal() -> None:
     z, y, x = np.mgrid[:40, :40, :40]
     ball = (z - 20) ** 2 + (y - 14) ** 2 + (x - 24) ** 2 < 36
     volume[ball] += 60
-    cleaned = remove_rings(volume, circle)
+    cleaned = remove_rings(volume, circle, np.ones(volume.shape, bool))
     assert (cleaned - volume)[ball].mean() == pytest.approx(0, abs=1.5)
 
 
@@ -212,9 +214,27 @@ def test_round_sample_on_the_axis_is_kept_by_ring_removal() -> None:
     z, y, x = np.mgrid[:40, :40, :40] - 19.5
     ball = z**2 + y**2 + x**2 < 64
     volume[ball] += 60
-    cleaned = remove_rings(volume, circle)
+    cleaned = remove_rings(volume, circle, np.ones(volume.shape, bool))
     contrast = cleaned[ball].mean() - cleaned[~ball].mean()
     assert contrast == pytest.approx(60, rel=0.1)
+
+
+def test_wall_off_the_axis_leaves_no_print_in_the_medium_beside_it() -> None:
+    volume, _, circle = with_rings(height=0)
+    tube = Cylinder(center_y=21.5, center_x=17.0, radius=12)
+    inside = tube.mask(volume.shape)
+    volume[~inside] -= 40
+    volume[dataclasses.replace(tube, radius=14).mask(volume.shape) & ~inside] += 140
+    whole = np.ones(volume.shape, bool)
+    # With the wall there would be one.
+    assert np.abs(remove_rings(volume, circle, whole) - volume)[inside].max() > 10
+    assert np.abs(remove_rings(volume, circle, inside) - volume)[inside].max() < 3
+
+
+def test_nothing_is_known_of_rings_without_a_voxel_inside() -> None:
+    volume, _, circle = with_rings()
+    cleaned = remove_rings(volume, circle, np.zeros(volume.shape, bool))
+    np.testing.assert_array_equal(cleaned, volume)
 
 
 # --- drift ----------------------------------------------------------------------------------

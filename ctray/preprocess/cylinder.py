@@ -64,8 +64,13 @@ def polar_planes(
     return result
 
 
-def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.NDArray[np.float64]:
-    """Median over angles of the mean over slices, at whole radii around `axis`."""
+def radial_profile(
+    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_part: float = 0.0
+) -> npt.NDArray[np.float64]:
+    """Median over angles of the mean over slices, at whole radii around `axis`.
+
+    NaN where no more than `least_part` of the angles are in view, and finite in any slice.
+    """
     total = np.zeros((num_radii, ANGLES))
     seen = np.zeros((num_radii, ANGLES))
     for z in range(0, volume.shape[0], max(1, volume.shape[0] // 64)):
@@ -76,16 +81,18 @@ def radial_profile(volume: FloatArray, axis: Cylinder, num_radii: int) -> npt.ND
         seen += known
     with np.errstate(invalid="ignore"):
         mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
-    known_rows = np.isfinite(mean).any(axis=1)
+    known_rows = np.isfinite(mean).mean(axis=1) > least_part
     profile = np.full(num_radii, np.nan)
     profile[known_rows] = np.nanmedian(mean[known_rows], axis=1)
     return profile
 
 
 def whole_radial_profile(
-    volume: FloatArray, axis: Cylinder, num_radii: int
+    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_part: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """As `radial_profile`, with what is not in view taken from the radii beside it."""
-    profile = radial_profile(volume, axis, num_radii)
+    """`radial_profile` with what is not in view taken from the radii beside it; 0 without any."""
+    profile = radial_profile(volume, axis, num_radii, least_part=least_part)
     known = np.isfinite(profile)
+    if not known.any():
+        return np.zeros(num_radii)
     return np.interp(np.arange(num_radii), np.flatnonzero(known), profile[known])

@@ -28,6 +28,8 @@ BoolArray = npt.NDArray[np.bool_]
 # Inscribed circles leave 21% of the slice; less than this is no circle but some dead corner.
 _MIN_OUTSIDE = 0.03
 _MIN_AGREEMENT = 0.97
+# Part of a ring that must lie inside for its grey value to be told: of less the sample may be most.
+_RING_PART = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,15 +141,26 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
     return FieldOfView(circle=circle, container=container, column=column)
 
 
-def remove_rings(volume: FloatArray, circle: Cylinder) -> FloatArray:
+def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> FloatArray:
     """Volume without what depends on the distance from the rotation axis alone and is sharp.
 
     Rings are invisible to the rotation task along z but are stripes along y and x, in every
     slice, sample or not. The median over angles and slices keeps the sample out of the estimate;
     only its fine part is subtracted, so that a round sample on the axis stays.
+
+    Parameters
+    ----------
+    volume
+        Working level, float32, (z, y, x).
+    circle
+        Reconstruction circle, around whose axis the rings lie.
+    inside
+        Voxels that tell of rings, bool, same shape: a wall that is not centred would be taken for
+        part of a ring, and leave its print in the medium beside it.
     """
     num_radii = int(circle.radius) + 1
-    profile = whole_radial_profile(volume, circle, num_radii)
+    known = np.where(inside, volume, np.float32(np.nan))
+    profile = whole_radial_profile(known, circle, num_radii, least_part=_RING_PART)
     fine = profile - ndimage.gaussian_filter1d(profile, 2.0, mode="nearest")
     # Near the axis a circle has too few voxels for its median to mean anything.
     fine[: max(2, num_radii // 16)] = 0

@@ -178,7 +178,7 @@ def prepare(
         raise InvalidVolumeError("no finite voxel lies inside the field of view")
     grey = np.where(np.isfinite(grey), grey, np.median(grey[inside])).astype(np.float32)
     if config.rings == "auto" and view.circle is not None:
-        grey = remove_rings(grey, view.circle)
+        grey = remove_rings(grey, view.circle, inside)
     if view.column is not None:
         grey = level_column(grey, view.column)
     if config.trend == "auto":
