@@ -23,6 +23,11 @@ def view_of(phantom: Phantom) -> FieldOfView:
     return find_field_of_view(phantom.volume.astype(np.float32), PreprocessConfig())
 
 
+def halved_view(phantom: Phantom) -> FieldOfView:
+    halved = downsample_mean(phantom.volume.astype(np.float32), (2, 2, 2))
+    return find_field_of_view(halved, PreprocessConfig())
+
+
 def scene(difficulty: str, index: int, **options: object) -> Phantom:
     return make_phantom(preset(difficulty, seed=11, index=index, **{"size": SIDE, **options}))
 
@@ -90,19 +95,16 @@ def test_no_tube_where_there_is_none(difficulty: str, options: dict[str, object]
 def test_outline_of_a_sample_is_no_tube(family: Kind, name: str, index: int) -> None:
     """What lay beyond was lost to all that followed: 3% of the sample, and 18 slices of a tail."""
     phantom = make_phantom(benchmark_spec("tuning", family, name, index, 128))
-    halved = downsample_mean(phantom.volume.astype(np.float32), (2, 2, 2))
-    view = find_field_of_view(halved, PreprocessConfig())
-    assert view.container is None
+    assert halved_view(phantom).container is None
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_sample_beside_the_wall_stays_in_view(index: int) -> None:
     phantom = make_phantom(benchmark_spec("tuning", "embryo", "hard", index, 128))
-    halved = downsample_mean(phantom.volume.astype(np.float32), (2, 2, 2))
-    view = find_field_of_view(halved, PreprocessConfig())
+    view = halved_view(phantom)
     sample = downsample_mean(phantom.mask.astype(np.float32), (2, 2, 2))
     assert view.container is not None
-    assert sample[~view.mask(halved.shape)].sum() < 0.003 * sample.sum()
+    assert sample[~view.mask(sample.shape)].sum() < 0.003 * sample.sum()
 
 
 def test_no_tube_in_noise() -> None:

@@ -49,10 +49,10 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Cylind
     wall = find_round(volume, within, _ring_votes)
     if not wall.stands_out or _is_ring_artefact(volume, wall.cylinder):
         return None
-    if wall.score < _CLEAR_SCORE:
-        plain = _is_plain_beyond(volume, wall.cylinder, within)
-        return _inner_edge(volume, wall.cylinder) if plain else None
-    inside = fit_inside(volume, wall.cylinder)
+    faint = wall.score < _CLEAR_SCORE
+    if faint and not _is_plain_beyond(volume, wall.cylinder, within):
+        return None
+    inside = None if faint else fit_inside(volume, wall.cylinder)
     if inside is None:
         return _inner_edge(volume, wall.cylinder)
     return replace(inside, radius=inside.radius - _BLUR)
