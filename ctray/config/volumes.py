@@ -39,6 +39,9 @@ class PreprocessConfig(Section):
     """Subtract the slow drift of grey values: cupping, uneven embedding medium."""
     trend_degree: int = Field(default=4, ge=1, le=8)
     """Degree of the polynomial that the drift is."""
+    streaks: Switch = "auto"
+    """Calm planes of the scan that are many times as restless as the others, as streaks of metal
+    make them; what stands out of them stays."""
     noise_floor: float = Field(default=0.75, ge=0, le=2)
     """Least noise that the pretext tasks see, as part of the grey values' standard deviation. It is
     added to clearer scans, where they would read what is left of drift and artefacts; crops and

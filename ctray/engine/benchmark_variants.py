@@ -22,6 +22,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-container": ("preprocess.container=off",),
     "no-trend": ("preprocess.trend=off",),
     "no-rings": ("preprocess.rings=off",),
+    "no-streaks": ("preprocess.streaks=off",),
     "no-self-training": ("refine.enabled=false",),
     "no-neighbours": ("refine.neighbours=0",),
     "no-cues": ("refine.cues=false",),

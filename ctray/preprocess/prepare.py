@@ -23,6 +23,7 @@ from ctray.preprocess.field_of_view import (
     remove_rings,
     remove_trend,
 )
+from ctray.preprocess.restless import calm_planes
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -183,6 +184,8 @@ def prepare(
         grey = level_column(grey, view.column)
     if config.trend == "auto":
         grey = remove_trend(grey, inside, config.trend_degree)
+    if config.streaks == "auto":
+        grey = calm_planes(grey, inside)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed
     rng = np.random.default_rng(drawn)
     background = estimate_background(grey, inside, rng)
