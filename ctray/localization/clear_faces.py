@@ -35,10 +35,11 @@ _LEAST_PART, _MOST_PART = 0.02, 0.25
 _THRESHOLDS = 16
 # Of the medium, this part may stand out by chance.
 _STRAY = 0.001
-# A piece belongs to the sample if this part of it lies in the box, and is no speck.
+# A piece belongs to the sample if this part of it lies in the box, and is no speck. Bubbles and
+# grains are up to about a hundredth of the largest piece; a paw that is more is no speck.
 _MIN_INSIDE = 0.5
 _MIN_VOXELS = 8
-_MIN_PART = 0.02
+_MIN_PART = 0.01
 # Of several specimens, one's own pieces; two that touch are one piece, and nobody's.
 _MIN_OWN = 0.8
 # This part of the sample may lie beyond the box: a tail that was missed, but no leak into a tube.
