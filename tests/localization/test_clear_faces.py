@@ -110,6 +110,16 @@ def test_grain_beside_the_sample_is_not_sample() -> None:
     assert np.abs(np.subtract(flat(faces.ends), flat(BLOCK))).max() < 0.5
 
 
+@pytest.mark.parametrize(("side", "is_sample"), [(3, True), (2, False)])
+def test_small_piece_in_the_box_is_sample_and_a_speck_is_not(side: int, is_sample: bool) -> None:
+    """With their blurred edges, a paw of 1.2 hundredths of the block, a grain of 0.5."""
+    piece: Ends = ((20, 20 + side), (18, 18 + side), (46 - side, 46))
+    guess: Ends = (BLOCK[0], BLOCK[1], (BLOCK[2][0], 46))
+    faces = only(scene((BLOCK, 190.0), (piece, 190.0)), guess)
+    assert faces is not None
+    assert faces.ends[2][1] == pytest.approx(46 if is_sample else BLOCK[2][1], abs=0.6)
+
+
 @pytest.mark.parametrize(
     "level",
     [
