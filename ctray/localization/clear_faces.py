@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.geometry import Triple
+from ctray.localization.pieces import MIN_VOXELS, find_sample, pieces_inside
 from ctray.preprocess.prepare import Prepared
 
 FloatArray = npt.NDArray[np.float32]
@@ -28,22 +29,8 @@ Spreads = tuple[tuple[float | None, float | None], ...]
 
 # Gaussian that calms the noise, voxels: less than an edge is wide.
 _SIGMA = 0.6
-# What stands out differs from the medium by this many of its spreads; and by these parts of the
-# sample's largest difference. Above the last, faint parts would be cut: the scan is not clear.
-_SPREADS = 4.0
-_LEAST_PART, _MOST_PART = 0.02, 0.25
-_THRESHOLDS = 16
-# Of the medium, this part may stand out by chance.
-_STRAY = 0.001
-# A piece belongs to the sample if this part of it lies in the box, and is no speck. Bubbles and
-# grains are up to about a hundredth of the largest piece; a paw that is more is no speck.
-_MIN_INSIDE = 0.5
-_MIN_VOXELS = 8
-_MIN_PART = 0.01
 # Of several specimens, one's own pieces; two that touch are one piece, and nobody's.
 _MIN_OWN = 0.8
-# This part of the sample may lie beyond the box: a tail that was missed, but no leak into a tube.
-_SPILL = 0.02
 # Half maximum, of the highest value within a voxel; nothing counts as higher than the usual sample
 # so many voxels below its edge, so that bone does not hide the skin on it.
 _HALF = 0.5
@@ -158,15 +145,16 @@ def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFac
     if np.count_nonzero(medium) < _MIN_MEDIUM or not within.any():
         return nothing
     smooth = ndimage.gaussian_filter(grey, _SIGMA, mode="nearest")
-    apart: FloatArray = np.abs(smooth - np.median(smooth[medium]))
-    apart[~inside] = 0
-    found = _sample(apart, boxed, medium, float(np.percentile(apart[within], 99.5)))
+    contrast: FloatArray = smooth - np.median(smooth[medium])
+    contrast[~inside] = 0
+    found = find_sample(contrast, boxed, medium, within)
     if found is None:
         return nothing
     sample, threshold = found
+    apart = np.abs(contrast)
     faces: list[ClearFaces | None] = []
     for guess, box in zip(own, boxes, strict=True):
-        piece = sample if len(own) == 1 else _pieces_inside(sample, box, _MIN_OWN)
+        piece = sample if len(own) == 1 else pieces_inside(sample, box, _MIN_OWN, contrast)
         if piece is None:
             faces.append(None)
             continue
@@ -269,45 +257,6 @@ def _filled(
     return boxed
 
 
-def _sample(
-    apart: FloatArray, boxed: BoolArray, medium: BoolArray, top: float
-) -> tuple[BoolArray, float] | None:
-    """Voxels of the sample at the lowest threshold that the medium stays below, and that one."""
-    usual = 1.4826 * float(np.median(apart[medium]))
-    low, high = max(_LEAST_PART * top, _SPREADS * usual, 1.0), _MOST_PART * top
-    if low > high:
-        return None
-    outside = np.sort(apart[medium])
-    for threshold in np.geomspace(low, high, _THRESHOLDS):
-        over = apart > threshold
-        stray = len(outside) - int(np.searchsorted(outside, threshold, side="right"))
-        # Even if as much as may be of what lies outside were sample: spare the labelling.
-        if stray - _SPILL * np.count_nonzero(over) > _STRAY * len(outside):
-            continue
-        sample = _pieces_inside(over, boxed, _MIN_INSIDE)
-        if sample is None:
-            continue
-        spilled = int(np.count_nonzero(sample & medium))
-        few = stray - spilled <= _STRAY * len(outside)
-        if few and spilled <= _SPILL * np.count_nonzero(sample):
-            return sample, float(threshold)
-    return None
-
-
-def _pieces_inside(over: BoolArray, boxed: BoolArray, least: float) -> BoolArray | None:
-    """Connected pieces of which the part `least` is in the box, but specks; None without any."""
-    labels, count = ndimage.label(over)
-    total = np.bincount(labels.ravel(), minlength=count + 1)
-    within = np.bincount(labels[boxed], minlength=count + 1)
-    kept = (within >= least * total) & (total >= _MIN_VOXELS)
-    kept[0] = False
-    if not kept.any():
-        return None
-    kept &= total >= _MIN_PART * total[kept].max()
-    sample: BoolArray = kept[labels]
-    return sample
-
-
 def _half_maximum(apart: FloatArray, sample: BoolArray, threshold: float) -> ClearFaces:
     """Faces where the outermost voxel of a slice reaches half of what is highest next to it."""
     near = ndimage.binary_dilation(sample)
@@ -330,7 +279,7 @@ def _core(sample: BoolArray) -> BoolArray:
     """Sample less what may be its blurred edge, as far as that leaves some."""
     for depth in (_EDGE, 1):
         core: BoolArray = ndimage.binary_erosion(sample, iterations=depth)
-        if np.count_nonzero(core) >= _MIN_VOXELS:
+        if np.count_nonzero(core) >= MIN_VOXELS:
             return core
     return sample
 
