@@ -51,7 +51,8 @@ def find_sample(
 
     Returns
     -------
-    None where the medium does not stay below any threshold: the scan is not clear.
+    Bool, same shape, and grey values; None where the medium does not stay below any threshold: the
+    scan is not clear.
     """
     apart = np.abs(contrast)
     top = float(np.percentile(apart[within], _TOP))
@@ -94,7 +95,7 @@ def pieces_inside(
 
     Returns
     -------
-    bool, same shape; None without any piece.
+    Bool, same shape; None without any piece.
     """
     labels, count = ndimage.label(over)
     total = np.bincount(labels.ravel(), minlength=count + 1)

@@ -22,8 +22,8 @@ FloatArray = npt.NDArray[np.float32]
 # grey value, such as cupping, would fall as much again.
 _GAP = 3
 _DRIFT = 6
-# Round samples at the border of their volume score up to 0.3, strong rings to
-# 0.46, a faint column 0.55.
+# Round samples at the border of their volume score up to 0.3, strong rings 0.46, a faint column
+# 0.55.
 _MIN_SCORE = 0.5
 # Rings on both sides of the edge: from this many voxels on, this part of the radius wide.
 _CLEAR = 3
