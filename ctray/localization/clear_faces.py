@@ -141,13 +141,13 @@ def find_clear_faces(level: GreyLevel, guesses: Sequence[Ends]) -> list[ClearFac
     slack = [_AGREES * ratio for ratio in level.ratio]
     boxes = [_filled(guess, origin, grey.shape, slack) for guess in own]
     boxed = np.logical_or.reduce(boxes)
-    medium, within = inside & ~boxed, inside & boxed
-    if np.count_nonzero(medium) < _MIN_MEDIUM or not within.any():
+    medium = inside & ~boxed
+    if np.count_nonzero(medium) < _MIN_MEDIUM or not (inside & boxed).any():
         return nothing
     smooth = ndimage.gaussian_filter(grey, _SIGMA, mode="nearest")
     contrast: FloatArray = smooth - np.median(smooth[medium])
     contrast[~inside] = 0
-    found = find_sample(contrast, boxed, medium, within)
+    found = find_sample(contrast, inside, boxed)
     if found is None:
         return nothing
     sample, threshold = found

@@ -36,7 +36,7 @@ _SPILL = 0.02
 
 
 def find_sample(
-    contrast: FloatArray, boxed: BoolArray, medium: BoolArray, within: BoolArray
+    contrast: FloatArray, inside: BoolArray, boxed: BoolArray
 ) -> tuple[BoolArray, float] | None:
     """Voxels of the sample at the lowest threshold that the medium stays below, and that one.
 
@@ -44,10 +44,8 @@ def find_sample(
     ----------
     contrast
         Difference of the grey value from the medium's, float32, (z, y, x); 0 out of view.
-    boxed
-        Whether voxels lie in the box of the network, bool, same shape.
-    medium, within
-        What of the field of view lies beyond the box and in it, bool, same shape.
+    inside, boxed
+        Whether voxels lie in the field of view, and in the box of the network, bool, same shape.
 
     Returns
     -------
@@ -55,7 +53,8 @@ def find_sample(
     scan is not clear.
     """
     apart = np.abs(contrast)
-    top = float(np.percentile(apart[within], _TOP))
+    medium = inside & ~boxed
+    top = float(np.percentile(apart[inside & boxed], _TOP))
     usual = 1.4826 * float(np.median(apart[medium]))
     low, high = max(_LEAST_PART * top, _SPREADS * usual, 1.0), _MOST_PART * top
     if low > high:
@@ -122,9 +121,10 @@ def _bubbles(
     small: BoolArray = (total > 0) & (total < _BUBBLE_PART * total[largest])
     if not small.any():
         return small
-    flat = labels.ravel()
-    summed = np.bincount(flat, contrast.ravel())
-    lean = summed / np.maximum(np.bincount(flat, np.abs(contrast).ravel()), 1e-9)
+    pieces = labels > 0
+    of_piece, difference = labels[pieces], contrast[pieces]
+    summed = np.bincount(of_piece, difference)
+    lean = summed / np.maximum(np.bincount(of_piece, np.abs(difference)), 1e-9)
     if abs(lean[largest]) < _LEANS:
         return np.zeros_like(small)
     opposite: BoolArray = small & (lean * np.sign(lean[largest]) < 0)

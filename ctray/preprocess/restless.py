@@ -16,7 +16,6 @@ from ctray.preprocess.background import outer_rim
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
-Spreads = npt.NDArray[np.float64]
 
 # A plane is restless at so many times the usual spread, and so are planes next to it above the
 # second: streaks fade out along z. Where medium is flat, no less than this part of the spread of
@@ -53,8 +52,10 @@ def calm_planes(volume: FloatArray, inside: BoolArray) -> FloatArray:
     usual = max(float(np.median(known)), _LEAST_PART * _spread_of_all(volume[inside]))
     if usual == 0:
         return volume
+    times = spreads / usual
+    restless = ndimage.binary_propagation(times > _RESTLESS, mask=times > _STILL)
     calm = volume.copy()
-    for z in _restless(spreads / usual):
+    for z in np.flatnonzero(restless):
         reach = _SPREADS * spreads[z]
         small = np.clip(volume[z] - middles[z], -reach, reach)
         calm[z] = np.where(inside[z], volume[z] - small * (1 - usual / spreads[z]), volume[z])
@@ -80,11 +81,3 @@ def _middle_and_spread(values: FloatArray) -> tuple[float, float]:
     first = int(lengths.argmin())
     middle = (float(ordered[first]) + float(ordered[first + held])) / 2
     return middle, float(lengths[first]) / _HELD_LENGTH
-
-
-def _restless(times: Spreads) -> list[int]:
-    """Planes above the lower bound next to any above the upper one."""
-    times = np.nan_to_num(times)
-    labels, _ = ndimage.label(times > _STILL)
-    kept = np.isin(labels, np.unique(labels[times > _RESTLESS]))
-    return [int(z) for z in np.flatnonzero(kept & (labels > 0))]

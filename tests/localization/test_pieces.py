@@ -80,10 +80,10 @@ def test_lowest_threshold_that_the_medium_stays_below() -> None:
     contrast = scene(100.0, 0.0)
     boxed = np.zeros(SHAPE, dtype=bool)
     boxed[8:28, 8:28, 8:28] = True
-    found = find_sample(contrast, boxed, ~boxed, boxed)
+    found = find_sample(contrast, EVERYWHERE, boxed)
     assert found is not None
     sample, threshold = found
     assert threshold < 6
     assert sample[BODY].all()
     assert np.count_nonzero(sample) < 1.1 * 16**3
-    assert find_sample(scene(0.0, 0.0), boxed, ~boxed, boxed) is None
+    assert find_sample(scene(0.0, 0.0), EVERYWHERE, boxed) is None
