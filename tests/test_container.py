@@ -89,6 +89,7 @@ def test_no_tube_where_there_is_none(difficulty: str, options: dict[str, object]
         ("embryo", "equal", 1),
         ("fish", "easy", 0),
         ("fish", "easy", 1),
+        ("fish", "border", 1),
         ("embryo", "paper-equal", 1),
     ],
 )
