@@ -38,13 +38,21 @@ class Cylinder:
         z_array = np.asarray(z, dtype=float)
         return self.center_y + self.slope_y * z_array, self.center_x + self.slope_x * z_array
 
-    def mask(self, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
+    def mask(self, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
         """Voxels inside, bool, `shape` (z, y, x)."""
+        inside: npt.NDArray[np.bool_] = self._squares(shape) <= self.radius**2
+        return inside
+
+    def distances(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Distance of every voxel from the axis, in its slice, voxels, `shape` (z, y, x)."""
+        return np.sqrt(self._squares(shape)).astype(np.float32)
+
+    def _squares(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         cy, cx = self.centers(np.arange(shape[0]))
         dy = np.arange(shape[1])[None, :] - cy[:, None]
         dx = np.arange(shape[2])[None, :] - cx[:, None]
-        inside: npt.NDArray[np.bool_] = dy[:, :, None] ** 2 + dx[:, None, :] ** 2 <= self.radius**2
-        return inside
+        squares: npt.NDArray[np.float64] = dy[:, :, None] ** 2 + dx[:, None, :] ** 2
+        return squares
 
 
 def polar_planes(

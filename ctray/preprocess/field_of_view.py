@@ -8,7 +8,7 @@ as straight edges, so whatever lies beyond them is replaced before the learning 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ BoolArray = npt.NDArray[np.bool_]
 # Inscribed circles leave 21% of the slice; less than this is no circle but some dead corner.
 _MIN_OUTSIDE = 0.03
 _MIN_AGREEMENT = 0.97
+# Voxels by which nearly all of a circle's rim may be off; samples in clipped air are off by 1 and
+# more, true circles by half a voxel.
+_MAX_OFF_CIRCLE = 0.75
 # Part of a ring that must lie inside for its grey value to be told: of less the sample may be most.
 _RING_PART = 1 / 3
 
@@ -45,35 +48,48 @@ class FieldOfView:
     column
         Edge of a column of medium without a wall. It bounds nothing, since a sample may reach out
         of its medium; what surrounds it is made as bright instead.
+    kept
+        Voxels beyond the container's wall that hang together with the sample and stay in view,
+        bool, (z, y, x); None where there are none.
+    kept_fraction
+        Their number, as a fraction of the voxels that stand out inside.
     """
 
     circle: Cylinder | None = None
     container: Cylinder | None = None
     column: Cylinder | None = None
+    kept: BoolArray | None = field(default=None, repr=False, compare=False)
+    kept_fraction: float = 0.0
 
     def mask(self, shape: tuple[int, int, int]) -> BoolArray:
         """Voxels inside, bool, `shape` (z, y, x)."""
         inside = np.ones(shape, dtype=bool)
-        for bound in (self.circle, self.container):
-            if bound is not None:
-                inside &= bound.mask(shape)
+        if self.container is not None:
+            inside = self.container.mask(shape)
+            if self.kept is not None:
+                inside |= self.kept
+        if self.circle is not None:
+            inside &= self.circle.mask(shape)
         return inside
 
     def to_json(self) -> dict[str, Any]:
-        """Receipt form: three entries, each null or the numbers of a cylinder."""
+        """Receipt form: each bound null or the numbers of a cylinder; `kept` by its fraction."""
         cylinders = {"circle": self.circle, "container": self.container, "column": self.column}
-        return {
+        bounds: dict[str, Any] = {
             name: None
             if bound is None
             else {key: round(getattr(bound, key), 3) for key in Cylinder.__dataclass_fields__}
             for name, bound in cylinders.items()
         }
+        return bounds | {"kept_fraction": round(self.kept_fraction, 4)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FieldOfView:
-        """Inverse of `to_json`."""
-        bounds = {key: Cylinder(**value) if value else None for key, value in data.items()}
-        return cls(**bounds)
+    def from_json(cls, data: dict[str, Any], kept: BoolArray | None = None) -> FieldOfView:
+        """Inverse of `to_json`; the voxels that were kept are stored apart."""
+        names = ("circle", "container", "column")
+        bounds = {name: Cylinder(**data[name]) if data.get(name) else None for name in names}
+        # Receipts of earlier versions hold no such fraction.
+        return cls(**bounds, kept=kept, kept_fraction=float(data.get("kept_fraction", 0.0)))
 
 
 def find_circle(volume: FloatArray) -> Cylinder | None:
@@ -106,7 +122,11 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     if len(ry) < 8:
         return None
     # The rim's voxels lie half a voxel inside the circle, which counts in small slices.
-    radius = float(np.median(np.hypot(ry - cy, rx - cx))) + 0.45
+    distances = np.hypot(ry - cy, rx - cx)
+    radius = float(np.median(distances)) + 0.45
+    # Air that was clipped to 0 around a round sample is constant too, but its rim is no circle.
+    if np.percentile(np.abs(distances - np.median(distances)), 98) > _MAX_OFF_CIRCLE:
+        return None
     circle = Cylinder(center_y=float(cy), center_x=float(cx), radius=radius)
     # Reconstructions are centred on their axis and fill the slice; anything else that is constant
     # up to the corners (air clipped to zero around a tube) is no reconstruction circle.
@@ -138,7 +158,14 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
         grey = clean.astype(np.float32)
         container = find_container(grey, circle)
         column = None if container else find_column(grey, circle)
-    return FieldOfView(circle=circle, container=container, column=column)
+    if container is None:
+        return FieldOfView(circle=circle, column=column)
+    return FieldOfView(
+        circle=circle,
+        container=container.inside,
+        kept=container.kept if container.kept.any() else None,
+        kept_fraction=container.kept_fraction,
+    )
 
 
 def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> FloatArray:

@@ -117,6 +117,8 @@ class Prepared:
         arrays: dict[str, Any] = {"voxels": self.voxels, "noise": self.noise, "about": about}
         if self.noisy is not None:
             arrays |= {"noisy": self.noisy, "noisy_noise": self.noisy_noise}
+        if self.field_of_view.kept is not None:
+            arrays["kept"] = self.field_of_view.kept
         np.savez(buffer, **arrays)
         return buffer.getvalue()
 
@@ -132,7 +134,9 @@ class Prepared:
                     mean=about["mean"],
                     std=about["std"],
                     window=tuple(about["window"]),
-                    field_of_view=FieldOfView.from_json(about["field_of_view"]),
+                    field_of_view=FieldOfView.from_json(
+                        about["field_of_view"], loaded["kept"] if "kept" in loaded.files else None
+                    ),
                     factors=tuple(about["factors"]),
                     noisy=loaded["noisy"] if "noisy" in loaded.files else None,
                     noisy_noise=loaded["noisy_noise"] if "noisy" in loaded.files else None,
