@@ -1,4 +1,4 @@
-"""A wall is no container's where the sample goes on beyond it, and what touches it stays in view."""
+"""No container where the sample goes on beyond the wall; what touches the wall stays in view."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_nothing_beyond_tells_nothing() -> None:
 def test_clipped_air_around_a_round_sample_is_no_reconstruction_circle() -> None:
     """Constant up to the corners, centred, and round but for its ears."""
     angle = np.arctan2(Y - 29.5, X - 29.5)
-    sample = (MIDDLE < 27.5 + 1.6 * np.cos(5 * angle))[0]
+    sample = (MIDDLE - 1.6 * np.cos(5 * angle) < 27.5)[0]
     rng = np.random.default_rng(2)
     volume = np.where(sample, rng.normal(60, 5, (DEPTH, SIDE, SIDE)), 0).astype(np.float32)
     assert find_circle(volume) is None

@@ -533,3 +533,17 @@ def test_human_bytes_is_right_to_three_digits(count: int) -> None:
     factor = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}[unit]
     assert len(value.replace(".", "")) <= 3
     assert float(value) * factor == pytest.approx(count, rel=0.00503)
+
+
+def test_page_tells_what_was_kept_in_view_and_what_a_box_grew_by(run: RunFolder) -> None:
+    fill(run, located("a"))
+    assert "kept in view" not in page_of(run).text
+    working = {
+        **located("b").working,
+        "last_look": {"cut_fraction": 0.0123, "doubt": False},
+        "field_of_view": {"kept_fraction": 0.0456},
+    }
+    fill(run, located("b", working=working))
+    text = page_of(run).text
+    assert "pieces (1.2% of the sample) went on beyond it" in text
+    assert "container's wall (4.6% of what stands out)" in text

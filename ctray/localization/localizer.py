@@ -18,6 +18,7 @@ from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
 from ctray.localization.clear_faces import GreyLevel
+from ctray.localization.cut_pieces import checked
 from ctray.localization.faces import surest
 from ctray.localization.margins import Scales
 from ctray.localization.refined import Refined, disagreement, refine
@@ -209,6 +210,12 @@ class Localizer:
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
+        scales = refined.scales(own) if refined and box else None
+        if status == "located" and box is not None and not (refined and refined.instances):
+            # Crops of single specimens end where the next begins: pieces go on beyond them.
+            last_look = checked(prepared, box, scales, volume.shape)
+            box, about["last_look"] = last_look.box, last_look.to_json()
+            status, reason = ("uncertain", last_look.doubt) if last_look.doubt else (status, reason)
         certainty = (refined.certainty if refined else None) or _faces(found.stretches)
         return Localization(
             status=status,
@@ -218,7 +225,7 @@ class Localizer:
             profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
             stretches=found.stretches,
             refined=refined,
-            scales=refined.scales(own) if refined and box else None,
+            scales=scales,
             instances=refined.instances if refined and status == "located" else None,
             working=about,
             bytes_read=volume.bytes_read - read_before,

@@ -32,10 +32,10 @@ _RING_SPREADS = 6.0
 _CLEAR_SCORE = 0.7
 _BEYOND = 4
 _PLAIN = 0.1
-# What hangs together with the sample beyond a wall, as a fraction of what stands out inside. With more
-# of it the wall is part of the sample. In scans of heads that touch their tube, turned, shifted
-# and cut, it is 0.08 at most, and none lies beyond the wall altogether; where the outline of a head
-# was taken for a wall, 0.37 and 0.02 at least.
+# What hangs together with the sample beyond a wall, as a fraction of what stands out inside: above
+# these the wall is part of the sample. In scans of heads that touch their tube, turned, shifted and
+# cut, 0.08 at most, and nothing beyond the wall altogether; where the outline of a head was taken
+# for a wall, 0.37 and 0.02 at least.
 _MOST_BEYOND = 0.16
 _MOST_FAR = 0.02
 # And what surrounds a container has one grey value but for cupping and rings: true ones of phantoms

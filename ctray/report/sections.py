@@ -9,6 +9,7 @@ from ctray.geometry import AXES
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
+from ctray.report.notes import box_notes
 from ctray.report.round_bounds import BOUND_DASH, COLOR, EDGE_DASH
 from ctray.report.summary import RunSummary, Sizes, VolumeRow
 from ctray.report.text import (
@@ -204,7 +205,8 @@ def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
     if row.bytes_after is not None:
         sizes += f" → <b>{human_bytes(row.bytes_after)}</b> ({percent(row.saved)} saved"
         sizes += f"; {human_bytes(row.bytes_stored)} stored)"
-    lines = [" · ".join(part) for part in (_volume_facts(row), _origin_facts(receipt)) if part]
+    told = (_volume_facts(row), _origin_facts(receipt), box_notes(receipt.working))
+    lines = [" · ".join(part) for part in told if part]
     facts = "".join(f'<p class="line">{line}</p>' for line in lines)
     reason = receipt.reason or ("no reason was given" if row.status == "failed" else "")
     why = f'<p class="why {escape(row.status)}">{escape(reason)}</p>' if reason else ""

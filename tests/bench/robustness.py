@@ -30,7 +30,7 @@ from ctray.localization.margins import shipped_calibration
 from ctray.localization.promise import with_margin, with_promise
 from ctray.localization.self_training import SelfTrainer
 from ctray.localization.slab_checkpoint import has_slabs, load_slabs, save_slabs
-from ctray.preprocess.field_of_view import FieldOfView
+from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.pretext.checkpoint import checkpoint_step, load_model, restore, save_checkpoint
 from ctray.pretext.rows import canvas_side
@@ -147,13 +147,15 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
         entry = CatalogEntry(volume_id=scan.name, url=volume.url, kind="ome-zarr")
         receipt = receipt_of(entry, volume, found, localizer.digest, config.task)
         receipt = with_promise(receipt, config, shipped_calibration())
-        shape = volume.shape
+        shape, hidden = volume.shape, _hidden(scan, volume, config)
     total = int(np.count_nonzero(scan.sample))
     told: dict[str, Any] = {
         "status": receipt.status,
         "reason": receipt.reason,
         "container": found.working["field_of_view"]["container"] is not None,
-        "hidden": _hidden(scan, found.working),
+        "kept": found.working["field_of_view"]["kept_fraction"],
+        "hidden": hidden,
+        "cut_pieces": found.working.get("last_look"),
     }
     if found.box is not None and receipt.box is not None:
         crop = with_margin(receipt, shape, config)
@@ -167,15 +169,16 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
     return told
 
 
-def _hidden(scan: Scan, working: dict[str, Any]) -> float:
+def _hidden(scan: Scan, volume: Volume, config: RunConfig) -> float:
     """Fraction of the sample that lies outside of the field of view."""
-    view = FieldOfView.from_json(working["field_of_view"])
-    inside = view.mask(tuple(working["shape"]))
-    for axis, factor in enumerate(working["factors"]):
+    working, factors = volume.read_working(config.preprocess.working_size)
+    inside = find_field_of_view(working.astype(np.float32), config.preprocess).mask(working.shape)
+    for axis, factor in enumerate(factors):
         inside = inside.repeat(factor, axis=axis)
     z, y, x = (min(a, b) for a, b in zip(inside.shape, scan.sample.shape, strict=True))
     sample = scan.sample[:z, :y, :x]
-    return 1 - np.count_nonzero(sample & inside[:z, :y, :x]) / np.count_nonzero(sample)
+    hidden = np.count_nonzero(sample & ~inside[:z, :y, :x])
+    return float(hidden / np.count_nonzero(scan.sample))
 
 
 def variants(scans: Sequence[Scan], training: Training, per_change: int) -> Iterator[Scan]:
