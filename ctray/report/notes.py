@@ -24,8 +24,6 @@ def box_notes(working: dict[str, Any]) -> list[str]:
         )
     look = working.get("last_look") or {}
     if look.get("cut_fraction") and not look.get("doubt"):
-        notes.append(
-            f"the box was enlarged: pieces ({percent(look['cut_fraction'], 1)} of the sample) went on "
-            "beyond it"
-        )
+        pieces = percent(look["cut_fraction"], 1)
+        notes.append(f"the box was enlarged: pieces ({pieces} of the sample) went on beyond it")
     return notes
