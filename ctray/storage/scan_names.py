@@ -1,0 +1,159 @@
+"""Raw scans by the names of their files: projections with dark and flat images beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+_TOKEN = re.compile(r"[A-Z]?[a-zäöüß]+|[A-Z]+(?![a-z])")
+_DARK = frozenset(("dark", "darks", "darkfield", "darkend", "dar", "df", "di", "offset"))
+_FLAT = frozenset(
+    ("flat", "flats", "flatfield", "ff", "ref", "refs", "reference", "references", "white")
+    + ("whites", "bright", "brightfield", "openbeam", "ob", "io", "bg", "background", "gain")
+)
+_PROJECTION = frozenset(
+    ("proj", "projs", "projection", "projections", "radiograph", "radiographs", "radio", "radios")
+)
+_RECONSTRUCTED = frozenset(
+    ("rec", "recs", "reco", "recon", "recons", "reconstruction", "reconstructed", "slice")
+    + ("slices", "vol", "volume", "fbp", "gridrec", "sirt")
+)
+# Words that say nothing of what an image shows: ESRF writes refHST0000.
+_NEUTRAL = frozenset(
+    ("image", "images", "img", "im", "field", "fields", "frame", "frames", "data", "raw", "tif")
+    + ("tiff", "scan", "tomo", "hst", "pre", "post", "before", "after", "beam", "avg", "mean")
+)
+
+Role = Literal["dark", "flat", "projections", "reconstructed", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageGroup:
+    """Files of one name in one folder.
+
+    Parameters
+    ----------
+    folder
+        Names from the archive down to the folder.
+    stem
+        What their names share.
+    num_files
+        How many they are.
+    size
+        Extent (y, x) of their images; None where it was not looked at.
+    """
+
+    folder: tuple[str, ...]
+    stem: str
+    num_files: int
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What the names say of a group: a reason why it is no volume, or a note for its entry."""
+
+    no_volume: str | None = None
+    note: str | None = None
+
+
+def scan_of(group: ImageGroup) -> tuple[str, ...]:
+    """Folder of the scan that a group belongs to: the one above a folder named `darks`."""
+    role = _role_of_name(group.folder[-1]) if len(group.folder) > 1 else "unknown"
+    is_role_folder = role in ("dark", "flat", "projections")
+    return group.folder[:-1] if is_role_folder else group.folder
+
+
+def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
+    """Verdict for each group of one scan (`scan_of`).
+
+    Projections are known by their name where dark or flat images are beside them, or by dark
+    and flat images of the same size beside files of any name. In doubt a group stays a volume
+    with a note.
+    """
+    roles = [_role(group, groups) for group in groups]
+    has = set(roles)
+    calibrated = bool(has & {"dark", "flat"})
+    raw = [
+        role == "projections" and calibrated or _is_unnamed_scan(group, role, groups, roles)
+        for group, role in zip(groups, roles, strict=True)
+    ]
+    beside = ", ".join(
+        sorted({g.stem for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")})[:3]
+    )
+    return [
+        _verdict(role, is_raw, any(raw) or {"dark", "flat"} <= has, beside)
+        for role, is_raw in zip(roles, raw, strict=True)
+    ]
+
+
+def may_need_sizes(groups: Sequence[ImageGroup]) -> bool:
+    """Whether sizes of images matter: files of any name beside dark and flat images."""
+    roles = {_role(group, groups) for group in groups}
+    return {"dark", "flat", "unknown"} <= roles
+
+
+def with_size(group: ImageGroup, size: tuple[int, int] | None) -> ImageGroup:
+    """`group` with the extent of its images."""
+    return replace(group, size=size)
+
+
+def _verdict(role: Role, is_raw: bool, is_scan: bool, beside: str) -> Verdict:
+    if is_raw:
+        return Verdict(
+            no_volume=f"projections, not reconstructed (dark or flat images beside them: {beside})"
+        )
+    if role in ("dark", "flat"):
+        if is_scan:
+            return Verdict(no_volume=f"{role} images of a raw scan, not a volume")
+        return Verdict(note=f"named like {role} images of a raw scan; taken as a volume")
+    if role == "projections":
+        return Verdict(
+            note="named like projections, but no dark or flat images are beside them; "
+            "taken as a volume"
+        )
+    return Verdict()
+
+
+def _is_unnamed_scan(
+    group: ImageGroup, role: Role, groups: Sequence[ImageGroup], roles: Sequence[Role]
+) -> bool:
+    """Whether files of any name are the projections of the dark and flat images beside them."""
+    if role != "unknown" or "projections" in roles or group.size is None:
+        return False
+    beside = [g for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")]
+    return (
+        {"dark", "flat"} <= set(roles)
+        and any(g.size == group.size for g in beside)
+        and group.num_files >= max(g.num_files for g in beside)
+    )
+
+
+def _role(group: ImageGroup, groups: Iterable[ImageGroup]) -> Role:
+    """Role by the name of the files, or else by that of their folder."""
+    shared = {token for other in groups if other is not group for token in _tokens(other.stem)}
+    role = _role_of_name(group.stem, shared)
+    if role == "unknown" and len(group.folder) > 1:
+        of_folder = _role_of_name(group.folder[-1])
+        return of_folder
+    return role
+
+
+def _role_of_name(name: str, shared: Iterable[str] = ()) -> Role:
+    """Role that a name states; `shared` are words that other names beside it hold too."""
+    words = set(_tokens(name))
+    if words & _RECONSTRUCTED:
+        return "reconstructed"
+    # A sample called "dark beetle" is no dark image: every other word has to be shared.
+    rest = words - _NEUTRAL - (set(shared) - _DARK - _FLAT - _PROJECTION)
+    if rest and rest <= _DARK | _FLAT:
+        return "dark" if rest & _DARK else "flat"
+    if words & _PROJECTION:
+        return "projections"
+    return "unknown"
+
+
+def _tokens(name: str) -> list[str]:
+    return [token.lower() for token in _TOKEN.findall(name)]

@@ -1,0 +1,211 @@
+"""What the TIFF files of a folder are: slices, volumes by themselves, parts, or raw scans."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ctray.errors import CtrayError
+from ctray.storage import store
+from ctray.storage.scan_names import (
+    ImageGroup,
+    Verdict,
+    judge_scan,
+    may_need_sizes,
+    scan_of,
+    with_size,
+)
+from ctray.storage.source_types import Kind, open_binary
+from ctray.storage.stacks import NumberedStack
+from ctray.storage.tiff_directory import PageForm, read_directory
+from ctray.storage.tiff_folder import MIN_STACK_FILES
+from ctray.storage.tiff_layout import find_layout
+from ctray.storage.tiff_pages import tiff_damage
+from ctray.storage.tiff_runs import without_copies
+
+# More pages are not counted; fewer in each of many numbered files are channels, not slices.
+_PEEK_PAGES, _MOST_CHANNELS = 10, 8
+# Cameras begin a new file before 2 or 4 GiB, the limits of TIFF.
+_SPLIT_BYTES = (19 * 2**30 // 10, 43 * 2**30 // 10)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TiffFolder:
+    """The TIFF files of one folder, grouped; `one_stack` if its URL alone names a stack."""
+
+    url: str
+    path: tuple[str, ...]
+    stacks: tuple[NumberedStack, ...]
+    one_stack: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TiffFound:
+    """One candidate for a volume.
+
+    Parameters
+    ----------
+    url, path, kind
+        As `ctray.storage.discovery.Found` has them.
+    reason
+        Why it cannot be read; None where it can.
+    no_volume
+        Why it is no volume though nothing is wrong with it.
+    note
+        What its entry should tell.
+    """
+
+    url: str
+    path: tuple[str, ...]
+    kind: Kind
+    reason: str | None = None
+    no_volume: str | None = None
+    note: str | None = None
+
+
+# Verdicts by URL of the folder and pattern of the stack.
+Verdicts = Mapping[tuple[str, str], Verdict]
+
+
+class _Peek(NamedTuple):
+    """A look at a file: 2D images (at most `_PEEK_PAGES`), their form, and bytes of the file."""
+
+    images: int
+    form: PageForm
+    size: int
+    in_set: bool
+
+
+def is_long(stack: NumberedStack) -> bool:
+    """Whether a stack has enough files to be a volume."""
+    return len(stack.names) >= MIN_STACK_FILES
+
+
+def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
+    """What the names of files and folders say: raw scans are told from volumes."""
+    scans: dict[tuple[str, ...], list[tuple[TiffFolder, NumberedStack, ImageGroup]]]
+    scans = defaultdict(list)
+    for folder in folders:
+        for stack in folder.stacks:
+            group = ImageGroup(folder=folder.path, stem=stack.stem, num_files=len(stack.names))
+            scans[scan_of(group)].append((folder, stack, group))
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for members in scans.values():
+        groups = [group for _, _, group in members]
+        if may_need_sizes(groups):
+            groups = [with_size(g, _size(f, s)) for f, s, g in members]
+        for (folder, stack, _), verdict in zip(members, judge_scan(groups), strict=True):
+            verdicts[folder.url, stack.pattern] = verdict
+    return verdicts
+
+
+def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
+    """Volumes among the TIFF files of a folder: stacks of files, and files by themselves."""
+    found: list[TiffFound] = []
+    for stack in folder.stacks:
+        verdict = verdicts.get((folder.url, stack.pattern), Verdict())
+        if is_long(stack) or stack.is_split:
+            found.extend(_expand_stack(folder, stack, verdict))
+        else:
+            found.extend(_files(folder, stack, verdict, note=None))
+    return found
+
+
+def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) -> list[TiffFound]:
+    if verdict.no_volume is not None:
+        return [_as_one(folder, stack, verdict)]
+    peeks = _peeks(folder, stack)
+    several = [peek for peek in peeks if peek.images > 1]
+    # One odd file among three is a bad slice; opening the stack names it.
+    if 2 * len(several) <= len(peeks):
+        return [_as_one(folder, stack, verdict, reason=stack.problem)]
+    if stack.is_split or all(peek.in_set for peek in peeks) or _is_cut_at_limit(peeks):
+        return [_as_one(folder, stack, verdict)]
+    most = max(peek.images for peek in peeks)
+    if most <= _MOST_CHANNELS and most < len(stack.names):
+        reason = (
+            f"{len(stack.names)} numbered files ({stack.pattern}) of {most} pages each look like "
+            "one file a slice with a page for each channel or energy; export each channel as its "
+            "own stack"
+        )
+        return [_as_one(folder, stack, verdict, reason=reason)]
+    alike = len({peek.form for peek in peeks}) == 1
+    note = (
+        f"{len(stack.names)} numbered files with slices of one size, taken as volumes of their "
+        f"own; parts of one recording are joined as {store.join(folder.url, stack.pattern)}"
+    )
+    return _files(folder, stack, verdict, note=note if alike and is_long(stack) else None)
+
+
+def _as_one(
+    folder: TiffFolder, stack: NumberedStack, verdict: Verdict, *, reason: str | None = None
+) -> TiffFound:
+    """A stack as one candidate; the folder's URL means its only long stack."""
+    alone = folder.one_stack and is_long(stack)
+    url = folder.url if alone else store.join(folder.url, stack.pattern)
+    return TiffFound(
+        url=url,
+        path=folder.path if alone else (*folder.path, stack.stem or stack.pattern),
+        kind="tiff-folder",
+        reason=None if reason is None else f"{url}: {reason}",
+        no_volume=None if verdict.no_volume is None else f"{url}: {verdict.no_volume}",
+        note=verdict.note,
+    )
+
+
+def _files(
+    folder: TiffFolder, stack: NumberedStack, verdict: Verdict, *, note: str | None
+) -> list[TiffFound]:
+    """Each file of a stack as a candidate; the first carries the `note` on all of them."""
+    found = []
+    for i, name in enumerate(stack.names):
+        url = store.join(folder.url, name)
+        notes = [text for text in (verdict.note, note if i == 0 else None) if text]
+        found.append(
+            TiffFound(
+                url=url,
+                path=(*folder.path, name),
+                kind="tiff",
+                no_volume=None if verdict.no_volume is None else f"{url}: {verdict.no_volume}",
+                note="; ".join(notes) or None,
+            )
+        )
+    return found
+
+
+def _peeks(folder: TiffFolder, stack: NumberedStack) -> list[_Peek]:
+    """Looks at the first, middle and last file; those that cannot be read count for nothing."""
+    names = stack.names
+    probes = dict.fromkeys((names[0], names[len(names) // 2], names[-1]))
+    peeks = [_peek(store.join(folder.url, name)) for name in probes]
+    return [peek for peek in peeks if peek is not None]
+
+
+def _peek(url: str) -> _Peek | None:
+    try:
+        with open_binary(url) as file, tiff_damage(url):
+            directory = read_directory(url, file, limit=_PEEK_PAGES)
+            if len(directory.pages) < _PEEK_PAGES:
+                layout = find_layout(url, file, directory)
+                images, form, in_set = layout.num_images, layout.form, bool(layout.others)
+            else:
+                pages, _ = without_copies(directory.pages)
+                images, form, in_set = len(pages), pages[0].form, False
+            return _Peek(images=images, form=form, size=directory.size, in_set=in_set)
+    except CtrayError:
+        return None
+
+
+def _size(folder: TiffFolder, stack: NumberedStack) -> tuple[int, int] | None:
+    peek = _peek(store.join(folder.url, stack.names[0]))
+    return None if peek is None else (peek.form.height, peek.form.width)
+
+
+def _is_cut_at_limit(peeks: Sequence[_Peek]) -> bool:
+    """Whether files are of one size near a limit of TIFF, but for a smaller last one."""
+    low, high = _SPLIT_BYTES
+    *full, last = [peek.size for peek in peeks]
+    alike = len({peek.form for peek in peeks}) == 1
+    return alike and len(set(full)) == 1 and low <= full[0] <= high and last < full[0]
