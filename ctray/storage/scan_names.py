@@ -10,20 +10,31 @@ from typing import Literal
 _TOKEN = re.compile(r"[A-Z]?[a-zäöüß]+|[A-Z]+(?![a-z])")
 _DARK = frozenset(("dark", "darks", "darkfield", "darkend", "dar", "df", "di", "offset"))
 _FLAT = frozenset(
-    ("flat", "flats", "flatfield", "ff", "ref", "refs", "reference", "references", "white")
-    + ("whites", "bright", "brightfield", "openbeam", "ob", "io", "bg", "background", "gain")
+    (
+        *("flat", "flats", "flatfield", "ff", "ref", "refs", "reference", "references"),
+        *("white", "whites", "bright", "brightfield", "openbeam", "ob", "io", "bg"),
+        *("background", "gain"),
+    )
 )
 _PROJECTION = frozenset(
-    ("proj", "projs", "projection", "projections", "radiograph", "radiographs", "radio", "radios")
+    (
+        *("proj", "projs", "projection", "projections", "radiograph", "radiographs", "radio"),
+        *("radios",),
+    )
 )
 _RECONSTRUCTED = frozenset(
-    ("rec", "recs", "reco", "recon", "recons", "reconstruction", "reconstructed", "slice")
-    + ("slices", "vol", "volume", "fbp", "gridrec", "sirt")
+    (
+        *("rec", "recs", "reco", "recon", "recons", "reconstruction", "reconstructed"),
+        *("slice", "slices", "vol", "volume", "fbp", "gridrec", "sirt"),
+    )
 )
 # Words that say nothing of what an image shows: ESRF writes refHST0000.
 _NEUTRAL = frozenset(
-    ("image", "images", "img", "im", "field", "fields", "frame", "frames", "data", "raw", "tif")
-    + ("tiff", "scan", "tomo", "hst", "pre", "post", "before", "after", "beam", "avg", "mean")
+    (
+        *("image", "images", "img", "im", "field", "fields", "frame", "frames", "data"),
+        *("raw", "tif", "tiff", "scan", "tomo", "hst", "pre", "post", "before", "after"),
+        *("beam", "avg", "mean"),
+    )
 )
 
 Role = Literal["dark", "flat", "projections", "reconstructed", "unknown"]
@@ -77,7 +88,7 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
     has = set(roles)
     calibrated = bool(has & {"dark", "flat"})
     raw = [
-        role == "projections" and calibrated or _is_unnamed_scan(group, role, groups, roles)
+        (role == "projections" and calibrated) or _is_unnamed_scan(group, role, groups, roles)
         for group, role in zip(groups, roles, strict=True)
     ]
     beside = ", ".join(
@@ -136,8 +147,7 @@ def _role(group: ImageGroup, groups: Iterable[ImageGroup]) -> Role:
     shared = {token for other in groups if other is not group for token in _tokens(other.stem)}
     role = _role_of_name(group.stem, shared)
     if role == "unknown" and len(group.folder) > 1:
-        of_folder = _role_of_name(group.folder[-1])
-        return of_folder
+        return _role_of_name(group.folder[-1])
     return role
 
 

@@ -22,11 +22,17 @@ _ENERGY = re.compile(r"^ ?_?(kev|ev)(?![a-z])", re.IGNORECASE)
 _WORD = re.compile(r"([A-Za-zµμ]+)[-_ =]*$")
 
 _SLICE_WORDS = frozenset(
-    ("z", "slice", "slices", "sl", "slc", "zslice", "plane", "layer", "section", "sec", "depth")
+    (
+        *("z", "slice", "slices", "sl", "slc", "zslice", "plane", "layer", "section", "sec"),
+        *("depth",),
+    )
 )
 _OTHER_WORDS = frozenset(
-    ("c", "ch", "chan", "channel", "e", "en", "energy", "ev", "kev", "w", "wave", "wavelength")
-    + ("lambda", "t", "tp", "time", "timepoint", "phase", "angle", "theta", "rep", "repeat")
+    (
+        *("c", "ch", "chan", "channel", "e", "en", "energy", "ev", "kev", "w", "wave"),
+        *("wavelength", "lambda", "t", "tp", "time", "timepoint", "phase", "angle", "theta"),
+        *("rep", "repeat"),
+    )
 )
 _TILE_WORDS = frozenset(("x", "y", "row", "col", "column", "tile"))
 # A stack of two is none; of fewer files than this, nothing is refused.

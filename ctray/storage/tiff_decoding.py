@@ -1,4 +1,4 @@
-"""Voxels of single TIFF pages: never more than their tags declare, never zeros for what is absent."""
+"""Voxels of single TIFF pages: no more than their tags declare, no zeros for what is absent."""
 
 from __future__ import annotations
 
@@ -108,6 +108,8 @@ class PageReader:
 
     def __init__(self, url: str, tif: tifffile.TiffFile, size: int, lock: threading.RLock) -> None:
         self._url, self._tif, self._size, self._lock = url, tif, size, lock
+        # Pages of one form and packing share a decoder.
+        self._keys: dict[tuple[Any, ...], tifffile.TiffPage] = {}
 
     def read(self, tags: PageTags) -> tuple[np.ndarray, int]:
         """Voxels of a page, shape (depth, y, x), and the stored bytes that held them."""
@@ -118,7 +120,7 @@ class PageReader:
 
     def read_part(self, tags: PageTags, start: int, stop: int) -> tuple[np.ndarray, int]:
         """Slices [start, stop) of a page that holds a volume, and the stored bytes read."""
-        page = self._open(tags)
+        page = self._page(tags)
         form = tags.form
         part = np.zeros((stop - start, form.height, form.width), page.dtype)
         stored = 0
@@ -140,7 +142,7 @@ class PageReader:
 
     def part_depth(self, tags: PageTags) -> int:
         """Slices that are stored together in a page that holds a volume."""
-        page = self._open(tags)
+        page = self._page(tags)
         return max(1, int(page.tiledepth)) if page.is_tiled else 1
 
     @staticmethod
@@ -151,27 +153,50 @@ class PageReader:
         per_layer = len(page.dataoffsets) // layers
         yield from range(start // depth * per_layer, math.ceil(stop / depth) * per_layer)
 
-    def _open(self, tags: PageTags) -> tifffile.TiffPage:
+    def _open(self, tags: PageTags) -> tifffile.TiffPage | tifffile.TiffFrame:
         """Page with its own tags, after a look at what it says of its voxels."""
+        kind = (tags.form, tags.packing, tags.segments)
         with self._lock:
-            self._tif.filehandle.seek(tags.offset)
-            page = tifffile.TiffPage(self._tif, index=tags.number - 1)
+            key = self._keys.get(kind)
+            if key is None or tags.compression in _JPEG:
+                self._tif.filehandle.seek(tags.offset)
+                page = key = tifffile.TiffPage(self._tif, index=tags.number - 1)
+                self._keys[kind] = key
+            else:
+                page = self._frame(tags, key)
             parts = [
                 (int(start), int(count))
                 for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)
             ]
-            if len(parts) < math.prod(page.chunked):
+            if len(parts) < math.prod(key.chunked):
                 raise damaged(self._url, "TIFF", f"page {tags.number} has too few strips")
             _check_stored(self._url, tags, parts, self._size)
             if tags.compression in (*_JPEG, *_JPEG2000):
-                self._check_images(page, tags, parts)
+                self._check_images(math.prod(key.chunks), tags, parts)
         return page
 
-    def _check_images(
-        self, page: tifffile.TiffPage, tags: PageTags, parts: Sequence[tuple[int, int]]
-    ) -> None:
-        """Raise for a JPEG or JPEG 2000 image inside that is larger than its strip or tile."""
-        most = math.prod(page.chunks)
+    def _page(self, tags: PageTags) -> tifffile.TiffPage:
+        """Page with all its tags."""
+        page = self._open(tags)
+        return page if isinstance(page, tifffile.TiffPage) else page.keyframe
+
+    def _frame(self, tags: PageTags, key: tifffile.TiffPage) -> tifffile.TiffFrame:
+        """Page like `key`, of which only the place of its strips is read anew."""
+        if tags.data is None:
+            return tifffile.TiffFrame(
+                self._tif, index=tags.number - 1, offset=tags.offset, keyframe=key
+            )
+        start, count = tags.data
+        return tifffile.TiffFrame(
+            self._tif,
+            index=tags.number - 1,
+            keyframe=key,
+            dataoffsets=(start,),
+            databytecounts=(count,),
+        )
+
+    def _check_images(self, most: int, tags: PageTags, parts: Sequence[tuple[int, int]]) -> None:
+        """Raise for a JPEG or JPEG 2000 image inside of more pixels than its strip or tile."""
         for start, count in parts:
             self._tif.filehandle.seek(start)
             pixels = _pixels(self._tif.filehandle.read(min(count, _HEAD_BYTES)))

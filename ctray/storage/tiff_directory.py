@@ -34,9 +34,10 @@ METAMORPH, ZEISS_LSM = 33629, 34412
 _INTEGERS = {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q"), 18: (8, "Q")}
 # Tag numbers that are read (TIFF 6.0; 32997 and 32998 are those of SGI volumes).
 _DESCRIPTION, _STRIPS, _TILES = 270, (273, 279), (324, 325)
+# Compression, bit order, planes, predictor, strips, tiles.
+_PACKING = (259, 266, 284, 317, 278, 322, 323, 32998)
 _READ = frozenset(
-    (254, 255, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317)
-    + (322, 323, 324, 325, 339, 32997, 32998)
+    (*_PACKING, *_STRIPS, *_TILES, 254, 255, 256, 257, 258, 262, 274, 277, 339, 32997)
 )
 
 
@@ -105,8 +106,10 @@ class PageTags:
         Extent and type of the voxels.
     reduced, mask
         Marked as a smaller copy of another page, or as its transparency.
-    compression, rows_per_strip
-        How the voxels are packed.
+    compression
+        Number of the method (tag 259).
+    packing
+        Values of all tags that say how the voxels are packed, for comparison.
     segments
         Strips or tiles.
     data
@@ -123,6 +126,7 @@ class PageTags:
     reduced: bool
     mask: bool
     compression: int
+    packing: tuple[int | None, ...]
     segments: int
     data: tuple[int, int] | None
     plain: bool
@@ -290,6 +294,7 @@ class _Chain:
             bits=values.get(258, 1 if 258 not in counts else 8),
             sample_format=values.get(339, 1),
             samples=samples,
+            # Missing in files of many cameras, which mean grey values.
             photometric=values.get(262, 1),
             orientation=values.get(274, 1),
         )
@@ -310,6 +315,7 @@ class _Chain:
             reduced=bool(kind & 1) or values.get(255) == 2,
             mask=bool(kind & 4),
             compression=compression,
+            packing=tuple(values.get(code) for code in _PACKING),
             segments=segments,
             data=(values[where], values[lengths]) if one else None,
             plain=compression == _NO_COMPRESSION

@@ -286,7 +286,7 @@ def _tifffile(
     pages: Sequence[PageTags],
     notes: Sequence[str],
 ) -> Layout:
-    """tifffile notes the shape of each series at its first page."""
+    """Each series that tifffile wrote has its shape at its first page."""
     series = _series(url, file, directory, pages)
     if len(series) == 1 and series[0].behind:
         counts = math.prod(series[0].shape) // _voxels(series[0].pages[0])

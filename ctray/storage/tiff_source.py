@@ -15,7 +15,7 @@ from ctray.storage import store
 from ctray.storage.source_types import Kind, VolumeSource, check_dtype, check_shape, open_binary
 from ctray.storage.tiff_decoding import PageReader, check_page
 from ctray.storage.tiff_directory import PageTags, read_directory
-from ctray.storage.tiff_layout import MAX_CHANNELS, Layout, find_layout
+from ctray.storage.tiff_layout import MAX_CHANNELS, find_layout
 from ctray.storage.tiff_pages import (
     colour_error,
     form_notes,
@@ -146,10 +146,13 @@ class TiffSlices:
         if form.depth > 1:
             return self._reader.read_part(self.layout.pages[0], start, stop)
         pages = self.layout.pages[start:stop]
-        slab = np.empty((len(pages), form.height, form.width), form.dtype)
         stored = 0
         packed = [i for i, page in enumerate(pages) if not page.is_plain_piece]
-        for first, count in _pieces(pages):
+        pieces = _pieces(pages)
+        if len(pieces) == 1 and pages[0].data is not None and not packed:
+            return self._piece(pages[0].data[0], len(pages)), len(pages) * pages[0].num_bytes
+        slab = np.empty((len(pages), form.height, form.width), form.dtype)
+        for first, count in pieces:
             data = pages[first].data
             assert data is not None
             slab[first : first + count] = self._piece(data[0], count)
@@ -179,7 +182,8 @@ class TiffSlices:
         with self._lock:
             self._file.seek(offset)
             data = self._file.read(count * self.layout.pages[0].num_bytes)
-        dtype = form.dtype.newbyteorder(self._order)
+        # Big-endian voxels become native where they are copied.
+        dtype = form.dtype.newbyteorder(">" if self._order == ">" else "<")
         return np.frombuffer(data, dtype).reshape(count, form.height, form.width)
 
     def __enter__(self) -> TiffSlices:
