@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -84,7 +85,7 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
     and flat images of the same size beside files of any name. In doubt a group stays a volume
     with a note.
     """
-    roles = [_role(group, groups) for group in groups]
+    roles = _roles(groups)
     has = set(roles)
     calibrated = bool(has & {"dark", "flat"})
     raw = [
@@ -95,15 +96,14 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
         sorted({g.stem for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")})[:3]
     )
     return [
-        _verdict(role, is_raw, any(raw) or {"dark", "flat"} <= has, beside)
+        _verdict(role, is_raw, any(raw), {"dark", "flat"} <= has, beside)
         for role, is_raw in zip(roles, raw, strict=True)
     ]
 
 
 def may_need_sizes(groups: Sequence[ImageGroup]) -> bool:
     """Whether sizes of images matter: files of any name beside dark and flat images."""
-    roles = {_role(group, groups) for group in groups}
-    return {"dark", "flat", "unknown"} <= roles
+    return {"dark", "flat", "unknown"} <= set(_roles(groups))
 
 
 def with_size(group: ImageGroup, size: tuple[int, int] | None) -> ImageGroup:
@@ -111,18 +111,23 @@ def with_size(group: ImageGroup, size: tuple[int, int] | None) -> ImageGroup:
     return replace(group, size=size)
 
 
-def _verdict(role: Role, is_raw: bool, is_scan: bool, beside: str) -> Verdict:
+def _verdict(role: Role, is_raw: bool, has_raw: bool, has_both: bool, beside: str) -> Verdict:
     if is_raw:
         return Verdict(
             no_volume=f"projections, not reconstructed (dark or flat images beside them: {beside})"
         )
     if role in ("dark", "flat"):
-        if is_scan:
+        if has_raw or has_both:
             return Verdict(no_volume=f"{role} images of a raw scan, not a volume")
         return Verdict(note=f"named like {role} images of a raw scan; taken as a volume")
     if role == "projections":
         return Verdict(
             note="named like projections, but no dark or flat images are beside them; "
+            "taken as a volume"
+        )
+    if role == "unknown" and has_both:
+        return Verdict(
+            note=f"dark and flat images are beside it ({beside}), but of another size or number; "
             "taken as a volume"
         )
     return Verdict()
@@ -142,13 +147,17 @@ def _is_unnamed_scan(
     )
 
 
-def _role(group: ImageGroup, groups: Iterable[ImageGroup]) -> Role:
-    """Role by the name of the files, or else by that of their folder."""
-    shared = {token for other in groups if other is not group for token in _tokens(other.stem)}
-    role = _role_of_name(group.stem, shared)
-    if role == "unknown" and len(group.folder) > 1:
-        return _role_of_name(group.folder[-1])
-    return role
+def _roles(groups: Sequence[ImageGroup]) -> list[Role]:
+    """Roles by the names of the files, or else by those of their folders."""
+    words = [set(_tokens(group.stem)) for group in groups]
+    counts = Counter(word for own in words for word in own)
+    roles: list[Role] = []
+    for group, own in zip(groups, words, strict=True):
+        role = _role_of_name(group.stem, {word for word in own if counts[word] > 1})
+        if role == "unknown" and len(group.folder) > 1:
+            role = _role_of_name(group.folder[-1])
+        roles.append(role)
+    return roles
 
 
 def _role_of_name(name: str, shared: Iterable[str] = ()) -> Role:

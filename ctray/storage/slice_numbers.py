@@ -90,10 +90,15 @@ def columns(names: Sequence[str]) -> list[Column]:
     while at < width:
         last, kind = _widest(parts, at, width)
         texts = ["".join(part[2 * at + 1 : 2 * last + 2]) for part in parts]
+        # A dash before some of the numbers alone is a minus sign.
+        dashes = [part[2 * at].endswith("-") for part in parts]
+        signs = [-1 if dash and not all(dashes) else 1 for dash in dashes]
         word = "" if at and _UNIT.match(parts[0][2 * at]) else _word(parts[0][2 * at])
         found.append(
             Column(
-                values=tuple(_value(text, kind) for text in texts),
+                values=tuple(
+                    sign * _value(text, kind) for sign, text in zip(signs, texts, strict=True)
+                ),
                 word=word,
                 kind=kind,
                 is_energy=bool(_ENERGY.match(parts[0][2 * last + 2])),
@@ -103,6 +108,17 @@ def columns(names: Sequence[str]) -> list[Column]:
         )
         at = last + 1
     return found
+
+
+def without_signs(texts: Sequence[str]) -> tuple[str, ...]:
+    """Texts between the numbers of a name, without the minus signs of positions."""
+    bare = list(texts)
+    for i, text in enumerate(texts[:-1]):
+        # A position is called z, or a unit follows it, perhaps behind its decimals.
+        behind = [t for t in (texts[i + 1], *(texts[i + 2 : i + 3])) if _UNIT.match(t)]
+        if text.endswith("-") and (_word(text) in _SLICE_WORDS or behind):
+            bare[i] = text[:-1]
+    return tuple(bare)
 
 
 def choose(found: Sequence[Column]) -> Choice:

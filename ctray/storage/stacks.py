@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from ctray.storage.slice_numbers import NUMBER, Choice, Column, choose, columns
+from ctray.storage.slice_numbers import NUMBER, Choice, Column, choose, columns, without_signs
 
 # PCO cameras and Micro-Manager number the parts of a file behind the first, which has no number.
 _PART = re.compile(r"(?P<head>.+)(?P<sign>@|(?<=MMStack)_)(\*|\d+)(?P<tail>(\.ome)?\.\w+)")
 _EXTENSION = re.compile(r"\.(tiff?|btf|tf8)$", re.IGNORECASE)
+
+# Names by the texts between their numbers.
+_ByText = dict[tuple[str, ...], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,16 +112,24 @@ def group_numbered(names: Iterable[str]) -> list[NumberedStack]:
     vary, one of them counts slices; the others tell stacks apart (`t1_z0001.tif`) or change
     with it (`0001_z12.5mm.tif`). Files that cannot be ordered form a stack with a `problem`.
     """
-    by_text: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    by_text: _ByText = defaultdict(list)
     for name in names:
         by_text[tuple(NUMBER.split(name)[::2])].append(name)
     stacks: list[NumberedStack] = []
-    for same_text in _same_but_for_extension(by_text):
+    for same_text in _same_but_for_extension(_same_but_for_sign(by_text)):
         stacks.extend(_split_by_number(same_text))
     return sorted(_with_first_parts(stacks), key=lambda stack: natural_key(stack.names[0]))
 
 
-def _same_but_for_extension(by_text: dict[tuple[str, ...], list[str]]) -> list[list[str]]:
+def _same_but_for_sign(by_text: _ByText) -> _ByText:
+    """Join names of positions below and above zero: `z-0.5mm` and `z0.5mm`."""
+    joined: _ByText = defaultdict(list)
+    for texts, names in by_text.items():
+        joined[without_signs(texts)].extend(names)
+    return joined
+
+
+def _same_but_for_extension(by_text: _ByText) -> list[list[str]]:
     """Join groups that differ in `.tif`, `.TIF` and `.tiff` alone and share no number."""
     joined: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     for texts, names in by_text.items():
@@ -126,7 +137,7 @@ def _same_but_for_extension(by_text: dict[tuple[str, ...], list[str]]) -> list[l
     result: list[list[str]] = []
     for groups in joined.values():
         every = [name for names in groups for name in names]
-        numbers = {tuple(map(int, NUMBER.findall(_EXTENSION.sub("", name)))) for name in every}
+        numbers = {_EXTENSION.sub("", name) for name in every}
         result.extend([every] if len(numbers) == len(every) else groups)
     return result
 

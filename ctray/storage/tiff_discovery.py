@@ -106,11 +106,15 @@ def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
     found: list[TiffFound] = []
     for stack in folder.stacks:
         verdict = verdicts.get((folder.url, stack.pattern), Verdict())
-        if is_long(stack) or stack.is_split:
+        if is_long(stack) or stack.is_split or _may_be_ome_set(stack):
             found.extend(_expand_stack(folder, stack, verdict))
         else:
             found.extend(_files(folder, stack, verdict, note=None))
     return found
+
+
+def _may_be_ome_set(stack: NumberedStack) -> bool:
+    return len(stack.names) > 1 and stack.names[0].lower().endswith((".ome.tif", ".ome.tiff"))
 
 
 def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) -> list[TiffFound]:
@@ -118,10 +122,14 @@ def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) ->
         return [_as_one(folder, stack, verdict)]
     peeks = _peeks(folder, stack)
     several = [peek for peek in peeks if peek.images > 1]
+    if stack.is_split or (peeks and all(peek.in_set for peek in peeks)):
+        return [_as_one(folder, stack, verdict)]
+    if not is_long(stack):
+        return _files(folder, stack, verdict, note=None)
     # One odd file among three is a bad slice; opening the stack names it.
     if 2 * len(several) <= len(peeks):
         return [_as_one(folder, stack, verdict, reason=stack.problem)]
-    if stack.is_split or all(peek.in_set for peek in peeks) or _is_cut_at_limit(peeks):
+    if _is_cut_at_limit(peeks):
         return [_as_one(folder, stack, verdict)]
     most = max(peek.images for peek in peeks)
     if most <= _MOST_CHANNELS and most < len(stack.names):
@@ -136,7 +144,7 @@ def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) ->
         f"{len(stack.names)} numbered files with slices of one size, taken as volumes of their "
         f"own; parts of one recording are joined as {store.join(folder.url, stack.pattern)}"
     )
-    return _files(folder, stack, verdict, note=note if alike and is_long(stack) else None)
+    return _files(folder, stack, verdict, note=note if alike else None)
 
 
 def _as_one(
