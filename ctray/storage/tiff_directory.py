@@ -69,12 +69,14 @@ class PageForm(NamedTuple):
         """In what a page of this form differs from one of the `other`; empty if in nothing."""
         if (self.depth, self.height, self.width) != (other.depth, other.height, other.width):
             return f"{self.size_text} voxels, not {other.size_text}"
+        if self.samples != other.samples:
+            return f"{self.samples} samples a pixel, not {other.samples}"
         if (self.bits, self.sample_format) != (other.bits, other.sample_format):
             return f"{self._type_text} values, not {other._type_text}"
-        for name in ("samples", "photometric", "orientation"):
-            mine, its = getattr(self, name), getattr(other, name)
-            if mine != its:
-                return f"{_WORDS[name]} {mine}, not {its}"
+        if self.photometric != other.photometric:
+            return f"photometric interpretation {self.photometric}, not {other.photometric}"
+        if self.orientation != other.orientation:
+            return f"orientation {self.orientation}, not {other.orientation}"
         return ""
 
     @property
@@ -83,13 +85,6 @@ class PageForm(NamedTuple):
         if dtype is None or dtype.itemsize * 8 != self.bits:
             return f"{self.bits} bit"
         return str(dtype)
-
-
-_WORDS = {
-    "samples": "samples a pixel",
-    "photometric": "photometric interpretation",
-    "orientation": "orientation",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ctray.errors import CtrayError
 from ctray.storage import store
+from ctray.storage.ome_xml import is_ome
 from ctray.storage.scan_names import (
     ImageGroup,
     Verdict,
@@ -195,7 +196,10 @@ def _peek(url: str) -> _Peek | None:
     try:
         with open_binary(url) as file, tiff_damage(url):
             directory = read_directory(url, file, limit=_PEEK_PAGES)
-            if len(directory.pages) < _PEEK_PAGES:
+            if is_ome(directory.description(file, directory.pages[0])):
+                # Which planes other files hold, only the whole directory tells.
+                directory = read_directory(url, file)
+            if len(directory.pages) != _PEEK_PAGES:
                 layout = find_layout(url, file, directory)
                 images, form, in_set = layout.num_images, layout.form, bool(layout.others)
             else:
