@@ -20,7 +20,7 @@ _FLAT = frozenset(
 _PROJECTION = frozenset(
     (
         *("proj", "projs", "projection", "projections", "radiograph", "radiographs", "radio"),
-        *("radios",),
+        *("radios", "sino", "sinos", "sinogram", "sinograms"),
     )
 )
 _RECONSTRUCTED = frozenset(

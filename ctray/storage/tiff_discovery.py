@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,12 @@ from ctray.storage.tiff_layout import find_layout
 from ctray.storage.tiff_pages import tiff_damage
 from ctray.storage.tiff_runs import without_copies
 
-# More pages are not counted; fewer in each of many numbered files are channels, not slices.
-_PEEK_PAGES, _MOST_CHANNELS = 10, 8
+# More pages are not counted. That few in each of so many more numbered files are channels or
+# energies, not slices: no scan has 8 slices, and no archive has 4 times as many scans as slices.
+_PEEK_PAGES = 33
+_FEW_PAGES = ((8, 1), (32, 4))
+# What programs put between the name and the number of a part: "_1", "-file002", " (2)", "_X2".
+_PART = r"[-_. (]{1,2}[a-z]{0,4}[-_]?(\*|\d+)\)?\."
 # Cameras begin a new file before 2 or 4 GiB, the limits of TIFF.
 _SPLIT_BYTES = (19 * 2**30 // 10, 43 * 2**30 // 10)
 
@@ -107,6 +112,8 @@ def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
     found: list[TiffFound] = []
     for stack in folder.stacks:
         verdict = verdicts.get((folder.url, stack.pattern), Verdict())
+        if verdict == Verdict() and len(stack.names) == 1:
+            verdict = Verdict(note=_note_on_parts(folder, stack))
         if is_long(stack) or stack.is_split or _may_be_ome_set(stack):
             found.extend(_expand_stack(folder, stack, verdict))
         else:
@@ -116,6 +123,23 @@ def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
 
 def _may_be_ome_set(stack: NumberedStack) -> bool:
     return len(stack.names) > 1 and stack.names[0].lower().endswith((".ome.tif", ".ome.tiff"))
+
+
+def _note_on_parts(folder: TiffFolder, first: NumberedStack) -> str | None:
+    """A word on `scan_1.tif` beside `scan.tif`, which may be its second part."""
+    head, _, suffix = first.names[0].rpartition(".")
+    pattern = re.compile(re.escape(head) + _PART + re.escape(suffix), re.IGNORECASE)
+    more = [stack for stack in folder.stacks if pattern.fullmatch(stack.pattern)]
+    if not more:
+        return None
+    peeks = [_peek(store.join(folder.url, s.names[0])) for s in (first, *more)]
+    forms = {peek.form if peek and peek.images > 1 else None for peek in peeks}
+    if len(forms) > 1 or None in forms:
+        return None
+    return (
+        f"{', '.join(stack.pattern for stack in more)} may be parts of the same recording, taken "
+        f"as volumes of their own; {head}@0001.{suffix} and so on would be joined with this file"
+    )
 
 
 def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) -> list[TiffFound]:
@@ -133,7 +157,7 @@ def _expand_stack(folder: TiffFolder, stack: NumberedStack, verdict: Verdict) ->
     if _is_cut_at_limit(peeks):
         return [_as_one(folder, stack, verdict)]
     most = max(peek.images for peek in peeks)
-    if most <= _MOST_CHANNELS and most < len(stack.names):
+    if any(most <= pages and len(stack.names) > times * most for pages, times in _FEW_PAGES):
         reason = (
             f"{len(stack.names)} numbered files ({stack.pattern}) of {most} pages each look like "
             "one file a slice with a page for each channel or energy; export each channel as its "

@@ -105,16 +105,22 @@ class TiffFolderSource(VolumeSource):
         """Slices in each file; files of single slices are checked by some of them."""
         first = self._first
         if first.num_images == 1:
-            for name in self._probes():
-                self._check_same(name, self._layout(name))
+            for name, layout in self._layouts(self._probes()):
+                self._check_same(name, layout)
             return (1,) * len(self._names)
         check_shape(self._file(self._names[0]), first.shape, axes=first.all_axes)
-        layouts = [self._layout(name) for name in self._names]
-        for name, layout in zip(self._names, layouts, strict=True):
+        counts = []
+        for name, layout in self._layouts(self._names):
             self._check_same(name, layout)
+            counts.append(layout.num_images)
         if not first.others:
-            self.notes += (f"{len(layouts)} files of several pages joined as parts of one volume",)
-        return tuple(layout.num_images for layout in layouts)
+            self.notes += (f"{len(counts)} files of several pages joined as parts of one volume",)
+        return tuple(counts)
+
+    def _layouts(self, names: Sequence[str]) -> Iterator[tuple[str, Layout]]:
+        """Names with the pages of their files, which are opened several at once."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from zip(names, pool.map(self._layout, names), strict=True)
 
     def _probes(self) -> list[str]:
         """Files to open now: the ends, some between them, and those whose size stands out."""

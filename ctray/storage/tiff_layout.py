@@ -126,13 +126,16 @@ def _imagej(
 ) -> Layout:
     """ImageJ counts images; beyond 4 GB it writes one page with all voxels behind it."""
     stated = {key: int(number) for key, number in _IMAGEJ_LINE.findall(text[:4096])}
-    images = stated.get("images", 1)
     counts = {
         "T": stated.get("frames", 1),
         "Z": stated.get("slices", 1),
         "C": stated.get("channels", 1),
     }
-    if math.prod(counts.values()) != images:
+    several = len([n for n in counts.values() if n > 1]) > 1 or counts["C"] > 1
+    images = stated.get("images", math.prod(counts.values()))
+    if math.prod(counts.values()) == len(directory.pages):
+        images = len(directory.pages)
+    elif math.prod(counts.values()) != images:
         counts = {"Z": images}
     if len(directory.pages) == 1 and images > 1:
         return _behind_one_page(url, directory, counts, "ImageJ")
@@ -142,7 +145,6 @@ def _imagej(
         used = {axis: n for axis, n in counts.items() if n > 1}
         return replace(layout, counts=tuple(used.values()), axes="".join(used))
     text = f"ImageJ's description states {images} images, the file holds {found} pages"
-    several = len([n for n in counts.values() if n > 1]) > 1 or counts.get("C", 1) > 1
     if several or (found < images and _has_room(directory, images)):
         raise InvalidVolumeError(
             f"{url}: {text}; ctray cannot tell how they belong together, save it again in ImageJ"

@@ -156,6 +156,13 @@ def test_imagej_hyperstack_of_another_count_is_refused(tmp_path: Path, counts: s
         open_source(str(path))
 
 
+def test_imagej_hyperstack_with_a_wrong_number_of_images(tmp_path: Path) -> None:
+    text = "ImageJ=1.54f\nimages=12\nchannels=2\nslices=12\n"
+    path = write_pages(tmp_path / "a.tif", described(VOLUME, text))
+    with pytest.raises(InvalidVolumeError, match=r"4D array of shape 12 x 2 x 22 x 26 \(ZCYX\)"):
+        open_source(str(path))
+
+
 def test_two_imagej_stacks_joined_page_by_page(tmp_path: Path) -> None:
     half = IMAGEJ.format(12)
     pages = [*described(VOLUME[:12], half), *described(VOLUME[12:], half)]

@@ -167,6 +167,28 @@ def test_numbered_multi_page_files_can_be_joined(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_all(pattern), noise(32))
 
 
+@pytest.mark.parametrize("names", [["b.tif", "b_1.tif"], ["b.tif", "b_X2.tif", "b_X3.tif"]])
+def test_files_that_may_be_parts_are_told(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        write_pages(tmp_path / name, VOLUME)
+    first, *others = catalog_of(tmp_path).ok
+    assert len(others) == len(names) - 1
+    assert "may be parts of the same recording" in str(first.notes)
+
+
+def test_overview_beside_slices_is_told_from_parts(tmp_path: Path) -> None:
+    write_pages(tmp_path / "b.tif", [VOLUME[0]])
+    write_slices(tmp_path, VOLUME, "b_{:04d}.tif")
+    (entry,) = catalog_of(tmp_path).entries
+    assert (entry.shape, entry.notes) == (VOLUME.shape, None)
+
+
+def test_many_energies_a_slice_file(tmp_path: Path) -> None:
+    for z in range(50):
+        write_pages(tmp_path / f"s_{z:03d}.tif", VOLUME[:12])
+    assert "50 numbered files (s_*.tif) of 12 pages each" in refusal(tmp_path)
+
+
 def test_part_of_another_size_is_named(tmp_path: Path) -> None:
     write_pages(tmp_path / "a.tif", VOLUME)
     write_pages(tmp_path / "a@0001.tif", VOLUME[:, :-1])

@@ -151,7 +151,8 @@ def test_changed_bytes(
         ),
         st.from_regex(
             r'<OME UUID="u"><Image><Pixels SizeZ="-?[0-9]{1,8}" SizeC="[0-9]{1,2}" '
-            r'SizeT="[0-9]{0,2}" DimensionOrder="XY[ZCT]{0,3}"( PhysicalSizeX="[-0-9.a-z]{1,5}" PhysicalSizeY="1")?>'
+            r'SizeT="[0-9]{0,2}" DimensionOrder="XY[ZCT]{0,3}"'
+            r'( PhysicalSizeX="[-0-9.a-z]{1,5}" PhysicalSizeY="1")?>'
             r'(<TiffData IFD="-?[0-9]{1,2}" FirstZ="[0-9]{1,3}" PlaneCount="[0-9]{1,9}"/>){0,3}'
             r"</Pixels></Image></OME>",
             fullmatch=True,
