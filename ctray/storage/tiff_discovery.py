@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 from ctray.errors import CtrayError
@@ -31,6 +32,8 @@ from ctray.storage.tiff_runs import without_copies
 # energies, not slices: no scan has 8 slices, and no archive has 4 times as many scans as slices.
 _PEEK_PAGES = 33
 _FEW_PAGES = ((8, 1), (32, 4))
+# Names are compared in pairs to find parts; a folder of thousands of lone files has none.
+_FEW_STACKS = 200
 # What programs put between the name and the number of a part: "_1", "-file002", " (2)", "_X2".
 _PART = r"[-_. (]{1,2}[a-z]{0,4}[-_]?(\*|\d+)\)?\."
 # Cameras begin a new file before 2 or 4 GiB, the limits of TIFF.
@@ -104,7 +107,31 @@ def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
             groups = [with_size(g, _size(f, s)) for f, s, g in members]
         for (folder, stack, _), verdict in zip(members, judge_scan(groups), strict=True):
             verdicts[folder.url, stack.pattern] = verdict
+    for (url, pattern), note in _continued(folders):
+        verdict = verdicts[url, pattern]
+        notes = [text for text in (verdict.note, note) if text]
+        verdicts[url, pattern] = replace(verdict, note="; ".join(notes))
     return verdicts
+
+
+def _continued(folders: Sequence[TiffFolder]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Notes on stacks whose numbering goes on in a folder beside: one scan in several folders."""
+    beside: dict[tuple[tuple[str, ...], str], list[tuple[TiffFolder, NumberedStack]]]
+    beside = defaultdict(list)
+    for folder in folders:
+        for stack in folder.stacks:
+            if is_long(stack) and stack.numbers:
+                beside[folder.path[:-1], stack.pattern].append((folder, stack))
+    for members in beside.values():
+        members.sort(key=lambda member: member[1].numbers[0])
+        for (folder, stack), (following, more) in pairwise(members):
+            step = stack.numbers[-1] - stack.numbers[-2]
+            if more.numbers[0] == stack.numbers[-1] + step:
+                yield (
+                    (folder.url, stack.pattern),
+                    f"the numbering goes on in {following.url}; put the files of one volume "
+                    "into one folder",
+                )
 
 
 def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
@@ -112,7 +139,7 @@ def expand(folder: TiffFolder, verdicts: Verdicts) -> list[TiffFound]:
     found: list[TiffFound] = []
     for stack in folder.stacks:
         verdict = verdicts.get((folder.url, stack.pattern), Verdict())
-        if verdict == Verdict() and len(stack.names) == 1:
+        if verdict == Verdict() and len(stack.names) == 1 and len(folder.stacks) <= _FEW_STACKS:
             verdict = Verdict(note=_note_on_parts(folder, stack))
         if is_long(stack) or stack.is_split or _may_be_ome_set(stack):
             found.extend(_expand_stack(folder, stack, verdict))

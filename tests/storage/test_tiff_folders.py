@@ -126,6 +126,18 @@ def test_messy_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, VOLUME[:, ::-1])
 
 
+def test_numbering_that_goes_on_in_the_folder_beside(tmp_path: Path) -> None:
+    for start in (0, 8, 16):
+        folder = tmp_path / f"{start:04d}-{start + 7:04d}"
+        for z in range(start, start + 8):
+            write_pages(folder / f"s_{z:04d}.tif", [VOLUME[z]])
+    write_slices(tmp_path / "other", VOLUME, "t_{:04d}.tif")
+    notes = {Path(entry.url).name: entry.notes for entry in catalog_of(tmp_path).ok}
+    assert f"the numbering goes on in {tmp_path}/0008-0015" in str(notes["0000-0007"])
+    assert f"the numbering goes on in {tmp_path}/0016-0023" in str(notes["0008-0015"])
+    assert (notes["0016-0023"], notes["other"]) == (None, None)
+
+
 # --- several pages in each file -------------------------------------------------------------
 
 

@@ -17,8 +17,9 @@ from ctray.errors import CtrayError
 from ctray.storage.sources import open_source
 
 VOLUME = noise(5, 16, 16)
-# More in a run by hand: CTRAY_FUZZ_EXAMPLES=2000.
-EXAMPLES = int(os.environ.get("CTRAY_FUZZ_EXAMPLES", "150"))
+# More and other ones in a run by hand: CTRAY_FUZZ_EXAMPLES=2000.
+BY_HAND = os.environ.get("CTRAY_FUZZ_EXAMPLES")
+EXAMPLES = int(BY_HAND or "150")
 _MOST_BYTES = 256 << 20
 
 TAGS = st.sampled_from(
@@ -87,7 +88,7 @@ def read_or_refuse(path: Path) -> None:
 
 FUZZ = settings(
     max_examples=EXAMPLES,
-    derandomize=True,
+    derandomize=BY_HAND is None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
