@@ -13,6 +13,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from tiff_inputs import (
     described,
     imagej_in_one_piece,
@@ -228,6 +229,39 @@ def test_pages_in_the_order_of_ome_xml(tmp_path: Path) -> None:
     xml = xml[: xml.index("<TiffData")] + blocks + xml[xml.index("</Pixels>") :]
     path = write_pages(tmp_path / "a.tif", described(VOLUME, xml))
     np.testing.assert_array_equal(read_all(path), VOLUME[::-1])
+
+
+def test_metamorph_stack_behind_one_page(tmp_path: Path) -> None:
+    """MetaMorph counts planes by the values of a private tag; they lie behind the first."""
+    planes = (33629, 5, 24, (1, 1) * 24, True)
+    path = write_pages(tmp_path / "a.tif", [VOLUME[0]], extratags=[planes])
+    with tifffile.TiffFile(path) as tif:
+        assert tif.pages[0].dataoffsets[0] + VOLUME[0].nbytes == path.stat().st_size
+    with path.open("ab") as file:
+        file.write(VOLUME[1:].tobytes())
+    np.testing.assert_array_equal(read_all(path), VOLUME)
+
+
+def test_zeiss_slices_and_times(tmp_path: Path) -> None:
+    for slices, times in ((24, 1), (12, 2)):
+        info = struct.pack("<7i", 0x00400494C, 500, 26, 22, slices, 1, times).ljust(500, b"\0")
+        pages = [(VOLUME[0], {"extratags": [(34412, 1, 500, info, True)]}), *VOLUME[1:]]
+        write_pages(tmp_path / f"{times}.lsm.tif", pages)
+    np.testing.assert_array_equal(read_all(tmp_path / "1.lsm.tif"), VOLUME)
+    with pytest.raises(InvalidVolumeError, match=r"4D array of shape 2 x 12 x 22 x 26 \(TZYX\)"):
+        open_source(str(tmp_path / "2.lsm.tif"))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["L", "I;16", "F"])
+def test_pages_that_pillow_wrote(tmp_path: Path, mode: str, compression: str | None) -> None:
+    dtype = {"L": np.uint8, "I;16": np.uint16, "F": np.float32}[mode]
+    volume = (noise(6, 300, 400) // 256).astype(dtype)
+    first, *others = (Image.fromarray(plane) for plane in volume)
+    assert first.mode == mode
+    path = tmp_path / "a.tif"
+    first.save(path, save_all=True, append_images=others, compression=compression)
+    np.testing.assert_array_equal(read_all(path), volume)
 
 
 # --- several series -------------------------------------------------------------------------
