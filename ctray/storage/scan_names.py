@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -71,11 +71,25 @@ class Verdict:
     note: str | None = None
 
 
-def scan_of(group: ImageGroup) -> tuple[str, ...]:
-    """Folder of the scan that a group belongs to: the one above a folder named `darks`."""
-    role = _role_of_name(group.folder[-1]) if len(group.folder) > 1 else "unknown"
-    is_role_folder = role in ("dark", "flat", "projections")
-    return group.folder[:-1] if is_role_folder else group.folder
+def raw_folders(groups: Iterable[ImageGroup]) -> frozenset[tuple[str, ...]]:
+    """Folders that hold a folder named like dark and one named like flat images."""
+    roles: dict[tuple[str, ...], set[Role]] = defaultdict(set)
+    for folder in {group.folder for group in groups if len(group.folder) > 1}:
+        roles[folder[:-1]].add(_role_of_name(folder[-1]))
+    return frozenset(folder for folder, found in roles.items() if {"dark", "flat"} <= found)
+
+
+def scan_of(group: ImageGroup, raw: frozenset[tuple[str, ...]]) -> tuple[str, ...]:
+    """Folder of the scan that a group belongs to: the one above a folder named `darks`.
+
+    So does a folder of any name (`sample` beside `ob` and `df`) below one of the `raw_folders`.
+    """
+    if len(group.folder) < 2:
+        return group.folder
+    role = _role_of_name(group.folder[-1])
+    any_name = role == _role_of_name(group.stem) == "unknown" and group.folder[:-1] in raw
+    is_part = any_name or role in ("dark", "flat", "projections")
+    return group.folder[:-1] if is_part else group.folder
 
 
 def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
@@ -127,8 +141,8 @@ def _verdict(role: Role, is_raw: bool, has_raw: bool, has_both: bool, beside: st
         )
     if role == "unknown" and has_both:
         return Verdict(
-            note=f"dark and flat images are beside it ({beside}), but of another size or number; "
-            "taken as a volume"
+            note=f"dark and flat images are beside it ({beside}), but it is not clear whether "
+            "they belong to it; taken as a volume"
         )
     return Verdict()
 
@@ -138,6 +152,10 @@ def _is_unnamed_scan(
 ) -> bool:
     """Whether files of any name are the projections of the dark and flat images beside them."""
     if role != "unknown" or "projections" in roles or group.size is None:
+        return False
+    folders = {g.folder for g, r in zip(groups, roles, strict=True) if r == "unknown"}
+    if len(folders) > 1:
+        # One of them may be the reconstruction.
         return False
     beside = [g for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")]
     return (

@@ -17,6 +17,7 @@ from ctray.storage.scan_names import (
     Verdict,
     judge_scan,
     may_need_sizes,
+    raw_folders,
     scan_of,
     with_size,
 )
@@ -94,12 +95,14 @@ def is_long(stack: NumberedStack) -> bool:
 
 def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
     """What the names of files and folders say: raw scans are told from volumes."""
+    every = [
+        (folder, stack, _group(folder, stack)) for folder in folders for stack in folder.stacks
+    ]
+    raw = raw_folders(group for _, _, group in every)
     scans: dict[tuple[str, ...], list[tuple[TiffFolder, NumberedStack, ImageGroup]]]
     scans = defaultdict(list)
-    for folder in folders:
-        for stack in folder.stacks:
-            group = ImageGroup(folder=folder.path, stem=stack.stem, num_files=len(stack.names))
-            scans[scan_of(group)].append((folder, stack, group))
+    for folder, stack, group in every:
+        scans[scan_of(group, raw)].append((folder, stack, group))
     verdicts: dict[tuple[str, str], Verdict] = {}
     for members in scans.values():
         groups = [group for _, _, group in members]
@@ -112,6 +115,10 @@ def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
         notes = [text for text in (verdict.note, note) if text]
         verdicts[url, pattern] = replace(verdict, note="; ".join(notes))
     return verdicts
+
+
+def _group(folder: TiffFolder, stack: NumberedStack) -> ImageGroup:
+    return ImageGroup(folder=folder.path, stem=stack.stem, num_files=len(stack.names))
 
 
 def _continued(folders: Sequence[TiffFolder]) -> Iterator[tuple[tuple[str, str], str]]:

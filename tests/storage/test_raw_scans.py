@@ -55,6 +55,22 @@ def test_darks_and_flats_below_their_projections(tmp_path: Path) -> None:
         catalog_of(tmp_path)
 
 
+def test_folder_of_any_name_beside_darks_and_flats(tmp_path: Path) -> None:
+    """As at neutron sources: sample, open beam, dark field."""
+    for name, count in (("sample", 30), ("ob", 5), ("df", 5)):
+        write_slices(tmp_path / "scan" / name, DETECTOR[:count], "img_{:04d}.tif")
+    write_slices(tmp_path / "scan" / "recon", SLICES, "img_{:04d}.tif")
+    (entry,) = catalog_of(tmp_path).entries
+    assert Path(entry.url).name == "recon"
+    assert "projections, not reconstructed" in reasons(tmp_path)["scan/sample"]
+    # With a second folder of any name, nobody knows which is the reconstruction.
+    write_slices(tmp_path / "scan" / "output", DETECTOR, "img_{:04d}.tif")
+    entries = {Path(entry.url).name: entry.notes for entry in catalog_of(tmp_path).ok}
+    assert set(entries) == {"recon", "sample", "output"}
+    assert "it is not clear" in str(entries["sample"])
+    assert "it is not clear" in str(entries["output"])
+
+
 @pytest.mark.parametrize(
     ("projections", "flats", "darks"),
     [

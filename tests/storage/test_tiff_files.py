@@ -231,6 +231,17 @@ def test_pages_in_the_order_of_ome_xml(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_all(path), VOLUME[::-1])
 
 
+def test_jpeg_and_empty_jpeg2000_pages(tmp_path: Path) -> None:
+    grey = (noise(3, 64, 80) // 256).astype(np.uint8)
+    jpeg = write_pages(tmp_path / "jpeg.tif", grey, compression="jpeg", rowsperstrip=16)
+    with tifffile.TiffFile(jpeg) as tif:
+        lossy = np.stack([page.asarray() for page in tif.pages])
+    np.testing.assert_array_equal(read_all(jpeg), lossy)
+    empty = np.zeros((3, 4000, 4000), np.uint8)
+    packed = write_pages(tmp_path / "empty.tif", empty, compression="jpeg2000")
+    assert not read_all(packed).any()
+
+
 def test_metamorph_stack_behind_one_page(tmp_path: Path) -> None:
     """MetaMorph counts planes by the values of a private tag; they lie behind the first."""
     planes = (33629, 5, 24, (1, 1) * 24, True)
