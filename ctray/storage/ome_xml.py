@@ -110,6 +110,8 @@ def _planes(
         count = int(block.get("PlaneCount", math.prod(sizes.values()) if whole else 1))
         start = int(block.get("IFD", 0))
         begin = _linear(first, order, sizes)
+        if begin < 0 or start < 0:
+            raise ValueError(f"plane {begin} in page {start}")
         # Never more planes than there are, whatever the count says.
         for i in range(min(count, math.prod(sizes.values()) - begin)):
             place = _place(begin + i, order, sizes)

@@ -108,7 +108,7 @@ def find_layout(url: str, file: IO[bytes], directory: Directory) -> Layout:
         return _behind_one_page(url, directory, {"Z": planes}, "MetaMorph")
     layout = _plain(url, pages, notes)
     if ZEISS_LSM in directory.private:
-        return _zeiss(file, directory, layout)
+        return _zeiss(url, file, directory, layout)
     return layout
 
 
@@ -178,16 +178,20 @@ def _behind_one_page(
     )
 
 
-def _zeiss(file: IO[bytes], directory: Directory, layout: Layout) -> Layout:
+def _zeiss(url: str, file: IO[bytes], directory: Directory, layout: Layout) -> Layout:
     """Layout with the axes of Zeiss LSM, whose pages are slices, then time points."""
     file.seek(directory.private[ZEISS_LSM][1])
     head = file.read(28)
     if len(head) < 28:
         return layout
     _, _, slices, _, times = struct.unpack(f"{directory.byte_order}5i", head[8:])
-    if slices > 1 and times > 1 and slices * times == len(layout.pages):
-        return replace(layout, counts=(times, slices), axes="TZ")
-    return layout
+    if slices < 2 or times < 2:
+        return layout
+    if slices * times != len(layout.pages):
+        raise damaged(
+            url, "TIFF", f"{len(layout.pages)} pages where {times} x {slices} are declared"
+        )
+    return replace(layout, counts=(times, slices), axes="TZ")
 
 
 # --- OME-XML --------------------------------------------------------------------------------
@@ -236,6 +240,8 @@ def _ome_image(
     if len({page.number for page in pages}) < len(pages):
         raise damaged(url, "TIFF", "OME-XML states one page for several slices")
     require_one_form(url, pages)
+    if others:
+        _require_one_stretch(url, own)
     counts = image.counts if not others else (1, len(own), 1)
     used = [(axis, n) for axis, n in zip("TZC", counts, strict=True) if n > 1]
     return Layout(
@@ -247,6 +253,17 @@ def _ome_image(
         place=(own[0].t, own[0].z, own[0].c),
         notes=tuple(notes),
     )
+
+
+def _require_one_stretch(url: str, own: Sequence[OmePlane]) -> None:
+    """Raise unless the planes of one file of a set follow one another along z."""
+    first = own[0]
+    expected = [(first.t, first.z + i, first.c) for i in range(len(own))]
+    if [(plane.t, plane.z, plane.c) for plane in own] != expected:
+        raise InvalidVolumeError(
+            f"{url}: a file of an OME-TIFF set that holds several channels or times, or slices "
+            "that do not follow one another; export each channel and time as its own volume"
+        )
 
 
 def _with_unlisted(url: str, directory: Directory, layout: Layout) -> Layout:

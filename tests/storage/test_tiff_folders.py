@@ -13,6 +13,7 @@ from tiff_inputs import (
     described,
     noise,
     notes_of,
+    ome_xml,
     read_all,
     write_ome_set,
     write_pages,
@@ -253,6 +254,34 @@ def test_ome_set_of_multi_page_files(tmp_path: Path, names: list[str]) -> None:
     entry = only_entry(tmp_path)
     assert entry.shape == VOLUME.shape
     np.testing.assert_array_equal(read_all(entry.url), VOLUME)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        # Channels in one file; every second slice in one file.
+        ('SizeZ="24" SizeC="1"', 'SizeZ="12" SizeC="2"'),
+        ('PlaneCount="12"', 'PlaneCount="1"'),
+    ],
+)
+def test_ome_set_of_channels_or_mixed_slices_is_refused(tmp_path: Path, was: str, now: str) -> None:
+    names = ["a_0.ome.tif", "a_1.ome.tif"]
+    places = [(name, 12 * i) for i, name in enumerate(names)]
+    if "PlaneCount" in was:
+        places = [(names[z % 2], z) for z in range(24)]
+    for name in names:
+        xml = ome_xml(places, name, size=VOLUME.shape, pages_each=12).replace(was, now)  # type: ignore[arg-type]
+        if "PlaneCount" in was:
+            for z in range(24):
+                xml = xml.replace(
+                    f'FirstZ="{z}" FirstC="0" FirstT="0" IFD="0"', f'FirstZ="{z}" IFD="{z // 2}"'
+                )
+        else:
+            xml = xml.replace('FirstZ="12"', 'FirstZ="6"').replace("XYZCT", "XYCZT")
+        write_pages(tmp_path / name, described(VOLUME[:12], xml))
+    catalog = catalog_of(tmp_path)
+    assert catalog.ok == ()
+    assert all("several channels or times, or slices" in str(e.reason) for e in catalog.failed)
 
 
 # --- bad slices -----------------------------------------------------------------------------
