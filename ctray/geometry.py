@@ -254,8 +254,8 @@ def micrometres_per(unit: str) -> float:
     }
     name = unit.strip().lower().replace("metre", "meter").replace("\u03bc", "µ")
     name = aliases.get(name, name)
-    if name not in _MICROMETRES and name.endswith("s"):
-        # ImageJ and people write "microns".
+    # People write "microns"; "ms" is no length.
+    if name not in _MICROMETRES and name.endswith("s") and len(name) > len("inch"):
         name = aliases.get(name[:-1], name[:-1])
     if name not in _MICROMETRES:
         known = ", ".join(sorted(_MICROMETRES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 _TOKEN = re.compile(r"[A-Z]?[a-zäöüß]+|[A-Z]+(?![a-z])")
@@ -37,6 +37,8 @@ _NEUTRAL = frozenset(
         *("beam", "avg", "mean"),
     )
 )
+# Projections are at least this many times as many as dark or flat images.
+_MANY = 2
 
 Role = Literal["dark", "flat", "projections", "reconstructed", "unknown"]
 
@@ -51,15 +53,15 @@ class ImageGroup:
         Names from the archive down to the folder.
     stem
         What their names share.
-    num_files
-        How many they are.
+    num_images
+        How many images they hold.
     size
         Extent (y, x) of their images; None where it was not looked at.
     """
 
     folder: tuple[str, ...]
     stem: str
-    num_files: int
+    num_images: int
     size: tuple[int, int] | None = None
 
 
@@ -106,11 +108,14 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
         (role == "projections" and calibrated) or _is_unnamed_scan(group, role, groups, roles)
         for group, role in zip(groups, roles, strict=True)
     ]
-    beside = ", ".join(
-        sorted({g.stem for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")})[:3]
-    )
+    darks_flats = [g for g, r in zip(groups, roles, strict=True) if r in ("dark", "flat")]
+    beside = ", ".join(sorted({_shown(group) for group in darks_flats})[:3])
+    others = [g.num_images for g, r in zip(groups, roles, strict=True) if r == "unknown"]
+    has_both = {"dark", "flat"} <= has
+    # As many images as in other files: a white and a dark mouse, perhaps.
+    few = all(_MANY * group.num_images <= max(others, default=1 << 62) for group in darks_flats)
     return [
-        _verdict(role, is_raw, any(raw), {"dark", "flat"} <= has, beside)
+        _verdict(role, is_raw, any(raw) or (has_both and few), has_both, beside)
         for role, is_raw in zip(roles, raw, strict=True)
     ]
 
@@ -120,18 +125,13 @@ def may_need_sizes(groups: Sequence[ImageGroup]) -> bool:
     return {"dark", "flat", "unknown"} <= set(_roles(groups))
 
 
-def with_size(group: ImageGroup, size: tuple[int, int] | None) -> ImageGroup:
-    """`group` with the extent of its images."""
-    return replace(group, size=size)
-
-
-def _verdict(role: Role, is_raw: bool, has_raw: bool, has_both: bool, beside: str) -> Verdict:
+def _verdict(role: Role, is_raw: bool, is_scan: bool, has_both: bool, beside: str) -> Verdict:
     if is_raw:
         return Verdict(
             no_volume=f"projections, not reconstructed (dark or flat images beside them: {beside})"
         )
     if role in ("dark", "flat"):
-        if has_raw or has_both:
+        if is_scan:
             return Verdict(no_volume=f"{role} images of a raw scan, not a volume")
         return Verdict(note=f"named like {role} images of a raw scan; taken as a volume")
     if role == "projections":
@@ -145,6 +145,12 @@ def _verdict(role: Role, is_raw: bool, has_raw: bool, has_both: bool, beside: st
             "they belong to it; taken as a volume"
         )
     return Verdict()
+
+
+def _shown(group: ImageGroup) -> str:
+    """Name of a group as messages show it: that of its folder where the files' says nothing."""
+    told = _role_of_name(group.stem) != "unknown" or len(group.folder) < 2
+    return group.stem if told else group.folder[-1]
 
 
 def _is_unnamed_scan(
@@ -161,7 +167,7 @@ def _is_unnamed_scan(
     return (
         {"dark", "flat"} <= set(roles)
         and any(g.size == group.size for g in beside)
-        and group.num_files >= max(g.num_files for g in beside)
+        and group.num_images >= _MANY * max(g.num_images for g in beside)
     )
 
 

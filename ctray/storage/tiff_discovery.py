@@ -19,7 +19,6 @@ from ctray.storage.scan_names import (
     may_need_sizes,
     raw_folders,
     scan_of,
-    with_size,
 )
 from ctray.storage.source_types import Kind, open_binary
 from ctray.storage.stacks import NumberedStack
@@ -107,7 +106,7 @@ def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
     for members in scans.values():
         groups = [group for _, _, group in members]
         if may_need_sizes(groups):
-            groups = [with_size(g, _size(f, s)) for f, s, g in members]
+            groups = [_measured(f, s, g) for f, s, g in members]
         for (folder, stack, _), verdict in zip(members, judge_scan(groups), strict=True):
             verdicts[folder.url, stack.pattern] = verdict
     for (url, pattern), note in _continued(folders):
@@ -118,7 +117,7 @@ def judge_names(folders: Sequence[TiffFolder]) -> Verdicts:
 
 
 def _group(folder: TiffFolder, stack: NumberedStack) -> ImageGroup:
-    return ImageGroup(folder=folder.path, stem=stack.stem, num_files=len(stack.names))
+    return ImageGroup(folder=folder.path, stem=stack.stem, num_images=len(stack.names))
 
 
 def _continued(folders: Sequence[TiffFolder]) -> Iterator[tuple[tuple[str, str], str]]:
@@ -268,9 +267,17 @@ def _peek(url: str) -> _Peek | None:
         return None
 
 
-def _size(folder: TiffFolder, stack: NumberedStack) -> tuple[int, int] | None:
-    peek = _peek(store.join(folder.url, stack.names[0]))
-    return None if peek is None else (peek.form.height, peek.form.width)
+def _measured(folder: TiffFolder, stack: NumberedStack, group: ImageGroup) -> ImageGroup:
+    """`group` with the size of its images; those in a lone file are counted."""
+    url = store.join(folder.url, stack.names[0])
+    alone = len(stack.names) == 1
+    try:
+        with open_binary(url) as file, tiff_damage(url):
+            pages = read_directory(url, file, limit=None if alone else 1).pages
+    except CtrayError:
+        return group
+    size = (pages[0].form.height, pages[0].form.width)
+    return replace(group, size=size, num_images=len(pages) if alone else group.num_images)
 
 
 def _is_cut_at_limit(peeks: Sequence[_Peek]) -> bool:

@@ -35,6 +35,7 @@ _DEFAULT_DPI = (
     *(72.0, 75.0, 90.0, 96.0, 100.0, 120.0, 144.0, 150.0, 180.0, 200.0, 240.0, 300.0, 350.0),
     *(360.0, 400.0, 600.0, 720.0, 1200.0, 2400.0, 4800.0),
 )
+_MOST_DPI_PER_CM = 600.0
 _SIDECAR_MAX_BYTES = 1 << 20
 
 
@@ -131,6 +132,9 @@ def from_resolution(
 
 def _is_print(per_unit: float, unit: str, dpi: float) -> bool:
     """Whether a resolution is that of a screen or printer; 72 dpi are 28 or 28.35 per cm."""
+    if unit == "centimeter" and dpi > _MOST_DPI_PER_CM:
+        # Finer ones are stated per inch; per centimetre they are scans of 10 um and less.
+        return False
     known = dpi if unit == "inch" else dpi / 2.54
     return math.isclose(per_unit, known, rel_tol=1e-3) or per_unit == round(known)
 

@@ -62,7 +62,8 @@ def test_folder_of_any_name_beside_darks_and_flats(tmp_path: Path) -> None:
     write_slices(tmp_path / "scan" / "recon", SLICES, "img_{:04d}.tif")
     (entry,) = catalog_of(tmp_path).entries
     assert Path(entry.url).name == "recon"
-    assert "projections, not reconstructed" in reasons(tmp_path)["scan/sample"]
+    told = reasons(tmp_path)["scan/sample"]
+    assert "projections, not reconstructed (dark or flat images beside them: df, ob)" in told
     # With a second folder of any name, nobody knows which is the reconstruction.
     write_slices(tmp_path / "scan" / "output", DETECTOR, "img_{:04d}.tif")
     entries = {Path(entry.url).name: entry.notes for entry in catalog_of(tmp_path).ok}
@@ -106,6 +107,20 @@ def test_multi_page_files(tmp_path: Path) -> None:
     assert [Path(entry.url).name for entry in catalog.entries] == ["mouse_recon.tif"]
 
 
+def test_multi_page_file_of_any_name(tmp_path: Path) -> None:
+    for name, count in (("mouse", 30), ("flat", 5), ("dark", 5)):
+        write_pages(tmp_path / f"{name}.tif", DETECTOR[:count])
+    assert "projections, not reconstructed" in reasons(tmp_path)["mouse.tif"]
+
+
+def test_mice_of_several_colours_are_volumes(tmp_path: Path) -> None:
+    for name in ("white", "dark", "grey"):
+        write_pages(tmp_path / f"{name}.tif", SLICES)
+    entries = catalog_of(tmp_path).ok
+    assert len(entries) == 3
+    assert all("taken as a volume" in str(entry.notes) for entry in entries)
+
+
 def test_slices_beside_darks_of_another_size_stay(tmp_path: Path) -> None:
     write_slices(tmp_path, SLICES, "mouse_{:04d}.tif")
     write_slices(tmp_path, DETECTOR[:4], "dark_{:04d}.tif")
@@ -141,7 +156,7 @@ def test_sample_called_dark(tmp_path: Path) -> None:
 def test_reference_beside_a_sample_is_a_volume() -> None:
     """Two volumes of one size, neither with projections: nothing says raw scan."""
     groups = [
-        ImageGroup(folder=("a",), stem=stem, num_files=1, size=(26, 26))
+        ImageGroup(folder=("a",), stem=stem, num_images=1, size=(26, 26))
         for stem in ("sample", "reference")
     ]
     sample, reference = judge_scan(groups)

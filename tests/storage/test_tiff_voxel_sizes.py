@@ -29,6 +29,7 @@ def size_of(path: Path) -> tuple[float, float, float] | None:
         ("unit=mm\nzunit=um\nspacing=2.0\n", 4000, (2, 0.25, 0.25)),
         ("unit=um\nyunit=nm\nzunit=mm\nspacing=0.002\n", 4, (2, 0.00025, 0.25)),
         ("unit=um\nzunit=pixel\nspacing=2.0\n", 4, None),
+        ("unit=um\nzunit=ms\nspacing=2.0\n", 4, None),
         ("unit=um\nzunit=sec\nspacing=2.0\n", 4, None),
         ("unit=pixel\nspacing=2.0\n", 4, None),
         ("spacing=2.0\n", 4, None),
@@ -53,6 +54,7 @@ def test_imagej(
         # 72, 300 and 600 dpi, rounded to whole numbers per centimetre.
         *[("CENTIMETER", rounded, None) for rounded in (28, 118, 236)],
         ("CENTIMETER", 2000, 5.0),
+        ("CENTIMETER", 945, 1e4 / 945),
         ("CENTIMETER", 100, 100.0),
         ("CENTIMETER", 1e4 / 0.65, 0.65),
         ("INCH", 25400 / 0.65, 0.65),
