@@ -30,6 +30,7 @@ _NO_COMPRESSION = 1
 
 # MetaMorph counts its planes by the values of UIC2; Zeiss keeps its axes behind this tag.
 METAMORPH, ZEISS_LSM = 33629, 34412
+_SUB_DIRECTORIES = 330
 # TIFF 6.0, section 2, and BigTIFF: type -> (bytes a value, struct format of unsigned integers).
 _INTEGERS = {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q"), 18: (8, "Q")}
 # Tag numbers that are read (TIFF 6.0; 32997 and 32998 are those of SGI volumes).
@@ -188,6 +189,7 @@ def read_directory(url: str, file: IO[bytes], *, limit: int | None = None) -> Di
             break
     if not pages:
         raise damaged(url, "TIFF", "no image in it")
+    chain.refuse_larger_copies(pages[0])
     return Directory(pages=tuple(pages), byte_order=chain.order, size=size, private=chain.private)
 
 
@@ -221,6 +223,26 @@ class _Chain:
             entries, following = self._entries(offset, number)
             yield self._page(offset, number, entries)
             offset, number = following, number + 1
+
+    def refuse_larger_copies(self, first: PageTags) -> None:
+        """Raise where the pages are previews, and the images lie in directories below them."""
+        count, offset = self.private.pop(_SUB_DIRECTORIES, (0, 0))
+        if not count:
+            return
+        if count > 1:
+            self._file.seek(offset)
+            words = self._file.read(self._next.size)
+            offset = self._next.unpack(words)[0] if len(words) == self._next.size else self._size
+        if offset >= self._size:
+            # Only a guard: nothing is read from there.
+            return
+        entries, _ = self._entries(offset, 1)
+        below = self._page(offset, -1, entries).form
+        if below.height * below.width > first.form.height * first.form.width:
+            raise InvalidVolumeError(
+                f"{self._url}: its pages are previews of {first.form.size_text}, the images of "
+                f"{below.size_text} lie in sub-directories; export it as a plain TIFF"
+            )
 
     def _entries(self, offset: int, number: int) -> tuple[bytes, int]:
         """Tags of the directory at `offset`, as stored, and where the next directory is."""
@@ -256,7 +278,7 @@ class _Chain:
             elif code == _DESCRIPTION and description is None:
                 inline = offset + self._count.size + at * self._tag.size + self._tag.size - len(raw)
                 description = (inline if count <= len(raw) else self._next.unpack(raw)[0], count)
-            elif number == 1 and code in (METAMORPH, ZEISS_LSM):
+            elif number == 1 and code in (METAMORPH, ZEISS_LSM, _SUB_DIRECTORIES):
                 self.private[code] = (count, self._next.unpack(raw)[0])
         if description is not None:
             self._check_description(number, *description)

@@ -405,6 +405,20 @@ def test_pyramid_in_sub_directories(tmp_path: Path) -> None:
         assert source.voxel_size.um == pytest.approx((1.3, 0.65, 0.65))
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+def test_pages_that_are_previews_are_refused(tmp_path: Path, levels: int) -> None:
+    """As raw photographs keep theirs: the image lies below its preview."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for plane in VOLUME:
+            preview = plane[::2, ::2].copy()
+            writer.write(preview, subfiletype=1, subifds=levels, metadata=None)
+            for _ in range(levels):
+                writer.write(plane, metadata=None)
+    with pytest.raises(InvalidVolumeError, match="previews of 11 x 13, the images of 22 x 26"):
+        open_source(str(path))
+
+
 def test_remote_files_read_the_same(tmp_path: Path) -> None:
     pages = [(plane, PACKINGS[z % len(PACKINGS)]) for z, plane in enumerate(VOLUME)]
     data = write_pages(tmp_path / "a.tif", pages).read_bytes()
