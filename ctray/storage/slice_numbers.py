@@ -71,6 +71,14 @@ class Column:
         """How many different values there are."""
         return len(set(self.values))
 
+    @property
+    def counted(self) -> str | None:
+        """What the number counts if its word says that it does not count slices."""
+        if self.is_energy:
+            return "energy"
+        # One letter says little: "t" may be a tomogram.
+        return self.word if self.word in _OTHER_WORDS and len(self.word) > 1 else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:

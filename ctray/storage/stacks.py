@@ -37,6 +37,8 @@ class NumberedStack:
         What tells this stack from others that share the text before the number.
     problem
         Why the files cannot be put into an order; None where they can.
+    counted
+        What the number seems to count if not slices: "ch", "energy"; None else.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class NumberedStack:
     numbers: tuple[float, ...] = ()
     others: str = ""
     problem: str | None = None
+    counted: str | None = None
 
     @property
     def stem(self) -> str:
@@ -51,6 +54,11 @@ class NumberedStack:
         if "*" not in self.pattern:
             return self.pattern.rpartition(".")[0]
         return self.pattern.partition("*")[0].rstrip("_-. @") + self.others
+
+    def _counts(self) -> str | None:
+        if self.counted is None:
+            return None
+        return f"numbered by {self.counted!r}, perhaps no slices; taken as slices of one volume"
 
     @property
     def is_split(self) -> bool:
@@ -60,7 +68,7 @@ class NumberedStack:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is odd about the numbering: gaps and doubles."""
-        notes = (self._gaps(), self._doubles(), self._changes())
+        notes = (self._gaps(), self._doubles(), self._changes(), self._counts())
         return tuple(note for note in notes if note)
 
     def _gaps(self) -> str | None:
@@ -201,6 +209,7 @@ def _by_choice(
                 pattern=_pattern(first, free) if len(ordered) > 1 else first,
                 numbers=() if lead.kind == "time" else tuple(lead.values[i] for i in ordered),
                 others=_others(first, choice.apart, lead),
+                counted=lead.counted,
             )
         )
     return stacks

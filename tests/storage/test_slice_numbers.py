@@ -48,6 +48,16 @@ def test_numbers_that_change_together_keep_one_order() -> None:
     assert "they order the files differently" in str(only(mixed).problem)
 
 
+@pytest.mark.parametrize(
+    ("name", "counted"),
+    [("s_ch{}.tif", "ch"), ("s_{}.5keV.tif", "energy"), ("s_z{}.tif", None), ("t_{}.tif", None)],
+)
+def test_lone_number_that_counts_no_slices_is_told(name: str, counted: str | None) -> None:
+    stack = only([name.format(i) for i in range(4)])
+    assert stack.counted == counted
+    assert ("perhaps no slices" in "; ".join(stack.notes)) == (counted is not None)
+
+
 def test_energy_and_time() -> None:
     names = [f"r_{e}keV_2023-05-11T{t:06d}.tif" for e in (8, 9) for t in range(10000, 10010)]
     assert patterns(names) == {"r_8keV_*.tif": 10, "r_9keV_*.tif": 10}
