@@ -22,9 +22,9 @@ from ctray.storage.scan_names import (
 )
 from ctray.storage.source_types import Kind, open_binary
 from ctray.storage.stacks import NumberedStack
+from ctray.storage.tiff_descriptions import find_layout
 from ctray.storage.tiff_directory import PageForm, read_directory
 from ctray.storage.tiff_folder import MIN_STACK_FILES
-from ctray.storage.tiff_layout import find_layout
 from ctray.storage.tiff_pages import tiff_damage
 from ctray.storage.tiff_runs import without_copies
 

@@ -14,8 +14,9 @@ from ctray.errors import InvalidVolumeError
 from ctray.storage import store
 from ctray.storage.source_types import Kind, VolumeSource, check_dtype, check_shape, open_binary
 from ctray.storage.tiff_decoding import PageReader, check_page
+from ctray.storage.tiff_descriptions import find_layout
 from ctray.storage.tiff_directory import PageTags, read_directory
-from ctray.storage.tiff_layout import MAX_CHANNELS, find_layout
+from ctray.storage.tiff_layout import MAX_CHANNELS
 from ctray.storage.tiff_pages import (
     colour_error,
     form_notes,
