@@ -254,6 +254,9 @@ def micrometres_per(unit: str) -> float:
     }
     name = unit.strip().lower().replace("metre", "meter").replace("\u03bc", "µ")
     name = aliases.get(name, name)
+    # People write "microns"; "ms" is no length.
+    if name not in _MICROMETRES and name.endswith("s") and len(name) > len("inch"):
+        name = aliases.get(name[:-1], name[:-1])
     if name not in _MICROMETRES:
         known = ", ".join(sorted(_MICROMETRES))
         raise GeometryError(f"unit {unit!r} is no known length; use one of {known}")

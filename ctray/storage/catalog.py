@@ -244,6 +244,8 @@ def _entry(found: Found, dataset: str | None) -> CatalogEntry | None:
         return _failed(found, found.reason)
     dataset = dataset if found.kind == "hdf5" else None
     try:
+        if found.no_volume is not None:
+            raise NoVolumeError(found.no_volume)
         with open_as(found.url, found.kind, dataset=dataset) as source:
             return CatalogEntry(
                 volume_id="",
@@ -254,7 +256,7 @@ def _entry(found: Found, dataset: str | None) -> CatalogEntry | None:
                 dtype=str(source.dtype),
                 voxel_size=source.voxel_size,
                 num_bytes=math.prod(source.shape) * source.dtype.itemsize,
-                notes="; ".join(source.notes) or None,
+                notes="; ".join((*source.notes, *([found.note] if found.note else ()))) or None,
             )
     except NoVolumeError:
         return None

@@ -6,7 +6,7 @@ import fnmatch
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ctray.errors import CtrayError
@@ -15,9 +15,9 @@ from ctray.storage.hdf5_source import is_hdf5_name
 from ctray.storage.metadata import UNFINISHED
 from ctray.storage.source_types import Kind
 from ctray.storage.sources import ZARR_MARKERS
-from ctray.storage.stacks import NumberedStack, group_numbered
-from ctray.storage.tiff_folder import MIN_STACK_FILES
-from ctray.storage.tiff_pages import is_single_page, is_tiff_name
+from ctray.storage.stacks import group_numbered
+from ctray.storage.tiff_discovery import TiffFolder, Verdicts, expand, is_long, judge_names
+from ctray.storage.tiff_pages import is_tiff_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,12 +34,18 @@ class Found:
         What it looks like from outside.
     reason
         Why it cannot even be looked at; None where it can.
+    no_volume
+        Why it is no volume, though nothing is wrong with it: projections of a raw scan.
+    note
+        What its entry should tell.
     """
 
     url: str
     path: tuple[str, ...]
     kind: Kind
     reason: str | None = None
+    no_volume: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,16 +74,6 @@ class NameFilter:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _TiffFolder:
-    """The TIFF files of one folder, grouped; `one_stack` if its URL alone names a stack."""
-
-    url: str
-    path: tuple[str, ...]
-    stacks: tuple[NumberedStack, ...]
-    one_stack: bool
-
-
 @dataclass(kw_only=True, slots=True)
 class _Walk:
     """What a walk has gathered so far."""
@@ -85,7 +81,7 @@ class _Walk:
     names: NameFilter
     found: list[Found] = field(default_factory=list)
     excluded: list[str] = field(default_factory=list)
-    tiffs: list[_TiffFolder] = field(default_factory=list)
+    tiffs: list[TiffFolder] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
 
 
@@ -114,7 +110,8 @@ def find_volumes(
                     raise listing
                 below.extend(_visit(url, path, listing, walk))
             level = below
-        for found in pool.map(_expand_tiffs, walk.tiffs):
+        verdicts = judge_names(walk.tiffs)
+        for found in pool.map(lambda folder: _expand_tiffs(folder, verdicts), walk.tiffs):
             walk.found.extend(found)
     return [f for f in walk.found if names.is_included(f.path[1:])], walk.excluded
 
@@ -195,7 +192,7 @@ def _visit(
     return below
 
 
-def _judge_tiffs(url: str, path: tuple[str, ...], names: Iterable[str], walk: _Walk) -> _TiffFolder:
+def _judge_tiffs(url: str, path: tuple[str, ...], names: Iterable[str], walk: _Walk) -> TiffFolder:
     """Group the TIFF files of a folder and set the excluded apart; a stack of them counts once."""
     stacks = group_numbered(names)
     kept = []
@@ -203,47 +200,16 @@ def _judge_tiffs(url: str, path: tuple[str, ...], names: Iterable[str], walk: _W
         if not walk.names.is_excluded((*path[1:], stack.names[0])):
             kept.append(stack)
             continue
-        shown = (stack.pattern,) if _is_long(stack) else stack.names
+        shown = (stack.pattern,) if is_long(stack) else stack.names
         walk.excluded.extend("/".join((*path[1:], name)) for name in shown)
     # The folder's URL means its only stack; with a second one, a pattern has to name it.
-    one_stack = len([stack for stack in stacks if _is_long(stack)]) == 1
-    return _TiffFolder(url=url, path=path, stacks=tuple(kept), one_stack=one_stack)
+    one_stack = len([stack for stack in stacks if is_long(stack)]) == 1
+    return TiffFolder(url=url, path=path, stacks=tuple(kept), one_stack=one_stack)
 
 
-def _expand_tiffs(folder: _TiffFolder) -> list[Found]:
+def _expand_tiffs(folder: TiffFolder, verdicts: Verdicts) -> list[Found]:
     """Volumes among the TIFF files of a folder: stacks of single pages, and files by themselves."""
-    found: list[Found] = []
-    for stack in folder.stacks:
-        if not (_is_long(stack) and _is_stack_of_pages(folder.url, stack)):
-            for name in stack.names:
-                url = store.join(folder.url, name)
-                found.append(Found(url=url, path=(*folder.path, name), kind="tiff"))
-        elif folder.one_stack:
-            found.append(Found(url=folder.url, path=folder.path, kind="tiff-folder"))
-        else:
-            url = store.join(folder.url, stack.pattern)
-            path = (*folder.path, stack.stem or stack.pattern)
-            found.append(Found(url=url, path=path, kind="tiff-folder"))
-    return found
-
-
-def _is_long(stack: NumberedStack) -> bool:
-    return len(stack.names) >= MIN_STACK_FILES
-
-
-def _is_stack_of_pages(url: str, stack: NumberedStack) -> bool:
-    """Whether numbered files are the slices of one volume, judged by three of them.
-
-    Files that cannot be read count for neither; if none can, the stack as a whole fails later.
-    """
-    count = len(stack.names)
-    for name in (stack.names[0], stack.names[count // 2], stack.names[-1]):
-        try:
-            if not is_single_page(store.join(url, name)):
-                return False
-        except CtrayError:
-            continue
-    return True
+    return [Found(**asdict(found)) for found in expand(folder, verdicts)]
 
 
 def _matches(path: Sequence[str], patterns: Iterable[str]) -> bool:

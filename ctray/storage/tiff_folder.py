@@ -1,11 +1,12 @@
-"""Volumes in folders of single-page TIFF files."""
+"""Volumes in folders of TIFF files: one slice a file, or numbered parts of one recording."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import IO, Any
+from contextlib import contextmanager
+from itertools import accumulate
 
 import numpy as np
 
@@ -15,36 +16,33 @@ from ctray.storage.source_types import (
     Kind,
     VolumeSource,
     check_dtype,
-    damaged,
-    file_size,
+    check_shape,
     open_binary,
 )
 from ctray.storage.stacks import NumberedStack, group_numbered
-from ctray.storage.tiff_pages import (
-    is_tiff_name,
-    own_voxel_size,
-    page_end,
-    refuse_colour,
-    tiff_damage,
-    tiff_file,
-    with_sidecar,
-)
+from ctray.storage.tiff_layout import Layout
+from ctray.storage.tiff_pages import form_notes, is_tiff_name, tiff_damage, with_sidecar
+from ctray.storage.tiff_source import TiffSlices
 from ctray.storage.voxel_metadata import FoundVoxelSize
 
 # Two images can be a pair of anything; three numbered ones are slices.
 MIN_STACK_FILES = 3
 # One decoder a core hides the latency of small files; more only compete with the writer.
 _READERS = 4
+# Files that are opened before any is read: all would take minutes on a network disk.
+_PROBES = 16
 
 
 class TiffFolderSource(VolumeSource):
     """A folder of single-page TIFFs, one slice each, in natural order.
 
     Where a folder holds several stacks, a pattern in place of the file name takes one of them:
-    `scans/left_*.tif`, the asterisk being the number that counts slices.
+    `scans/left_*.tif`, the asterisk being the number that counts slices. Numbered files of
+    several pages are joined in the order of their numbers, as parts of one recording. Files of
+    an OME-TIFF set are ordered by their OME-XML.
 
-    Opening looks at the first, middle and last file, and at those that differ in size from
-    the first where the data are not compressed; the others are checked when they are read.
+    Opening looks at the first, middle and last file, at a few in between, and at those whose
+    size stands out; the others are checked when they are read.
 
     Raises
     ------
@@ -65,111 +63,166 @@ class TiffFolderSource(VolumeSource):
             for entry in store.list_dir(url)
             if not entry.is_dir and is_tiff_name(entry.name)
         }
-        stack = _only_stack(url, list(self._sizes), pattern)
+        stack = only_stack(url, list(self._sizes), pattern)
         self._names, self.notes = stack.names, stack.notes
-        first = self._plane(self._names[0])
-        self._first = first
-        self.shape = (len(self._names), first.shape[0], first.shape[1])
-        self.dtype = check_dtype(self._file(self._names[0]), first.dtype)
+        self._refuse_empty()
+        self._first = self._layout(self._names[0], first=True)
+        self._order_by_ome()
+        self._pages = self._count_pages()
+        self._stops = tuple(accumulate(self._pages))
+        form = self._first.form
+        self.shape = check_shape(url, (self._stops[-1], form.height, form.width))
+        self.dtype = check_dtype(self._file(self._names[0]), form.dtype)
         self.bytes_stored = sum(self._sizes[name] or 0 for name in self._names)
-        self._check_some()
-        self._take_voxel_size(with_sidecar(first.voxel_size, url, is_folder=True))
+        self.notes += (*self._first.notes, *form_notes(form))
+        self._take_voxel_size(with_sidecar(self._found_size, url, is_folder=True))
 
-    def _check_some(self) -> None:
-        count = len(self._names)
-        probe = {self._names[count // 2], self._names[-1]}
-        size = self._sizes.get(self._names[0])
+    def _refuse_empty(self) -> None:
         for name in self._names:
             if self._sizes.get(name) == 0:
                 raise InvalidVolumeError(
                     f"{self._file(name)}: file is empty (0 bytes); copy or export it again"
                 )
-            # Without compression equal images are files of about equal size.
-            differs = self._first.is_plain and self._sizes.get(name) != size
-            if differs and len(probe) < 16:
-                probe.add(name)
-        for name in sorted(probe):
-            self._check_same(name, self._plane(name))
 
-    def _check_same(self, name: str, plane: _Plane) -> None:
+    @contextmanager
+    def _open(self, url: str) -> Iterator[TiffSlices]:
+        with (
+            open_binary(url) as file,
+            tiff_damage(url),
+            TiffSlices(url, file, in_stack=True) as slices,
+        ):
+            yield slices
+
+    def _layout(self, name: str, *, first: bool = False) -> Layout:
+        """Pages of a file, from its tags alone."""
+        with self._open(self._file(name)) as slices:
+            if first:
+                is_slice = slices.num_slices == 1
+                self._found_size: FoundVoxelSize | None = slices.voxel_size(is_slice=is_slice)
+            return slices.layout
+
+    def _count_pages(self) -> tuple[int, ...]:
+        """Slices in each file; files of single slices are checked by some of them."""
         first = self._first
-        if plane.shape != first.shape:
+        if first.num_images == 1:
+            for name, layout in self._layouts(self._probes()):
+                self._check_same(name, layout)
+            return (1,) * len(self._names)
+        check_shape(self._file(self._names[0]), first.shape, axes=first.all_axes)
+        counts = []
+        for name, layout in self._layouts(self._names):
+            self._check_same(name, layout)
+            counts.append(layout.num_images)
+        if not first.others:
+            self.notes += (f"{len(counts)} files of several pages joined as parts of one volume",)
+        return tuple(counts)
+
+    def _layouts(self, names: Sequence[str]) -> Iterator[tuple[str, Layout]]:
+        """Names with the pages of their files, which are opened several at once."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from zip(names, pool.map(self._layout, names), strict=True)
+
+    def _probes(self) -> list[str]:
+        """Files to open now: the ends, some between them, and those whose size stands out."""
+        names = self._names
+        count = len(names)
+        spread = {names[i * (count - 1) // (_PROBES - 1)] for i in range(_PROBES)}
+        by_size = sorted(names, key=lambda name: self._sizes.get(name) or 0)
+        usual = self._sizes.get(by_size[count // 2])
+        # Without compression equal images are files of about equal size.
+        odd = [name for name in names if self._sizes.get(name) != usual]
+        ends = by_size[: _PROBES // 4] + by_size[-_PROBES // 4 :]
+        return sorted({*spread, names[count // 2], *ends, *odd[:_PROBES]} - {names[0]})
+
+    def _check_same(self, name: str, layout: Layout) -> None:
+        first = self._first
+        if (layout.num_images == 1) != (first.num_images == 1):
             raise InvalidVolumeError(
-                f"{self._file(name)}: y x x = {plane.shape[0]} x {plane.shape[1]} in a stack of "
-                f"{first.shape[0]} x {first.shape[1]} ({self._names[0]}); move it elsewhere"
+                f"{self._file(name)}: {layout.num_images} pages where {self._names[0]} has "
+                f"{first.num_images}; import this file by itself, or move it elsewhere"
             )
-        if plane.dtype != first.dtype:
+        form, wanted = layout.form, first.form
+        if (form.height, form.width) != (wanted.height, wanted.width):
             raise InvalidVolumeError(
-                f"{self._file(name)}: dtype {plane.dtype} in a stack of {first.dtype} "
+                f"{self._file(name)}: y x x = {form.height} x {form.width} in a stack of "
+                f"{wanted.height} x {wanted.width} ({self._names[0]}); move it elsewhere"
+            )
+        if form.dtype != wanted.dtype:
+            raise InvalidVolumeError(
+                f"{self._file(name)}: dtype {form.dtype} in a stack of {wanted.dtype} "
                 f"({self._names[0]}); move it elsewhere or convert it"
             )
+        difference = form.difference(wanted)
+        if difference:
+            raise InvalidVolumeError(
+                f"{self._file(name)}: {difference} as {self._names[0]}; "
+                "move it elsewhere or convert it"
+            )
+
+    def _order_by_ome(self) -> None:
+        """Put the files of an OME-TIFF set into the order of their planes."""
+        first = self._first
+        if not first.others or first.place is None:
+            return
+        places = {plane.file: (plane.t, plane.z, plane.c) for plane in reversed(first.others)}
+        places[self._names[0]] = first.place
+        if not all(name in places for name in self._names):
+            self.notes += ("OME-XML names other files; slices are in the order of their names",)
+            return
+        channels = {(places[name][0], places[name][2]) for name in self._names}
+        if len(channels) > 1:
+            raise InvalidVolumeError(
+                f"{self._folder}: {self._names[0]} and the files beside it hold several channels "
+                "or times of one OME-TIFF set; give each its own folder"
+            )
+        wanted = [
+            name
+            for name, (t, _, c) in places.items()
+            if (t, c) in channels and name not in self._names
+        ]
+        if wanted:
+            raise InvalidVolumeError(
+                f"{self._folder}: {wanted[0]} of the OME-TIFF set is missing "
+                f"({len(wanted)} of {len(places)} files); copy it here"
+            )
+        self._names = tuple(sorted(self._names, key=lambda name: places[name]))
+        self._first = self._layout(self._names[0], first=True)
 
     def _file(self, name: str) -> str:
         return store.join(self._folder, name)
 
-    def _plane(self, name: str) -> _Plane:
-        url = self._file(name)
-        with open_binary(url) as file:
-            return _read_plane(url, file, voxels=False)
-
-    def _load(self, name: str) -> _Plane:
-        url = self._file(name)
-        with open_binary(url) as file:
-            plane = _read_plane(url, file, voxels=True)
-        self._check_same(name, plane)
-        return plane
+    def _load(self, name: str, start: int, stop: int) -> tuple[np.ndarray, int]:
+        with self._open(self._file(name)) as slices:
+            self._check_same(name, slices.layout)
+            return slices.read(start, min(stop, slices.num_slices))
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         slab = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        parts = self._parts(start, stop)
+        at = 0
         with ThreadPoolExecutor(_READERS) as pool:
-            for i, plane in enumerate(pool.map(self._load, self._names[start:stop])):
-                slab[i] = plane.voxels
-                self.bytes_read += plane.num_bytes
-        return slab
+            for voxels, num_bytes in pool.map(lambda part: self._load(*part), parts):
+                slab[at : at + len(voxels)] = voxels
+                at += len(voxels)
+                self.bytes_read += num_bytes
+        return slab[:at]
+
+    def _parts(self, start: int, stop: int) -> list[tuple[str, int, int]]:
+        """File, first and last slice in it, for each file that holds some of [start, stop)."""
+        parts = []
+        for i in range(bisect_right(self._stops, start), len(self._names)):
+            begin = self._stops[i] - self._pages[i]
+            if begin >= stop:
+                break
+            low, high = max(start, begin), min(stop, self._stops[i])
+            parts.append((self._names[i], low - begin, high - begin))
+        return parts
 
     def close(self) -> None:
         """Nothing stays open between reads."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plane:
-    """One slice of a folder: what its header says, and its voxels if asked for."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    num_bytes: int
-    is_plain: bool
-    voxel_size: FoundVoxelSize | None
-    voxels: np.ndarray | None
-
-
-def _read_plane(url: str, file: IO[bytes], *, voxels: bool) -> _Plane:
-    with tiff_damage(url):
-        size = file_size(url, file)
-        with tiff_file(file, url) as tif:
-            page = tif.pages.first
-            refuse_colour(url, page, alone=False)
-            if tif.pages.is_multipage:
-                raise InvalidVolumeError(
-                    f"{url}: several pages in a folder of single pages; "
-                    "import this file by itself, or move it elsewhere"
-                )
-            shape = tuple(n for n in page.shape if n != 1) if page.ndim > 2 else page.shape
-            if len(shape) != 2:
-                raise InvalidVolumeError(f"{url}: page of shape {page.shape}; slices must be 2D")
-            if page_end(page) > size:
-                raise damaged(url, "TIFF", f"truncated: {size} bytes where more are declared")
-            return _Plane(
-                shape=(shape[0], shape[1]),
-                dtype=np.dtype(page.dtype) if page.dtype is not None else np.dtype("V"),
-                num_bytes=sum(page.databytecounts),
-                is_plain=page.compression == 1,
-                voxel_size=own_voxel_size(tif, None, page),
-                voxels=page.asarray(maxworkers=1).reshape(shape) if voxels else None,
-            )
-
-
-def _only_stack(url: str, names: Sequence[str], pattern: str | None) -> NumberedStack:
+def only_stack(url: str, names: Sequence[str], pattern: str | None) -> NumberedStack:
     """Return the stack of a folder; an error where there is none, or more than one."""
     groups = group_numbered(names)
     if pattern is not None:
@@ -178,11 +231,20 @@ def _only_stack(url: str, names: Sequence[str], pattern: str | None) -> Numbered
             raise NotFoundError(f"{url}: no TIFF files named {pattern}; check the pattern")
     if not groups:
         raise InvalidVolumeError(f"{url}: no TIFF files in this folder; give the folder of a stack")
-    if len(groups) == 1:
-        return groups[0]
+    if len(groups) > 1:
+        groups = _long_ones(url, names, groups)
+    if groups[0].problem:
+        raise InvalidVolumeError(f"{url}: {groups[0].problem}")
+    return groups[0]
+
+
+def _long_ones(
+    url: str, names: Sequence[str], groups: Sequence[NumberedStack]
+) -> list[NumberedStack]:
+    """Return the only group that is long enough for a stack, or raise."""
     stacks = [g for g in groups if len(g.names) >= MIN_STACK_FILES]
     if len(stacks) == 1:
-        return stacks[0]
+        return stacks
     if not stacks and len(names) >= MIN_STACK_FILES:
         raise InvalidVolumeError(
             f"{url}: {len(names)} TIFF files without a common numbered name "

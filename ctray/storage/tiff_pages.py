@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from collections.abc import Iterator
 from typing import IO, Any
@@ -13,17 +12,15 @@ import tifffile
 
 from ctray.errors import InvalidVolumeError
 from ctray.storage import voxel_metadata
-from ctray.storage.source_types import (
-    NoVolumeError,
-    damage_as_error,
-    damaged,
-    file_size,
-    open_binary,
-)
+from ctray.storage.ome_xml import is_ome, ome_dict
+from ctray.storage.source_types import NoVolumeError, damage_as_error, damaged, open_binary
+from ctray.storage.tiff_directory import PageForm, read_directory
 from ctray.storage.voxel_metadata import FoundVoxelSize
 
 _DENSE_BYTES = 256 << 10
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
+# TIFF 6.0, tag 262.
+_MIN_IS_WHITE, _PALETTE = 0, 3
 
 
 def is_tiff_name(name: str) -> bool:
@@ -31,20 +28,10 @@ def is_tiff_name(name: str) -> bool:
     return name.lower().endswith(TIFF_SUFFIXES) and not name.startswith(".")
 
 
-def is_single_page(url: str) -> bool:
-    """Whether a TIFF holds one plain 2D image, as the slices of a stack do."""
-    with open_binary(url) as file, tiff_damage(url):
-        file_size(url, file)
-        with tiff_file(file, url) as tif:
-            page = tif.pages.first
-            # ImageJ keeps stacks beyond 4 GB behind a single page.
-            return not tif.pages.is_multipage and math.prod(tif.series[0].shape) == math.prod(
-                page.shape
-            )
-
-
 def tiff_file(file: IO[bytes], url: str) -> tifffile.TiffFile:
     """Open TIFF that reads from `file` alone."""
+    # tifffile takes the position of a file for its beginning.
+    file.seek(0)
     # Not _multifile: a remote OME file must not go looking for its neighbours on this disk.
     return tifffile.TiffFile(file, name=url.rpartition("/")[2], _multifile=False)
 
@@ -52,18 +39,14 @@ def tiff_file(file: IO[bytes], url: str) -> tifffile.TiffFile:
 def has_dense_pages(url: str) -> bool:
     """Whether the directory entries of a TIFF lie within a few kilobytes of each other."""
     with open_binary(url) as file, tiff_damage(url):
-        file_size(url, file)
-        with tiff_file(file, url) as tif:
-            try:
-                # Not the first two: voxels in one piece would lie between them.
-                return abs(int(tif.pages[2].offset) - int(tif.pages[1].offset)) < _DENSE_BYTES
-            except IndexError:
-                return False
+        # Not the first two: voxels in one piece would lie between them.
+        pages = read_directory(url, file, limit=3).pages
+        return len(pages) == 3 and abs(pages[2].offset - pages[1].offset) < _DENSE_BYTES
 
 
 @contextlib.contextmanager
 def tiff_damage(url: str) -> Iterator[None]:
-    """Raise what tifffile only logs: a broken page chain shortens a stack without an error."""
+    """Raise what tifffile only logs: it goes on with a part of the data, without an error."""
     logger = logging.getLogger("tifffile")
     collector = _Collector()
     logger.addHandler(collector)
@@ -94,11 +77,11 @@ class _Collector(logging.Handler):
             self.messages.append(record.getMessage().rpartition("> ")[2])
 
 
-def refuse_colour(url: str, page: Any, *, alone: bool) -> None:
+def refuse_colour(url: str, form: PageForm, *, alone: bool) -> None:
     """Raise for colours; an image that is `alone` in its file is a picture, no failed volume."""
-    if page.samplesperpixel > 1:
-        raise colour_error(url, f"{page.samplesperpixel} samples a pixel", alone=alone)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+    if form.samples > 1:
+        raise colour_error(url, f"{form.samples} samples a pixel", alone=alone)
+    if form.photometric == _PALETTE:
         raise colour_error(url, "a colour palette", alone=alone)
 
 
@@ -108,10 +91,11 @@ def colour_error(url: str, found: str, *, alone: bool = False) -> InvalidVolumeE
     return kind(f"{url}: colour image ({found}); ctray takes grey values, export as greyscale")
 
 
-def page_end(page: Any) -> int:
-    """First byte behind the data of a page."""
-    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
-    return max((int(offset) + int(count) for offset, count in parts), default=0)
+def form_notes(form: PageForm) -> tuple[str, ...]:
+    """What a user should know of the way that grey values are stored."""
+    if form.photometric == _MIN_IS_WHITE and form.bits > 1:
+        return ("viewers show it inverted (MinIsWhite); the stored values were taken",)
+    return ()
 
 
 def with_sidecar(own: FoundVoxelSize | None, url: str, *, is_folder: bool) -> FoundVoxelSize | None:
@@ -122,22 +106,32 @@ def with_sidecar(own: FoundVoxelSize | None, url: str, *, is_folder: bool) -> Fo
 
 
 def own_voxel_size(
-    tif: tifffile.TiffFile, series: tifffile.TiffPageSeries | None, page: Any
+    tif: tifffile.TiffFile, page: Any, *, image: int = 0, is_slice: bool = False
 ) -> FoundVoxelSize | None:
-    """Voxel size that the file itself tells; damaged metadata say nothing."""
+    """Voxel size that the file itself tells; damaged metadata say nothing.
+
+    Parameters
+    ----------
+    tif, page
+        The open file and its first page.
+    image
+        Which image of OME-XML is meant.
+    is_slice
+        Whether the file holds one slice of a stack, which knows no depth of its own.
+    """
     try:
         per_unit = (_ratio(page, "XResolution"), _ratio(page, "YResolution"))
-        if tif.is_ome and series is not None:
-            metadata = tifffile.xml2dict(tif.ome_metadata)
-            return voxel_metadata.from_ome(metadata, tif.series.index(series))
+        if is_ome(page.description):
+            return voxel_metadata.from_ome(ome_dict(page.description), image)
         if tif.is_imagej:
-            # A single slice knows no depth: isotropic, as reconstructions are.
             metadata = dict(tif.imagej_metadata or {})
-            if series is None and "spacing" not in metadata and per_unit[1] > 0:
+            if is_slice and "spacing" not in metadata and per_unit[1] > 0:
+                # Isotropic, as reconstructions are.
                 metadata["spacing"] = 1 / per_unit[1]
+                metadata.pop("zunit", None)
             return voxel_metadata.from_imagej(metadata, per_unit)
         tag = page.tags.get("ResolutionUnit")
-        return voxel_metadata.from_resolution(per_unit, int(tag.value) if tag else 2)
+        return voxel_metadata.from_resolution(per_unit, int(tag.value) if tag else None)
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, SyntaxError):
         return None
 

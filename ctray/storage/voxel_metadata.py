@@ -31,7 +31,11 @@ _UNIT_KEYS = (
 # Without a unit, a value outside of this is no micrometre figure of a tomography scan.
 _PLAUSIBLE_UM = (1e-3, 1e4)
 # Screen and print resolutions that programs fill in when they know nothing.
-_DEFAULT_DPI = (72.0, 96.0, 100.0, 150.0, 300.0, 600.0)
+_DEFAULT_DPI = (
+    *(72.0, 75.0, 90.0, 96.0, 100.0, 120.0, 144.0, 150.0, 180.0, 200.0, 240.0, 300.0, 350.0),
+    *(360.0, 400.0, 600.0, 720.0, 1200.0, 2400.0, 4800.0),
+)
+_MOST_DPI_PER_CM = 600.0
 _SIDECAR_MAX_BYTES = 1 << 20
 
 
@@ -56,15 +60,30 @@ def from_imagej(
     per_unit_xy
         Pixels per unit along x and y (TIFF tags 282 and 283).
     """
-    unit = str(metadata.get("unit", "")).strip()
-    if "\\u" in unit:
-        unit = unit.encode("ascii", "ignore").decode("unicode_escape")
     x, y = per_unit_xy
+    unit = _imagej_unit(metadata, "unit")
     if not unit or x <= 0 or y <= 0:
         return None
-    # ImageJ leaves `spacing` out where the depth is 1 unit.
+    # Axes in other units than x have their own keys.
+    units = (_imagej_unit(metadata, "zunit"), _imagej_unit(metadata, "yunit"), unit)
+    if "spacing" not in metadata and not math.isclose(x, 1.0, rel_tol=1e-6):
+        # ImageJ leaves out a depth of 1 unit, and so do programs that know no depth.
+        return None
     spacing = abs(float(metadata.get("spacing", 1.0)))
-    return _found((spacing, 1 / y, 1 / x), unit, "ImageJ metadata")
+    edges = [
+        in_micrometres(edge, axis_unit or unit)
+        for edge, axis_unit in zip((spacing, 1 / y, 1 / x), units, strict=True)
+    ]
+    if any(edge is None for edge in edges):
+        return None
+    return _found([e for e in edges if e is not None], "micrometer", "ImageJ metadata")
+
+
+def _imagej_unit(metadata: Mapping[str, Any], key: str) -> str:
+    unit = str(metadata.get(key, "")).strip()
+    if "\\u" in unit:
+        unit = unit.encode("ascii", "ignore").decode("unicode_escape")
+    return unit
 
 
 def from_ome(metadata: Mapping[str, Any], image_index: int) -> FoundVoxelSize | None:
@@ -93,20 +112,31 @@ def from_ome(metadata: Mapping[str, Any], image_index: int) -> FoundVoxelSize | 
     return _found((z, edges["Y"], edges["X"]), "micrometer", "OME-XML PhysicalSize")
 
 
-def from_resolution(per_unit_xy: tuple[float, float], unit_tag: int) -> FoundVoxelSize | None:
+def from_resolution(
+    per_unit_xy: tuple[float, float], unit_tag: int | None
+) -> FoundVoxelSize | None:
     """Voxel size of plain TIFF resolution tags, taken as isotropic; None where meaningless.
 
     TIFF 6.0, tag 296: 2 is inch, 3 is centimetre. One per unit and the usual screen and print
-    resolutions are what programs write when they know nothing.
+    resolutions are what programs write when they know nothing; so is a number without a unit,
+    although the standard calls it one per inch.
     """
     x, y = per_unit_xy
-    unit = {2: "inch", 3: "centimeter"}.get(unit_tag)
+    unit = {2: "inch", 3: "centimeter"}.get(unit_tag or 0)
     if unit is None or x <= 1 or not math.isclose(x, y, rel_tol=1e-3):
         return None
-    dpi = x if unit == "inch" else x * 2.54
-    if any(math.isclose(dpi, known, rel_tol=1e-3) for known in _DEFAULT_DPI):
+    if any(_is_print(x, unit, dpi) for dpi in _DEFAULT_DPI):
         return None
     return _found((1 / x, 1 / y, 1 / x), unit, "TIFF resolution tags", weak=True)
+
+
+def _is_print(per_unit: float, unit: str, dpi: float) -> bool:
+    """Whether a resolution is that of a screen or printer; 72 dpi are 28 or 28.35 per cm."""
+    if unit == "centimeter" and dpi > _MOST_DPI_PER_CM:
+        # Finer ones are stated per inch; per centimetre they are scans of 10 um and less.
+        return False
+    known = dpi if unit == "inch" else dpi / 2.54
+    return math.isclose(per_unit, known, rel_tol=1e-3) or per_unit == round(known)
 
 
 def from_mapping(values: Mapping[str, Any], where: str) -> FoundVoxelSize | None:
