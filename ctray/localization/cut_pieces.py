@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.geometry import Box, Triple
-from ctray.preprocess.prepare import Prepared
+from ctray.localization.clear_faces import GreyLevel
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -52,30 +52,30 @@ class CutPieces:
     fraction
         Voxels beyond the box that hang together with what stands out in it, as a fraction of those.
     ranges
-        Box that holds them too, [start, stop) for z, y, x, voxels of the working level.
+        Box that holds them too, [start, stop) for z, y, x, voxels of the level looked at.
     """
 
     fraction: float
     ranges: Ranges
 
 
-def find_cut_pieces(prepared: Prepared, ranges: Ranges) -> CutPieces | None:
+def find_cut_pieces(level: GreyLevel, ranges: Ranges) -> CutPieces | None:
     """Pieces of the sample that a box cuts; None where nothing goes on beyond it.
 
     Parameters
     ----------
-    prepared
-        Working level.
+    level
+        Grey values, and where the field of view is.
     ranges
-        The box with its margins, [start, stop) for z, y, x, voxels of the working level.
+        The box with its margins, [start, stop) for z, y, x, voxels of that level.
     """
-    inside = prepared.field_of_view.mask(prepared.shape)
-    boxed = np.zeros(prepared.shape, dtype=bool)
+    inside = level.inside
+    boxed = np.zeros(inside.shape, dtype=bool)
     boxed[tuple(slice(max(0, start - _BLUR), stop + _BLUR) for start, stop in ranges)] = True
     medium = inside & ~boxed
     if np.count_nonzero(medium) < _MIN_MEDIUM or not (inside & boxed).any():
         return None
-    smooth = ndimage.gaussian_filter(prepared.voxels.astype(np.float32), _SIGMA)
+    smooth = ndimage.gaussian_filter(level.grey, _SIGMA)
     contrast = np.abs(smooth - np.median(smooth[medium]))
     threshold = max(
         _SPREADS * 1.4826 * float(np.median(contrast[medium])),
@@ -130,13 +130,21 @@ class Checked:
         return {"cut_fraction": round(self.cut_fraction, 5), "doubt": self.doubt is not None}
 
 
-def checked(prepared: Prepared, box: Box, scales: Sequence[float] | None, shape: Triple) -> Checked:
+def checked(
+    level: GreyLevel,
+    factors: Triple,
+    box: Box,
+    scales: Sequence[float] | None,
+    shape: Triple,
+) -> Checked:
     """A box that holds the pieces that it would have cut, or the doubt about it.
 
     Parameters
     ----------
-    prepared
-        Working level.
+    level
+        The finest level that is at hand.
+    factors
+        Level-0 voxels per voxel of that level, (z, y, x).
     box
         At level 0.
     scales
@@ -152,10 +160,10 @@ def checked(prepared: Prepared, box: Box, scales: Sequence[float] | None, shape:
             min(extent, math.ceil((stop + margins[2 * axis + 1]) / factor)),
         ]
         for axis, ((start, stop), factor, extent) in enumerate(
-            zip(box.ranges, prepared.factors, prepared.shape, strict=True)
+            zip(box.ranges, factors, level.grey.shape, strict=True)
         )
     ]
-    cut = find_cut_pieces(prepared, ranges)
+    cut = find_cut_pieces(level, ranges)
     if cut is None:
         return Checked(box=box)
     growth = _num_voxels(cut.ranges) / _num_voxels(ranges)
@@ -171,7 +179,7 @@ def checked(prepared: Prepared, box: Box, scales: Sequence[float] | None, shape:
             min(extent, max(stop, high * factor)) if high > last else stop,
         ]
         for (start, stop), (first, last), (low, high), factor, extent in zip(
-            box.ranges, ranges, cut.ranges, prepared.factors, shape, strict=True
+            box.ranges, ranges, cut.ranges, factors, shape, strict=True
         )
     ]
     return Checked(box=Box.from_ranges(grown), cut_fraction=cut.fraction)

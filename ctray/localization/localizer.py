@@ -18,7 +18,7 @@ from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
 from ctray.localization.clear_faces import GreyLevel
-from ctray.localization.cut_pieces import checked
+from ctray.localization.cut_pieces import Checked, checked
 from ctray.localization.faces import surest
 from ctray.localization.margins import Scales
 from ctray.localization.refined import Refined, disagreement, refine
@@ -211,11 +211,11 @@ class Localizer:
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
         scales = refined.scales(own) if refined and box else None
+        # Crops of single specimens end where the next begins: pieces go on beyond them.
         if status == "located" and box is not None and not (refined and refined.instances):
-            # Crops of single specimens end where the next begins: pieces go on beyond them.
-            last_look = checked(prepared, box, scales, volume.shape)
-            box, about["last_look"] = last_look.box, last_look.to_json()
-            status, reason = ("uncertain", last_look.doubt) if last_look.doubt else (status, reason)
+            look = _last_look(prepared, level, box, scales, volume.shape)
+            box, about["last_look"] = look.box, look.to_json()
+            status, reason = ("uncertain", look.doubt) if look.doubt else (status, reason)
         certainty = (refined.certainty if refined else None) or _faces(found.stretches)
         return Localization(
             status=status,
@@ -246,17 +246,9 @@ class Localizer:
     def _refine(self, prepared: Prepared, level: WorkingLevel, shape: Triple) -> Refined | None:
         if self.slabs is None:
             return None
-        levels = self._grey_levels(prepared, level)
+        levels = _grey_levels(prepared, level) if self._wants_finer else iter(())
         side = max(prepared.shape)
         return refine(self.slabs, prepared, shape, side, self.config, levels)
-
-    def _grey_levels(self, prepared: Prepared, level: WorkingLevel) -> Iterator[GreyLevel]:
-        """Finest first: its edges are sharper, but where it is too noisy its mean may do."""
-        if not self._wants_finer:
-            return
-        if level.finer is not None:
-            yield GreyLevel.of_finer(prepared, level.voxels, level.finer, level.ratio)
-        yield GreyLevel.of_working(prepared, level.voxels)
 
     def _decide(
         self, found: _Finding, refined: Refined | None, own: Box | None
@@ -340,6 +332,22 @@ def _box(
         start.append(first * factors[axis])
         stop.append(min(shape[axis], last * factors[axis]))
     return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
+
+
+def _last_look(
+    prepared: Prepared, level: WorkingLevel, box: Box, scales: Scales | None, shape: Triple
+) -> Checked:
+    """A located box after the look at what lies beyond it, at the finest level at hand."""
+    grey = next(_grey_levels(prepared, level))
+    z, y, x = (f // r for f, r in zip(prepared.factors, grey.ratio, strict=True))
+    return checked(grey, (z, y, x), box, scales, shape)
+
+
+def _grey_levels(prepared: Prepared, level: WorkingLevel) -> Iterator[GreyLevel]:
+    """Finest first: its edges are sharper, but where it is too noisy its mean may do."""
+    if level.finer is not None:
+        yield GreyLevel.of_finer(prepared, level.voxels, level.finer, level.ratio)
+    yield GreyLevel.of_working(prepared, level.voxels)
 
 
 def _mostly_inside(box: Box | None, around: Box | None) -> bool:

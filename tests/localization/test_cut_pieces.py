@@ -6,33 +6,31 @@ import numpy as np
 import pytest
 
 from ctray.geometry import Box
-from ctray.localization.cut_pieces import checked, find_cut_pieces
-from ctray.preprocess.field_of_view import FieldOfView
-from ctray.preprocess.prepare import Prepared
+from ctray.localization.clear_faces import GreyLevel
+from ctray.localization.cut_pieces import Checked, checked, find_cut_pieces
 
 SHAPE = (30, 40, 50)
-Z, Y, X = np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]]
 BODY = (slice(8, 22), slice(12, 28), slice(15, 35))
 BODY_BOX = Box.from_ranges([[8, 22], [12, 28], [15, 35]])
 FOURFOLD = Box.from_ranges([[32, 88], [48, 112], [60, 140]])
 
 
-def scan(*pieces: tuple[slice, slice, slice], noise: float = 2.0, factor: int = 1) -> Prepared:
+def scan(*pieces: tuple[slice, slice, slice], noise: float = 2.0) -> GreyLevel:
     """A body of 160 and pieces of 120 in a medium of 60."""
     grey = np.full(SHAPE, 60.0)
     for piece in pieces:
         grey[piece] = 120
     grey[BODY] = 160
     grey += np.random.default_rng(0).normal(0, noise, SHAPE)
-    return Prepared(
-        voxels=np.clip(grey, 0, 255).astype(np.uint8),
-        noise=np.full((64, 64, 64), 60, np.uint8),
-        mean=60.0,
-        std=20.0,
-        window=(0.0, 255.0),
-        field_of_view=FieldOfView(),
-        factors=(factor, factor, factor),
-    )
+    inside = np.ones(SHAPE, dtype=bool)
+    return GreyLevel(grey=grey.clip(0, 255).astype(np.float32), inside=inside, ratio=(1, 1, 1))
+
+
+def look(level: GreyLevel, scales: list[float] | None, factor: int = 4) -> Checked:
+    """At a volume `factor` times as fine, whose box holds the body."""
+    shape = (SHAPE[0] * factor, SHAPE[1] * factor, SHAPE[2] * factor)
+    box = FOURFOLD if factor == 4 else BODY_BOX
+    return checked(level, (factor,) * 3, box, scales, shape)
 
 
 EAR = (slice(12, 18), slice(18, 23), slice(35, 40))
@@ -71,7 +69,7 @@ def test_without_medium_nothing_is_known() -> None:
 
 
 def test_a_box_grows_by_a_small_piece_and_keeps_its_other_faces() -> None:
-    found = checked(scan(EAR, factor=4), FOURFOLD, [4.0] * 6, (120, 160, 200))
+    found = look(scan(EAR), [4.0] * 6)
     assert found.doubt is None
     assert found.cut_fraction > 0
     z, y, x = found.box.ranges
@@ -80,14 +78,13 @@ def test_a_box_grows_by_a_small_piece_and_keeps_its_other_faces() -> None:
 
 
 def test_margins_that_hold_a_piece_need_no_larger_box() -> None:
-    box = FOURFOLD
-    found = checked(scan(EAR, factor=4), box, [4.0] * 5 + [32.0], (120, 160, 200))
-    assert (found.box, found.cut_fraction, found.doubt) == (box, 0.0, None)
+    found = look(scan(EAR), [4.0] * 5 + [32.0])
+    assert (found.box, found.cut_fraction, found.doubt) == (FOURFOLD, 0.0, None)
 
 
 def test_a_box_that_would_have_to_grow_much_is_left_to_a_person() -> None:
     half = Box.from_ranges([[8, 22], [12, 28], [15, 24]])
-    found = checked(scan(EAR), half, [1.0] * 6, SHAPE)
+    found = checked(scan(EAR), (1, 1, 1), half, [1.0] * 6, SHAPE)
     assert found.box == half
     assert found.doubt is not None
     assert "goes on beyond" in found.doubt
@@ -95,6 +92,4 @@ def test_a_box_that_would_have_to_grow_much_is_left_to_a_person() -> None:
 
 
 def test_without_scales_the_margin_is_a_plain_one() -> None:
-    box = FOURFOLD
-    found = checked(scan(EAR, factor=4), box, None, (120, 160, 200))
-    assert found.box.ranges[2][1] > box.ranges[2][1]
+    assert look(scan(EAR), None).box.ranges[2][1] > FOURFOLD.ranges[2][1]
