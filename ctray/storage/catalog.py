@@ -160,9 +160,7 @@ def build_catalog(
                 progress(len(opened), len(found))
     others = parts_of_others(parts)
     volumes = [
-        (f, e)
-        for f, e in zip(found, opened, strict=True)
-        if e is not None and f.url not in others
+        (f, e) for f, e in zip(found, opened, strict=True) if e is not None and f.url not in others
     ]
     without = tuple(f.url for f, e in zip(found, opened, strict=True) if e is None)
     if not volumes:
@@ -212,15 +210,14 @@ _SCHEMA = pa.schema(
         *[(name, pa.string()) for name in ("status", "reason", "notes")],
     ]
 )
-_PLAIN = ("volume_id", "url", "kind", "dataset", "within", "dtype", "num_bytes", "status")
-_PLAIN += ("reason", "notes")
+_PLAIN = ("volume_id", "url", "kind", "dataset", "dtype", "num_bytes", "status", "reason", "notes")
 
 
 def _row(entry: CatalogEntry) -> dict[str, Any]:
     shape = entry.shape or (None, None, None)
     size = entry.voxel_size.um if entry.voxel_size else (None, None, None)
     return {
-        **{name: getattr(entry, name) for name in _PLAIN},
+        **{name: getattr(entry, name) for name in (*_PLAIN, "within")},
         **{f"shape_{axis}": n for axis, n in zip(AXES, shape, strict=True)},
         **{f"voxel_size_um_{axis}": um for axis, um in zip(AXES, size, strict=True)},
     }
@@ -234,8 +231,8 @@ def _from_row(row: dict[str, Any]) -> CatalogEntry:
     return CatalogEntry(
         shape=None if None in shape else (shape[0], shape[1], shape[2]),
         voxel_size=None if None in size else VoxelSize.of(size),
-        # Catalogs of earlier versions have no `within`.
-        **{name: row.get(name) if name == "within" else row[name] for name in _PLAIN},
+        within=row.get("within"),  # Catalogs of earlier versions have none.
+        **{name: row[name] for name in _PLAIN},
     )
 
 

@@ -45,7 +45,7 @@ class Axes:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """ "x", "y", "z", "angle", "other" or "" for each axis."""
+        """What each axis is: "x", "y", "z", "angle", "other", or "" for unknown."""
         return tuple(_letter(name) for name in self.names)
 
     def has_angle(self) -> bool:

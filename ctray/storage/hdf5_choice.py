@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import h5py
 
-from ctray.errors import CtrayError, InvalidVolumeError
+from ctray.errors import InvalidVolumeError
 from ctray.storage.hdf5_axes import Axes, axes_of
-from ctray.storage.hdf5_files import Hdf5Files
+from ctray.storage.hdf5_files import LOST, Hdf5Files
 from ctray.storage.hdf5_layouts import httomo_axes, refuse_imaris
 from ctray.storage.hdf5_links import Place, resolve, words
 from ctray.storage.hdf5_meaning import Meaning, Role, is_grey, meaning_of, role_in
@@ -208,9 +208,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
         _refuse_raw(files, item.path, meaning)
     if meaning is not None and meaning.role == "colour":
         raise NoVolumeError(f"{files.url}:{item.path}: {meaning.why}, no grey values")
-    return Choice(
-        path=item.path, arrays=(item,), axes=httomo_axes(files, tree, item) or axes
-    )
+    return Choice(path=item.path, arrays=(item,), axes=httomo_axes(files, tree, item) or axes)
 
 
 def _refuse_raw(files: Hdf5Files, path: str, meaning: Meaning) -> None:
@@ -253,7 +251,7 @@ def _candidate(files: Hdf5Files, tree: Tree, array: Array) -> _Candidate | None:
     if array.problem is not None:
         error = f"{files.url}:{array.path}: {array.problem}; write it with a fixed shape"
     is_signal = any(
-        words(group.attrs.get("signal")) == name or words(array.attrs.get("signal")) == "1"
+        words(group.attrs.get("signal")) == name or str(array.attrs.get("signal")) == "1"
         for name, group in array.homes
     )
     return _Candidate(
@@ -271,9 +269,7 @@ def _broken(link: Broken) -> _Candidate:
     return _Candidate(path=link.path, meaning=meaning, error=link.error)
 
 
-def _series(
-    group: Group, candidate_of: Callable[[Array], _Candidate | None]
-) -> _Candidate | None:
+def _series(group: Group, candidate_of: Callable[[Array], _Candidate | None]) -> _Candidate | None:
     """Datasets data_000001, data_000002, ... of a group as one; None where it has none such."""
     numbers = {
         int(match["number"]): name
@@ -309,9 +305,7 @@ def _series(
     )
 
 
-def _default(
-    files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]
-) -> _Candidate | None:
+def _default(files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]) -> _Candidate | None:
     """What the attributes `default` (of groups) and `signal` (of NXdata) lead to.
 
     NeXus manual, "Associating plottable data using attributes" (version 3 scheme).
@@ -323,7 +317,7 @@ def _default(
             return next((c for c in candidates if c.path == group.path), None)
         try:
             item = tree.at(files, name, group)
-        except CtrayError:
+        except LOST:
             path = f"{group.path.rstrip('/')}/{name}"
             return next((c for c in candidates if c.error and path.startswith(c.path)), None)
         if isinstance(item, Array):

@@ -22,7 +22,8 @@ from ctray.errors import InvalidVolumeError
 from ctray.storage.unpacking import check_told
 
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
-_BZIP2, _LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTD, _BLOSC2 = 307, 32000, 32001, 32004, 32008, 32015, 32026
+_BZIP2, _LZF, _BLOSC, _LZ4 = 307, 32000, 32001, 32004
+_BITSHUFFLE, _ZSTD, _BLOSC2 = 32008, 32015, 32026
 _NAMES = {
     _BZIP2: "bzip2",
     _LZF: "LZF",
@@ -43,6 +44,11 @@ _SAME_SIZE = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 # zlib's manual: deflate packs no more than this many bytes into one.
 _DEFLATE_MOST = 1032
 _BLOSC_HEADER = 16
+# https://github.com/Blosc/c-blosc2/blob/main/README_CFRAME_FORMAT.rst
+_BLOSC2_SIZE = slice(30, 38)
+_BLOSC2_PADDING = 1 << 20
+# Datasets of a few values have few chunks.
+_MAX_SMALL_CHUNKS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,12 +188,34 @@ def check_claim(data: bytes, mask: int, pipeline: Pipeline) -> None:
             _check_header(step.code, data, limit)
 
 
+def is_bounded(data: h5py.Dataset) -> bool:
+    """Whether HDF5 can read a small chunked dataset as a whole without unpacking too much."""
+    pipeline = pipeline_of(data)
+    if not pipeline.filters:
+        return True
+    if data.id.get_num_chunks() > _MAX_SMALL_CHUNKS:
+        return False
+    try:
+        check_filters(str(data.name), pipeline)
+        for i in range(data.id.get_num_chunks()):
+            offset = data.id.get_chunk_info(i).chunk_offset
+            mask, packed = data.id.read_direct_chunk(offset)
+            check_claim(packed, mask, pipeline)
+    except (InvalidVolumeError, ValueError, zlib.error, imagecodecs.LzfError):
+        return False
+    return True
+
+
 def _check_header(code: int, data: bytes, limit: int) -> None:
     if code in (_LZ4, _BITSHUFFLE):
         # Both begin with the size unpacked, 8 bytes, most significant first.
         told = int.from_bytes(data[:8], "big")
-    elif code in (_BLOSC, _BLOSC2):
+    elif code == _BLOSC:
         told = int.from_bytes(data[4:8], "little") if len(data) >= _BLOSC_HEADER else 0
+    elif code == _BLOSC2:
+        # Whole blocks are packed, so that a chunk is padded.
+        told = int.from_bytes(data[_BLOSC2_SIZE], "big") if data[2:9] == b"b2frame" else 0
+        limit = 2 * limit + _BLOSC2_PADDING
     elif code == _ZSTD:
         return check_told("zstd", data, limit)
     elif code == h5py.h5z.FILTER_SZIP:
@@ -229,4 +257,13 @@ def chunk_grid(shape: Sequence[int], chunk: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-n // c) for n, c in zip(shape, chunk, strict=True))
 
 
-__all__ = ["Filter", "Pipeline", "check_claim", "check_filters", "chunk_grid", "pipeline_of", "unpack"]
+__all__ = [
+    "Filter",
+    "Pipeline",
+    "check_claim",
+    "check_filters",
+    "chunk_grid",
+    "is_bounded",
+    "pipeline_of",
+    "unpack",
+]

@@ -13,7 +13,7 @@ from typing import Any
 
 import h5py
 
-from ctray.errors import InvalidVolumeError
+from ctray.errors import AccessError, InvalidVolumeError, NotFoundError
 from ctray.storage import store
 from ctray.storage.source_types import damage_as_error, file_size, open_binary
 
@@ -24,6 +24,8 @@ _LOCKED = ("unable to lock file", "file locking flag values don't match")
 _UNCLOSED = ("already open for write", "already open for SWMR write")
 # File systems without locks say so instead of locking.
 _NO_LOCKS = ("No locks available", "Function not implemented")
+# Why a link may lead nowhere. A store that is away for a while is none of it.
+LOST = (InvalidVolumeError, NotFoundError, AccessError)
 
 
 class Hdf5Files:
@@ -42,8 +44,8 @@ class Hdf5Files:
         Files that were found through links so far, in the order in which they were found.
     voxels_ids, part_ids
         Datasets of the file that may be its volume, and others that it is put together from.
-    notes
-        Links that did not lead where they point, but to a file that was found beside.
+    moved
+        What is to be said of those that were not where the link points, but beside, by URL.
     """
 
     def __init__(self, url: str, within: str | None = None) -> None:
@@ -54,7 +56,7 @@ class Hdf5Files:
         self.others: dict[str, None] = {}
         self.voxels_ids: dict[str, None] = {}
         self.part_ids: dict[str, None] = {}
-        self.notes: dict[str, None] = {}
+        self.moved: dict[str, str] = {}
         self._open: OrderedDict[str, tuple[contextlib.ExitStack, h5py.File]] = OrderedDict()
         load_filters()
 
@@ -124,7 +126,7 @@ class Hdf5Files:
         if name.startswith("/") or "\\" in name or ":" in name:
             beside = self._inside(folder, moved)
             if beside is not None and not elsewhere and store.exists(beside):
-                self.notes[f"{what} points to {name}; {moved} beside it was read"] = None
+                self.moved[beside] = f"{what} points to {name}; {moved} beside it was read"
                 return beside
         if inside is None and (elsewhere or "://" in name or not name.startswith("/")):
             raise InvalidVolumeError(
@@ -150,7 +152,7 @@ class Hdf5Files:
 
     def forget(self) -> None:
         """Forget what was found on the way, for datasets that are not read."""
-        for found in (self.others, self.voxels_ids, self.part_ids, self.notes):
+        for found in (self.others, self.voxels_ids, self.part_ids):
             found.clear()
 
     def close(self) -> None:
@@ -194,4 +196,4 @@ def _open(url: str, opened: Any) -> h5py.File:
         raise
 
 
-__all__ = ["Hdf5Files", "load_filters", "require_regular"]
+__all__ = ["LOST", "Hdf5Files", "load_filters", "require_regular"]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import numpy as np
+
 from ctray.errors import InvalidVolumeError
 from ctray.storage.hdf5_axes import Axes
 from ctray.storage.hdf5_files import Hdf5Files
@@ -31,6 +36,11 @@ def httomo_axes(files: Hdf5Files, tree: Tree, array: Array) -> Axes | None:
     return Axes(names=("y", "z", "x"), scales=(None, None, None), source="httomo's layout")
 
 
+def is_unsigned(path: str, dtype: np.dtype[Any]) -> bool:
+    """Whether a dataset of signed integers means unsigned ones, as BigDataViewer's `cells` do."""
+    return dtype == np.int16 and re.fullmatch(r"/t\d{5}/s\d{2,}/\d+/cells", path) is not None
+
+
 def refuse_imaris(files: Hdf5Files, tree: Tree) -> None:
     """Refuse an Imaris file, whose datasets are padded beyond the image.
 
@@ -46,4 +56,4 @@ def refuse_imaris(files: Hdf5Files, tree: Tree) -> None:
         )
 
 
-__all__ = ["httomo_axes", "refuse_imaris"]
+__all__ = ["httomo_axes", "is_unsigned", "refuse_imaris"]

@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 
 from ctray.errors import InvalidVolumeError
+from ctray.storage.hdf5_chunks import is_bounded
 from ctray.storage.hdf5_files import Hdf5Files
 
 # HDF5 follows no more either (H5Pset_nlinks).
 _MAX_LINKS = 16
-# Attributes and small datasets are read whole; packed ones may unpack a thousandfold.
+# Attributes and small datasets are read whole.
 _MAX_ATTRIBUTE_BYTES = 1 << 16
-_MAX_PACKED_BYTES = 1 << 18
 _MAX_VALUE_BYTES = 1 << 23
 
 
@@ -126,11 +126,10 @@ def small_value(data: h5py.Dataset) -> Any:
             return None
         if data.size is None or data.size * data.dtype.itemsize > _MAX_VALUE_BYTES:
             return None
-        if layout == h5py.h5d.CHUNKED and (
-            data.id.get_storage_size() > _MAX_PACKED_BYTES
-            or int(np.prod(plan.get_chunk())) * data.dtype.itemsize > _MAX_VALUE_BYTES
-        ):
-            return None
+        if layout == h5py.h5d.CHUNKED:
+            chunk = int(np.prod(plan.get_chunk(), dtype=float)) * data.dtype.itemsize
+            if chunk > _MAX_VALUE_BYTES or not is_bounded(data):
+                return None
         return data[()]
     except (OSError, TypeError, ValueError, KeyError, RuntimeError):
         return None

@@ -26,24 +26,16 @@ _RECONSTRUCTED = frozenset({"nxtomoproc"})
 _COLOURS = ("rgb", "rgba", "hsl", "hsla", "cmyk")
 # A side of three or four beside sides of at least so many is colour, in whole numbers.
 _COLOUR_MIN_SIDE = 16
-_WORDS: dict[Role, frozenset[str]] = {
-    "labels": frozenset(
-        "mask masks label labels labelled labeled segmentation segmentations segmented seg "
-        "annotation annotations truth".split()
-    ),
-    "calibration": frozenset(
-        "flat flats flatfield flatfields dark darks darkfield darkfields white whites bright "
-        "brights background".split()
-    ),
-    "preview": frozenset("preview previews thumbnail thumbnails thumb overview snapshot".split()),
-    "projections": frozenset(
-        "projection projections proj projs sinogram sinograms sino sinos radiograph "
-        "radiographs".split()
-    ),
-    "reconstruction": frozenset(
-        "recon recons reconstruction reconstructions reconstructed rec tomogram tomograms volume "
-        "volumes vol".split()
-    ),
+_WORDS: dict[Role, str] = {
+    "labels": "mask masks label labels labelled labeled segmentation segmentations segmented seg "
+    "annotation annotations truth",
+    "calibration": "flat flats flatfield flatfields dark darks darkfield darkfields white whites "
+    "bright brights background",
+    "preview": "preview previews thumbnail thumbnails thumb overview snapshot",
+    "projections": "projection projections proj projs sinogram sinograms sino sinos radiograph "
+    "radiographs",
+    "reconstruction": "recon recons reconstruction reconstructions reconstructed rec tomogram "
+    "tomograms volume volumes vol",
 }
 
 
@@ -93,7 +85,7 @@ def name_role(name: str) -> Role | None:
         # Savu names the last result of a process list so.
         return "reconstruction"
     for role, known in _WORDS.items():
-        if any(word in known for word in found):
+        if not set(found).isdisjoint(known.split()):
             return role
     return None
 

@@ -17,6 +17,7 @@ from ctray.storage import voxel_metadata
 from ctray.storage.hdf5_axes import kept_axes, voxel_size_of
 from ctray.storage.hdf5_choice import Choice, choose
 from ctray.storage.hdf5_files import Hdf5Files
+from ctray.storage.hdf5_layouts import is_unsigned
 from ctray.storage.hdf5_stored import Voxels
 from ctray.storage.hdf5_tree import read_tree
 from ctray.storage.hdf5_virtual import join_voxels, note_ids, open_voxels, sources_of
@@ -70,11 +71,15 @@ class Hdf5Source(VolumeSource):
         try:
             with damage_as_error(url, "HDF5"):
                 self._describe(choose(self._files, read_tree(self._files), dataset))
-        except InvalidVolumeError as error:
+        except InvalidVolumeError as caught:
+            error = caught
+            if not str(caught).startswith(url):
+                # What is wrong with another file, which this one links to.
+                error = InvalidVolumeError(f"{url}: {caught}")
             error.voxels_ids = tuple(self._files.voxels_ids)
             error.part_ids = tuple(self._files.part_ids)
             self._files.close()
-            raise
+            raise error from caught.__cause__
         except BaseException:
             self._files.close()
             raise
@@ -84,7 +89,9 @@ class Hdf5Source(VolumeSource):
         self.dataset = choice.path
         where = f"{self.url}:{self.dataset}"
         check_shape(where, first.shape or ())
-        self.dtype = check_dtype(where, first.dtype)
+        self.dtype = self._read_as = check_dtype(where, first.dtype)
+        if is_unsigned(self.dataset, self.dtype):
+            self.dtype = np.dtype(np.uint16)
         self._files.forget()
         self._voxels = self._opened(choice, where)
         stored = self._voxels.shape
@@ -103,7 +110,7 @@ class Hdf5Source(VolumeSource):
         self.parts = tuple(self._files.others)
         self.voxels_ids = tuple(self._files.voxels_ids)
         self.part_ids = tuple(self._files.part_ids)
-        self.notes = (*choice.notes, *self._files.notes, *self._what_was_done(order))
+        self.notes = (*choice.notes, *self._what_was_done(order))
 
     def _opened(self, choice: Choice, where: str) -> Voxels:
         places = [array.place for array in choice.arrays]
@@ -132,15 +139,18 @@ class Hdf5Source(VolumeSource):
         if order != (0, 1, 2):
             names = "".join("zyx"[order.index(axis)] for axis in range(3))
             notes.append(f"its axes are stored as {', '.join(names)} and were turned to z, y, x")
+        if self.dtype != self._read_as:
+            notes.append("its signed integers are read as unsigned, as BigDataViewer writes them")
         if self.parts:
             shown = ", ".join(url.rpartition("/")[2] for url in self.parts[:_PARTS_SHOWN])
             more = ", ..." if len(self.parts) > _PARTS_SHOWN else ""
+            notes += [self._files.moved[url] for url in self.parts if url in self._files.moved]
             files = "another file" if len(self.parts) == 1 else f"{len(self.parts)} other files"
             notes.append(f"its voxels lie in {files} ({shown}{more})")
         return notes
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        slab = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        slab = np.empty((stop - start, *self.shape[1:]), self._read_as)
         box = [slice(0, n) for n in self._voxels.shape]
         box[self._order[0]] = slice(start, stop)
         # A view of the slab in the axes of the file: nothing is copied to turn it.
@@ -151,7 +161,7 @@ class Hdf5Source(VolumeSource):
         with self._lock, damage_as_error(self.url, "HDF5"):
             self._voxels.read_into(view, tuple(box))
         self.bytes_read += round((self.bytes_stored or 0) * slab.size / math.prod(self.shape))
-        return slab
+        return slab.view(self.dtype)
 
     def close(self) -> None:
         """Close the file and those that it links to."""

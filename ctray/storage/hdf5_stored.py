@@ -251,9 +251,7 @@ def _shifted(s: slice, by: int) -> slice:
 
 def _corners(box: Range, chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """First voxels of the chunks that a box touches."""
-    return product(
-        *(range(b.start // c * c, b.stop, c) for b, c in zip(box, chunk, strict=True))
-    )
+    return product(*(range(b.start // c * c, b.stop, c) for b, c in zip(box, chunk, strict=True)))
 
 
 def _pieces(shape: Sequence[int], itemsize: int, box: Range) -> Iterator[tuple[Range, Range]]:

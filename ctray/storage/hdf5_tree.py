@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ctray.errors import CtrayError, InvalidVolumeError
-from ctray.storage.hdf5_files import Hdf5Files
+from ctray.errors import InvalidVolumeError, KeysError
+from ctray.storage.hdf5_files import LOST, Hdf5Files
 from ctray.storage.hdf5_links import (
     Place,
     attribute,
@@ -58,7 +58,7 @@ class Group:
         return self.path.rpartition("/")[2]
 
     def above(self) -> list[Group]:
-        """This group and those above it, the nearest first."""
+        """Return this group and those above it, the nearest first."""
         found: list[Group] = []
         at: Group | None = self
         while at is not None:
@@ -180,8 +180,13 @@ def _visit(files: Hdf5Files, tree: Tree, group: Group, name: str) -> Group | Non
         if place is None:
             raise InvalidVolumeError(f"{files.url}: link {path} leads nowhere; mend or remove it")
         item = files.file(place.url)[place.path]
-    except CtrayError as error:
-        group.broken[name] = Broken(path=path, home=group, error=str(error))
+    except LOST as error:
+        if isinstance(error, KeysError):
+            raise
+        why = str(error)
+        if not why.startswith(files.url):
+            why = f"{files.url}: link {path}: {why}"
+        group.broken[name] = Broken(path=path, home=group, error=why)
         return None
     if isinstance(item, h5py.Group):
         found = Group(path=path, place=place, parent=group)
@@ -194,8 +199,6 @@ def _visit(files: Hdf5Files, tree: Tree, group: Group, name: str) -> Group | Non
         tree.arrays[key].homes.append((name, group))
         group.arrays[name] = tree.arrays[key]
     return None
-
-
 
 
 def _hard_links_first(files: Hdf5Files, group: Group) -> list[str]:

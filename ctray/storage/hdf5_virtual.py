@@ -17,8 +17,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ctray.errors import CtrayError, InvalidVolumeError
-from ctray.storage.hdf5_files import Hdf5Files
+from ctray.errors import InvalidVolumeError, KeysError
+from ctray.storage.hdf5_files import LOST, Hdf5Files
 from ctray.storage.hdf5_links import Place, id_of, resolve
 from ctray.storage.hdf5_stored import Range, Raw, Stored, Voxels, check_extent
 
@@ -136,7 +136,7 @@ def sources_of(files: Hdf5Files, place: Place) -> Iterator[Place]:
     if plan.get_layout() != h5py.h5d.VIRTUAL:
         return
     for i in range(min(plan.get_virtual_count(), _MAX_PARTS)):
-        with contextlib.suppress(CtrayError):
+        with contextlib.suppress(*LOST):
             url = files.locate(place.url, plan.get_virtual_filename(i), f"part of {place.path}")
             source = resolve(files, Place(url=url, path="/"), plan.get_virtual_dsetname(i))
             if source is not None:
@@ -184,8 +184,8 @@ def _mapped(
     note_ids(files, [source])
     try:
         voxels = open_voxels(files, source, depth + 1)
-    except CtrayError as error:
-        if str(error).startswith(f"{files.url}: "):
+    except LOST as error:
+        if isinstance(error, KeysError) or str(error).startswith(f"{files.url}: "):
             raise
         raise InvalidVolumeError(f"{files.url}: {what}: {error}") from error
     at = _selected(plan.get_virtual_vspace(i), shape, f"{files.url}: {what}")
@@ -312,9 +312,7 @@ def _in_axes_of_part(target: np.ndarray, part: _Part) -> np.ndarray:
     whole = {axis for axis, _ in part.pairs}
     theirs = {axis for _, axis in part.pairs}
     view = target[tuple(slice(None) if axis in whole else 0 for axis in range(target.ndim))]
-    return view[
-        tuple(slice(None) if axis in theirs else None for axis in range(len(part.from_)))
-    ]
+    return view[tuple(slice(None) if axis in theirs else None for axis in range(len(part.from_)))]
 
 
 def _runs(to: np.ndarray, source: np.ndarray) -> Iterator[tuple[slice, slice]]:

@@ -42,9 +42,8 @@ def parts_of_others(candidates: Mapping[str, Parts]) -> frozenset[str]:
         # What a part takes is its whole's already.
         if not own or not own <= taken:
             taken |= set(candidates[url].part_ids) - own
-    return frozenset(
-        url for url, parts in candidates.items() if parts.voxels_ids and set(parts.voxels_ids) <= taken
-    )
+    owned = {url: set(parts.voxels_ids) for url, parts in candidates.items()}
+    return frozenset(url for url, own in owned.items() if own and own <= taken)
 
 
 __all__ = ["Parts", "parts_of_others"]

@@ -56,9 +56,7 @@ class ZarrSource(VolumeSource):
         """Nothing to close."""
 
 
-def open_source(
-    url: str, *, dataset: str | None = None, within: str | None = None
-) -> VolumeSource:
+def open_source(url: str, *, dataset: str | None = None, within: str | None = None) -> VolumeSource:
     """Open the volume at `url` for reading slabs; use it in a `with` statement.
 
     Parameters
