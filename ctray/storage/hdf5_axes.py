@@ -193,24 +193,46 @@ def _placed(files: Hdf5Files, group: Group, rank: int) -> list[str] | None:
 
 
 def _dimension_scales(array: Array, data: h5py.Dataset) -> Iterator[Axes]:
-    """Names of attached dimension scales, else the labels of the dimensions."""
-    names: list[str] = []
-    scales: list[Array | None] = []
+    """Names of attached dimension scales, else the labels of the dimensions.
+
+    HDF5 Dimension Scale Specification: attributes DIMENSION_LIST (references, by axis) and
+    DIMENSION_LABELS. They are read here: HDF5's own functions take their types for granted, and
+    damage memory where they are others.
+    """
+    attached = _attached(data)
+    labels = attribute(data, "DIMENSION_LABELS")
+    labels = labels if isinstance(labels, np.ndarray) and labels.shape == (data.ndim,) else None
     by_path = {a.place.path: a for _, group in array.homes for a in group.arrays.values()}
-    try:
-        for dimension in data.dims:
-            attached = dimension.items()
-            name, scale = attached[0] if attached else ("", None)
-            path = str(scale.name) if scale is not None else ""
-            names.append(name or dimension.label or path.rpartition("/")[2])
-            scales.append(by_path.get(path))
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
-        # References to what is not there: damaged, or made by a program that erred.
-        return
+    names: list[str] = []
+    for axis, scale in enumerate(attached):
+        said = words(attribute(scale, "NAME")) if scale is not None else None
+        label = words(labels[axis]) if labels is not None else None
+        path = str(scale.name) if scale is not None else ""
+        names.append(said or label or path.rpartition("/")[2])
     if any(names):
+        scales = [by_path.get(str(scale.name)) if scale is not None else None for scale in attached]
         yield Axes(
             names=tuple(names), scales=tuple(scales), source=f"dimension scales of {array.path}"
         )
+
+
+def _attached(data: h5py.Dataset) -> list[h5py.Dataset | None]:
+    """First dimension scale of each axis, None where there is none."""
+    nothing: list[h5py.Dataset | None] = [None] * data.ndim
+    try:
+        if "DIMENSION_LIST" not in data.attrs:
+            return nothing
+        kind = h5py.check_vlen_dtype(data.attrs.get_id("DIMENSION_LIST").dtype)
+        if kind is None or h5py.check_ref_dtype(kind) is not h5py.Reference:
+            return nothing
+        lists = attribute(data, "DIMENSION_LIST")
+        if lists is None or lists.shape != (data.ndim,):
+            return nothing
+        items = [data.file[refs[0]] if len(refs) and refs[0] else None for refs in lists]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):
+        # References to what is not there: damaged, or made by a program that erred.
+        return nothing
+    return [item if isinstance(item, h5py.Dataset) else None for item in items]
 
 
 def _vigra(array: Array) -> Iterator[Axes]:

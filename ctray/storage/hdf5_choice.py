@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from ctray.storage.hdf5_files import LOST, Hdf5Files
 from ctray.storage.hdf5_layouts import httomo_axes, refuse_imaris
 from ctray.storage.hdf5_links import Place, resolve, words
 from ctray.storage.hdf5_meaning import Meaning, Role, is_grey, meaning_of, role_in
-from ctray.storage.hdf5_tree import Array, Broken, Group, Tree, read_array
+from ctray.storage.hdf5_tree import Array, Broken, Group, Tree, note_origin, read_array
 from ctray.storage.hdf5_virtual import note_ids, sources_of
 from ctray.storage.source_types import NotReconstructedError, NoVolumeError
 
@@ -187,12 +188,12 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
     if isinstance(item, Group):
         series = _series(item, lambda array: _candidate(files, tree, array))
         if series is not None:
-            _refuse_raw(files, series.path, series.meaning)
+            _refuse_raw(files, series)
             return _checked(files, series)
     if item is None:
         place = resolve(files, Place(url=files.url, path="/"), dataset)
-        found = files.file(place.url)[place.path] if place is not None else None
-        if place is not None and isinstance(found, h5py.Dataset):
+        data = files.file(place.url)[place.path] if place is not None else None
+        if place is not None and isinstance(data, h5py.Dataset):
             # The walk ended before it came here.
             item = read_array(files, place, dataset)
     if not isinstance(item, Array):
@@ -202,19 +203,22 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
         )
     if item.problem is not None:
         raise InvalidVolumeError(f"{files.url}:{item.path}: {item.problem}; copy it into another")
-    axes = axes_of(files, item)
-    meaning = meaning_of(item, axes, httomo_axes(files, tree, item))
-    if meaning is not None:
-        _refuse_raw(files, item.path, meaning)
-    if meaning is not None and meaning.role == "colour":
-        raise NoVolumeError(f"{files.url}:{item.path}: {meaning.why}, no grey values")
-    return Choice(path=item.path, arrays=(item,), axes=httomo_axes(files, tree, item) or axes)
+    found = _candidate(files, tree, item)
+    if found is None:
+        # Not three axes, or no numbers: the source says so.
+        return Choice(path=item.path, arrays=(item,))
+    _refuse_raw(files, found)
+    if found.meaning.role == "colour":
+        raise NoVolumeError(f"{files.url}:{item.path}: {found.meaning.why}, no grey values")
+    return _checked(files, found)
 
 
-def _refuse_raw(files: Hdf5Files, path: str, meaning: Meaning) -> None:
+def _refuse_raw(files: Hdf5Files, named: _Candidate) -> None:
+    meaning = named.meaning
     if meaning.role == "projections" and meaning.certain:
+        _note_parts(files, [named])
         raise NotReconstructedError(
-            f"{files.url}:{path}: projections, not reconstructed ({meaning.why}); give the "
+            f"{files.url}:{named.path}: projections, not reconstructed ({meaning.why}); give the "
             "reconstruction"
         )
 
@@ -242,6 +246,9 @@ def _candidates(files: Hdf5Files, tree: Tree) -> list[_Candidate]:
 
 
 def _candidate(files: Hdf5Files, tree: Tree, array: Array) -> _Candidate | None:
+    with contextlib.suppress(*LOST):
+        # Told when this dataset is the volume, and not otherwise.
+        note_origin(files, array)
     httomo = httomo_axes(files, tree, array)
     axes = httomo or axes_of(files, array)
     meaning = meaning_of(array, axes, httomo)

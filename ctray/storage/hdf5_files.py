@@ -117,14 +117,14 @@ class Hdf5Files:
 
     def _beside(self, home: str, name: str, what: str) -> str:
         folder = home.rpartition("/")[0]
-        inside = self._inside(folder, name)
+        inside = self._inside(home, name)
         if inside is not None and store.exists(inside):
             return inside
         # Whether something lies outside is asked for local names alone, and nothing is opened.
         elsewhere = store.is_local(folder) and os.path.lexists(Path(folder, name))
         moved = name.replace("\\", "/").rpartition("/")[2]
         if name.startswith("/") or "\\" in name or ":" in name:
-            beside = self._inside(folder, moved)
+            beside = self._inside(home, moved)
             if beside is not None and not elsewhere and store.exists(beside):
                 self.moved[beside] = f"{what} points to {name}; {moved} beside it was read"
                 return beside
@@ -138,17 +138,26 @@ class Hdf5Files:
             f"{inside or f'{folder}/{moved}'}"
         )
 
-    def _inside(self, folder: str, name: str) -> str | None:
-        """URL of `name` seen from `folder`; None if it is outside the boundary."""
+    def _inside(self, home: str, name: str) -> str | None:
+        """URL of `name` seen from the file `home`; None if it is outside the boundary."""
+        folder = home.rpartition("/")[0]
         if "\0" in name or "://" in name:
             return None
         if not store.is_local(folder):
             scheme, rest = folder.split("://", 1)
             url = f"{scheme}://{posixpath.normpath(posixpath.join(rest, name))}"
             return url if url.startswith(f"{self.within}/") and not name.startswith("/") else None
-        # Symbolic links are resolved first: the boundary holds for what is really opened.
-        real, root = os.path.realpath(Path(folder, name)), os.path.realpath(self.within)
-        return real if real.startswith(root.rstrip("/") + "/") else None
+        # Symbolic links are resolved first: the boundary holds for what is really opened. Where
+        # the file itself is such a link, the folder that it really lies in is its own as well.
+        roots = [os.path.realpath(self.within), os.path.dirname(os.path.realpath(self.url))]
+        found = None
+        for start in (folder, os.path.dirname(os.path.realpath(home))):
+            real = os.path.realpath(Path(start, name))
+            if any(real.startswith(root.rstrip("/") + "/") for root in roots):
+                if os.path.exists(real):
+                    return real
+                found = found or real
+        return found
 
     def forget(self) -> None:
         """Forget what was found on the way, for datasets that are not read."""

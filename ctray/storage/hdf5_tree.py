@@ -21,11 +21,12 @@ from ctray.storage.hdf5_links import (
     small_value,
     words,
 )
-from ctray.storage.hdf5_virtual import is_endless
+from ctray.storage.hdf5_virtual import is_endless, sources_of
 
 # Scans have some hundred objects; a walk of so many takes seconds.
 _MAX_OBJECTS = 20_000
 _MAX_DEPTH = 32
+_MAX_BESIDE = 100
 _DATASET_ATTRIBUTES = (
     "axes",
     "axistags",
@@ -147,6 +148,34 @@ def read_tree(files: Hdf5Files) -> Tree:
     return tree
 
 
+def note_origin(files: Hdf5Files, array: Array) -> None:
+    """Note what the file says of a dataset that it really lies in, where that is another one.
+
+    Of a virtual dataset, its first part speaks for all.
+    """
+    for place in (array.place, next(sources_of(files, array.place), None)):
+        if place is not None and place.url != files.url:
+            array.homes.append((place.path.rpartition("/")[2], _home(files, place)))
+
+
+def _home(files: Hdf5Files, place: Place) -> Group:
+    """Group that a dataset lies in, those above it, and the datasets beside it."""
+    root = Place(url=place.url, path="/")
+    group = Group(path="/", place=root, parent=None)
+    _describe(files, group)
+    for name in place.path.split("/")[1:-1]:
+        path = f"{group.path.rstrip('/')}/{name}"
+        group = Group(path=path, place=Place(url=place.url, path=path), parent=group)
+        _describe(files, group)
+    item = files.file(place.url)[group.place.path]
+    for name, _ in zip(names_of(item), range(_MAX_BESIDE), strict=False):
+        beside = Place(url=place.url, path=f"{group.path.rstrip('/')}/{name}")
+        if isinstance(link_of(item, name), h5py.HardLink):
+            if isinstance(files.file(place.url)[beside.path], h5py.Dataset):
+                group.arrays[name] = read_array(files, beside, beside.path)
+    return group
+
+
 def read_array(files: Hdf5Files, place: Place, path: str) -> Array:
     """Shape, type and telling attributes of a dataset."""
     data = files.file(place.url)[place.path]
@@ -213,11 +242,12 @@ def _describe(files: Hdf5Files, group: Group) -> None:
     group.nx_class = words(attribute(item, "NX_class")) or ""
     found = {name: attribute(item, name) for name in _GROUP_ATTRIBUTES}
     group.attrs = {name: value for name, value in found.items() if value is not None}
+    group.definition = words(attribute(item, "definition")) or ""
     definition = link_of(item, "definition")
     if isinstance(definition, h5py.HardLink):
         data = item["definition"]
         value = small_value(data) if isinstance(data, h5py.Dataset) else None
-        group.definition = words(value) or ""
+        group.definition = words(value) or group.definition
 
 
-__all__ = ["Array", "Broken", "Group", "Tree", "read_array", "read_tree"]
+__all__ = ["Array", "Broken", "Group", "Tree", "note_origin", "read_array", "read_tree"]

@@ -502,3 +502,39 @@ def test_voxels_are_read_in_any_box(tmp_path: Path) -> None:
         whole.read_into(out, box)
         np.testing.assert_array_equal(out, voxels()[box])
     files.close()
+
+
+# --- what the file says that the voxels really lie in -------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["link", "virtual"])
+def test_frames_in_another_file_are_projections(tmp_path: Path, how: str) -> None:
+    write(tmp_path / "frames.h5", entry__instrument__camera__data=voxels())
+    with h5py.File(tmp_path / "frames.h5", "a") as file:
+        file["entry/instrument/camera"].attrs["NX_class"] = "NXdetector"
+    if how == "link":
+        link = h5py.ExternalLink("frames.h5", "/entry/instrument/camera/data")
+        write(tmp_path / "a.h5", scan=link)
+    else:
+        layout = h5py.VirtualLayout(SHAPE, "u2")
+        layout[:] = h5py.VirtualSource("frames.h5", "entry/instrument/camera/data", SHAPE)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_virtual_dataset("scan", layout)
+    assert "projections, not reconstructed" in reason(tmp_path / "a.h5")
+
+
+def test_axes_that_the_other_file_names(tmp_path: Path) -> None:
+    write(tmp_path / "b.h5", recon__data=voxels().transpose(2, 1, 0))
+    with h5py.File(tmp_path / "b.h5", "a") as file:
+        file["recon"].attrs.update({"signal": "data", "axes": ["x", "y", "z"]})
+    write(tmp_path / "a.h5", volume=h5py.ExternalLink("b.h5", "/recon/data"))
+    np.testing.assert_array_equal(read(tmp_path / "a.h5"), voxels())
+
+
+def test_archive_of_symbolic_links(tmp_path: Path) -> None:
+    """Files that were gathered by links are read with what lies beside them in truth."""
+    write_master(tmp_path / "store" / "rec.h5", write_parts(tmp_path / "store"))
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "worm.h5").symlink_to(tmp_path / "store" / "rec.h5")
+    (entry,) = build_catalog(str(tmp_path / "archive"))
+    np.testing.assert_array_equal(read(entry.url, within=entry.within), voxels())
