@@ -21,6 +21,8 @@ _ANGLES = frozenset({"theta", "angle", "angles", "rotation", "omega", "phi", "pr
 _OTHERS = frozenset({"energy", "wavelength", "time", "channel", "channels", "t", "c", "colour"})
 # Words that stand for one axis alone in tomography; "height" does not.
 _WORDS = {"slice": "z", "slices": "z", "row": "y", "rows": "y", "column": "x", "columns": "x"}
+# Where nabu keeps the settings of a reconstruction, beside its results; sizes are z, y, x there.
+_NABU = ("configuration", "processing_options", "reconstruction")
 # Steps along an axis may differ by rounding.
 _EVEN = 1e-2
 
@@ -303,15 +305,23 @@ def _mappings_nearby(files: Hdf5Files, array: Array) -> Iterator[tuple[Mapping[s
     data = files.file(array.place.url)[array.place.path]
     yield attributes(data), f"{array.path} attributes"
     for group in array.homes[0][1].above() if array.homes else ():
-        item = files.file(group.place.url)[group.place.path]
-        yield attributes(item), f"{group.path} attributes"
-        for name, small in group.arrays.items():
-            if small.shape is None or not 0 < np.prod(small.shape) <= 3:
-                continue
-            value = small_value(files.file(small.place.url)[small.place.path])
-            if value is not None:
-                beside = attributes(files.file(small.place.url)[small.place.path])
-                yield {**beside, name: value}, group.path
+        yield attributes(files.file(group.place.url)[group.place.path]), f"{group.path} attributes"
+        yield from _small_datasets(files, group)
+        settings: Group | None = group
+        for name in _NABU:
+            settings = settings.groups.get(name) if settings is not None else None
+        if settings is not None:
+            yield from _small_datasets(files, settings)
+
+
+def _small_datasets(files: Hdf5Files, group: Group) -> Iterator[tuple[Mapping[str, Any], str]]:
+    for name, small in group.arrays.items():
+        if small.shape is None or not 0 < np.prod(small.shape) <= 3:
+            continue
+        data = files.file(small.place.url)[small.place.path]
+        value = small_value(data)
+        if value is not None:
+            yield {**attributes(data), name: value}, group.path
 
 
 __all__ = ["Axes", "axes_of", "is_angle_name", "kept_axes", "voxel_size_of", "words_of"]

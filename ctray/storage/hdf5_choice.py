@@ -195,7 +195,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
         data = files.file(place.url)[place.path] if place is not None else None
         if place is not None and isinstance(data, h5py.Dataset):
             # The walk ended before it came here.
-            item = read_array(files, place, dataset)
+            item = read_array(place, dataset, data)
     if not isinstance(item, Array):
         what = "is a group" if item is not None else "does not exist"
         raise InvalidVolumeError(
@@ -226,7 +226,7 @@ def _refuse_raw(files: Hdf5Files, named: _Candidate) -> None:
 def _candidates(files: Hdf5Files, tree: Tree) -> list[_Candidate]:
     """All that may be a volume or is told about, series of datasets as one."""
     used = _parts_of_virtual(files, tree)
-    arrays = [a for key, a in tree.arrays.items() if key not in used]
+    arrays = [a for key, a in tree.arrays.items() if a.may_be_volume and key not in used]
     found = {id(a): c for a in arrays if (c := _candidate(files, tree, a)) is not None}
     series: list[_Candidate] = []
     for group in tree.groups.values():
@@ -341,6 +341,7 @@ def _parts_of_virtual(files: Hdf5Files, tree: Tree) -> set[str]:
     return {
         places[source.url, source.path]
         for array in tree.arrays.values()
+        if array.is_virtual
         for source in sources_of(files, array.place)
         if (source.url, source.path) in places
     }

@@ -154,14 +154,15 @@ def unpack(data: bytes, mask: int, pipeline: Pipeline) -> np.ndarray:
     for i, step in reversed(list(enumerate(pipeline.filters))):
         if mask >> i & 1:
             continue
-        if step.code == h5py.h5z.FILTER_DEFLATE:
-            found = _inflate(found, size)
-        elif step.code == _LZF:
-            found = imagecodecs.lzf_decode(bytes(found), out=size)
-        else:
-            found = _unshuffle(found, pipeline.dtype.itemsize)
-        if memoryview(found).nbytes != size:
-            raise ValueError(f"a chunk has {memoryview(found).nbytes} bytes and not {size}")
+        try:
+            if step.code == h5py.h5z.FILTER_DEFLATE:
+                found = imagecodecs.deflate_decode(found, out=size)
+            elif step.code == _LZF:
+                found = imagecodecs.lzf_decode(found, out=size)
+            else:
+                found = _unshuffle(found, pipeline.dtype.itemsize)
+        except (imagecodecs.DeflateError, imagecodecs.LzfError) as error:
+            raise ValueError(f"does not unpack to {size} bytes ({error})") from error
     if memoryview(found).nbytes != size:
         raise ValueError(f"a chunk has {memoryview(found).nbytes} bytes and not {size}")
     return np.frombuffer(found, pipeline.dtype).reshape(pipeline.chunk)
@@ -248,7 +249,7 @@ def _inflate(data: Any, limit: int) -> bytes:
 def _unshuffle(data: Any, itemsize: int) -> bytes:
     if itemsize == 1:
         return bytes(data)
-    planes = np.frombuffer(data, np.uint8).reshape(itemsize, -1)
+    planes = np.frombuffer(data, np.uint8).reshape(itemsize, -1)  # ValueError for a rest
     return np.ascontiguousarray(planes.T).tobytes()
 
 

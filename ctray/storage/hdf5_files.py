@@ -57,6 +57,7 @@ class Hdf5Files:
         self.voxels_ids: dict[str, None] = {}
         self.part_ids: dict[str, None] = {}
         self.moved: dict[str, str] = {}
+        self._real: dict[str, str] = {}
         self._open: OrderedDict[str, tuple[contextlib.ExitStack, h5py.File]] = OrderedDict()
         load_filters()
 
@@ -86,7 +87,9 @@ class Hdf5Files:
 
     def real(self, url: str) -> str:
         """One name a file, also where symbolic links lead to it."""
-        return os.path.realpath(url) if store.is_local(url) else url
+        if url not in self._real:
+            self._real[url] = os.path.realpath(url) if store.is_local(url) else url
+        return self._real[url]
 
     def locate(self, home: str, name: str, what: str) -> str:
         """URL of the file `name` that the file `home` refers to.
@@ -149,12 +152,12 @@ class Hdf5Files:
             return url if url.startswith(f"{self.within}/") and not name.startswith("/") else None
         # Symbolic links are resolved first: the boundary holds for what is really opened. Where
         # the file itself is such a link, the folder that it really lies in is its own as well.
-        roots = [os.path.realpath(self.within), os.path.dirname(os.path.realpath(self.url))]
+        roots = [os.path.realpath(self.within), self.real(self.url).rpartition("/")[0]]
         found = None
-        for start in (folder, os.path.dirname(os.path.realpath(home))):
+        for start in (folder, self.real(home).rpartition("/")[0]):
             real = os.path.realpath(Path(start, name))
             if any(real.startswith(root.rstrip("/") + "/") for root in roots):
-                if os.path.exists(real):
+                if Path(real).exists():
                     return real
                 found = found or real
         return found

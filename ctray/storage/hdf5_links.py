@@ -29,9 +29,21 @@ class Place:
     path: str
 
 
-def id_of(files: Hdf5Files, place: Place) -> str:
-    """What tells an object from all others, whatever path leads to it: its file and address."""
-    return f"{files.real(place.url)}#{h5py.h5o.get_info(files.file(place.url)[place.path].id).addr}"
+def id_of(files: Hdf5Files, place: Place, item: Any = None) -> str:
+    """What tells an object from all others, whatever path leads to it: its file and address.
+
+    `item` is the open object, where there is one.
+    """
+    item = files.file(place.url)[place.path] if item is None else item
+    return f"{files.real(place.url)}#{h5py.h5o.get_info(item.id).addr}"
+
+
+def open_object(group: h5py.Group, name: str) -> Any:
+    """The group or dataset that a hard link of `group` leads to; None for named types."""
+    found = h5py.h5o.open(group.id, name.encode("utf-8", "surrogateescape"))
+    if isinstance(found, h5py.h5d.DatasetID):
+        return h5py.Dataset(found)
+    return h5py.Group(found) if isinstance(found, h5py.h5g.GroupID) else None
 
 
 def resolve(files: Hdf5Files, start: Place, path: str) -> Place | None:
@@ -156,6 +168,7 @@ __all__ = [
     "id_of",
     "link_of",
     "names_of",
+    "open_object",
     "resolve",
     "small_value",
     "words",

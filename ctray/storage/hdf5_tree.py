@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,7 @@ from ctray.storage.hdf5_links import (
     id_of,
     link_of,
     names_of,
+    open_object,
     resolve,
     small_value,
     words,
@@ -80,6 +82,7 @@ class Array:
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any] | None
     is_enum: bool = False
+    is_virtual: bool = False
     attrs: dict[str, Any] = field(default_factory=dict)
     homes: list[tuple[str, Group]] = field(default_factory=list)
     problem: str | None = None
@@ -88,6 +91,11 @@ class Array:
     def sides(self) -> list[int]:
         """Lengths of the axes that have more than one voxel."""
         return [n for n in self.shape or () if n > 1]
+
+    @property
+    def may_be_volume(self) -> bool:
+        """Whether it has the axes of a volume, or hides them; lists and tables have not."""
+        return self.shape is None or len(self.shape) >= 3
 
     @property
     def label(self) -> str:
@@ -128,24 +136,70 @@ def read_tree(files: Hdf5Files) -> Tree:
     root = Group(path="/", place=Place(url=files.url, path="/"), parent=None)
     tree = Tree(root=root)
     todo = deque([root])
-    count = 0
-    while todo:
+    left = _MAX_OBJECTS
+    while todo and tree.is_complete:
         group = todo.popleft()
-        key = id_of(files, group.place)
+        item = files.file(group.place.url)[group.place.path]
+        key = id_of(files, group.place, item)
         if key in tree.groups:
             continue
         tree.groups[key] = group
-        _describe(files, group)
-        depth = group.path.count("/")
-        for name in _hard_links_first(files, group):
-            count += 1
-            if count > _MAX_OBJECTS or depth > _MAX_DEPTH:
-                tree.is_complete = False
-                break
-            below = _visit(files, tree, group, name)
-            if below is not None:
-                todo.append(below)
+        _describe(item, group)
+        names = [name for name, _ in zip(names_of(item), range(left + 1), strict=False)]
+        left -= len(names)
+        tree.is_complete = left >= 0 and group.path.count("/") <= _MAX_DEPTH
+        todo.extend(_visit(files, tree, group, names) if tree.is_complete else ())
     return tree
+
+
+def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list[Group]:
+    """Note what the names of a group lead to; groups that are to be walked."""
+    item = files.file(group.place.url)[group.place.path]
+    below: list[Group] = []
+    linked: list[str] = []
+    # An object is known by the path on which no link lies, if it has one.
+    for name in names:
+        if not isinstance(link_of(item, name), h5py.HardLink):
+            linked.append(name)
+            continue
+        path = f"{group.place.path.rstrip('/')}/{name}"
+        place = Place(url=group.place.url, path=path)
+        below.extend(_note(files, tree, group, name, place, open_object(item, name)))
+    for name in linked:
+        path = f"{group.path.rstrip('/')}/{name}"
+        try:
+            found = resolve(files, group.place, name)
+            if found is None:
+                raise InvalidVolumeError(
+                    f"{files.url}: link {path} leads nowhere; mend or remove it"
+                )
+            opened = files.file(found.url)[found.path]
+        except LOST as error:
+            if isinstance(error, KeysError):
+                raise
+            why = str(error)
+            if not why.startswith(files.url):
+                why = f"{files.url}: link {path}: {why}"
+            group.broken[name] = Broken(path=path, home=group, error=why)
+            continue
+        below.extend(_note(files, tree, group, name, found, opened))
+    return below
+
+
+def _note(
+    files: Hdf5Files, tree: Tree, group: Group, name: str, place: Place, item: Any
+) -> Iterator[Group]:
+    """Note an object under a name of a group; give it if it is a group itself."""
+    path = f"{group.path.rstrip('/')}/{name}"
+    if isinstance(item, h5py.Group):
+        group.groups[name] = Group(path=path, place=place, parent=group)
+        yield group.groups[name]
+    elif isinstance(item, h5py.Dataset):
+        key = id_of(files, place, item)
+        if key not in tree.arrays:
+            tree.arrays[key] = read_array(place, path, item)
+        tree.arrays[key].homes.append((name, group))
+        group.arrays[name] = tree.arrays[key]
 
 
 def note_origin(files: Hdf5Files, array: Array) -> None:
@@ -153,42 +207,37 @@ def note_origin(files: Hdf5Files, array: Array) -> None:
 
     Of a virtual dataset, its first part speaks for all.
     """
-    for place in (array.place, next(sources_of(files, array.place), None)):
+    first = next(sources_of(files, array.place), None) if array.is_virtual else None
+    for place in (array.place, first):
         if place is not None and place.url != files.url:
             array.homes.append((place.path.rpartition("/")[2], _home(files, place)))
 
 
 def _home(files: Hdf5Files, place: Place) -> Group:
     """Group that a dataset lies in, those above it, and the datasets beside it."""
-    root = Place(url=place.url, path="/")
-    group = Group(path="/", place=root, parent=None)
-    _describe(files, group)
+    item = files.file(place.url)["/"]
+    group = Group(path="/", place=Place(url=place.url, path="/"), parent=None)
+    _describe(item, group)
     for name in place.path.split("/")[1:-1]:
+        item = open_object(item, name)
         path = f"{group.path.rstrip('/')}/{name}"
         group = Group(path=path, place=Place(url=place.url, path=path), parent=group)
-        _describe(files, group)
-    item = files.file(place.url)[group.place.path]
+        _describe(item, group)
     for name, _ in zip(names_of(item), range(_MAX_BESIDE), strict=False):
-        beside = Place(url=place.url, path=f"{group.path.rstrip('/')}/{name}")
         if isinstance(link_of(item, name), h5py.HardLink):
-            if isinstance(files.file(place.url)[beside.path], h5py.Dataset):
-                group.arrays[name] = read_array(files, beside, beside.path)
+            data = open_object(item, name)
+            path = f"{group.path.rstrip('/')}/{name}"
+            if isinstance(data, h5py.Dataset):
+                group.arrays[name] = read_array(Place(url=place.url, path=path), path, data)
     return group
 
 
-def read_array(files: Hdf5Files, place: Place, path: str) -> Array:
+def read_array(place: Place, path: str, data: h5py.Dataset) -> Array:
     """Shape, type and telling attributes of a dataset."""
-    data = files.file(place.url)[place.path]
-    attrs = {name: attribute(data, name) for name in _DATASET_ATTRIBUTES}
-    found = Array(
-        path=path,
-        place=place,
-        shape=None,
-        dtype=None,
-        attrs={name: value for name, value in attrs.items() if value is not None},
-    )
+    found = Array(path=path, place=place, shape=None, dtype=None)
     plan = data.id.get_create_plist()
-    if plan.get_layout() == h5py.h5d.VIRTUAL and is_endless(plan):
+    found.is_virtual = plan.get_layout() == h5py.h5d.VIRTUAL
+    if found.is_virtual and is_endless(plan):
         found.problem = "a virtual dataset that grows with its parts is not read"
         return found
     try:
@@ -198,47 +247,13 @@ def read_array(files: Hdf5Files, place: Place, path: str) -> Array:
         # A type that NumPy does not have holds no grey values.
         found.problem = "its type is not known to NumPy"
     found.shape = None if data.shape is None else tuple(int(n) for n in data.shape)
+    if found.may_be_volume:
+        said = {name: attribute(data, name) for name in _DATASET_ATTRIBUTES}
+        found.attrs = {name: value for name, value in said.items() if value is not None}
     return found
 
 
-def _visit(files: Hdf5Files, tree: Tree, group: Group, name: str) -> Group | None:
-    """Note what a name leads to; a group that is to be walked, or None."""
-    path = f"{group.path.rstrip('/')}/{name}"
-    try:
-        place = resolve(files, group.place, name)
-        if place is None:
-            raise InvalidVolumeError(f"{files.url}: link {path} leads nowhere; mend or remove it")
-        item = files.file(place.url)[place.path]
-    except LOST as error:
-        if isinstance(error, KeysError):
-            raise
-        why = str(error)
-        if not why.startswith(files.url):
-            why = f"{files.url}: link {path}: {why}"
-        group.broken[name] = Broken(path=path, home=group, error=why)
-        return None
-    if isinstance(item, h5py.Group):
-        found = Group(path=path, place=place, parent=group)
-        group.groups[name] = found
-        return found
-    if isinstance(item, h5py.Dataset):
-        key = id_of(files, place)
-        if key not in tree.arrays:
-            tree.arrays[key] = read_array(files, place, path)
-        tree.arrays[key].homes.append((name, group))
-        group.arrays[name] = tree.arrays[key]
-    return None
-
-
-def _hard_links_first(files: Hdf5Files, group: Group) -> list[str]:
-    """Names of a group: an object is known by the path on which no link lies, if it has one."""
-    item = files.file(group.place.url)[group.place.path]
-    names = [name for name, _ in zip(names_of(item), range(_MAX_OBJECTS + 1), strict=False)]
-    return sorted(names, key=lambda name: not isinstance(link_of(item, name), h5py.HardLink))
-
-
-def _describe(files: Hdf5Files, group: Group) -> None:
-    item = files.file(group.place.url)[group.place.path]
+def _describe(item: h5py.Group, group: Group) -> None:
     group.nx_class = words(attribute(item, "NX_class")) or ""
     found = {name: attribute(item, name) for name in _GROUP_ATTRIBUTES}
     group.attrs = {name: value for name, value in found.items() if value is not None}

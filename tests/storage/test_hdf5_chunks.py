@@ -202,7 +202,7 @@ def test_damaged_chunks_are_refused(tmp_path: Path, noise: bytes, at: int, keep:
         )
     try:
         found = unpack(bytes(packed[:keep]), 0, pipeline)
-    except (ValueError, zlib.error):
+    except ValueError:
         return
     np.testing.assert_array_equal(found, voxels())
 

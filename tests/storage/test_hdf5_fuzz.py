@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import CtrayError, InvalidVolumeError
+from ctray.errors import InvalidVolumeError
 from ctray.storage.sources import open_source
 
 # No voxel inside the archive has this value, all those outside have.
@@ -19,13 +18,14 @@ SECRET = 77
 SHAPES = ((4, 5, 6), (6, 5, 4), (1, 4, 5, 6), (20, 20, 3), (2, 20, 20, 3), (5, 6), (7,), ())
 NAMES = ("data", "recon", "theta", "mask", "x", "y", "z", "data_000001", "data_000002", "entry")
 GROUPS = ("", "entry/", "entry/data/", "exchange/", "entry/recon/")
-FILES = ("other.h5", "../outside.h5", "../raw.bin", "inside.bin", "gone.h5", ".", "", "sub/../other.h5",
-         "/etc/hostname", "{}/outside.h5", "fuzz.h5")  # fmt: skip
+FILES = (
+    *("other.h5", "inside.bin", "gone.h5", ".", "", "sub/../other.h5", "fuzz.h5"),
+    *("../outside.h5", "../raw.bin", "/etc/hostname", "{}/outside.h5"),
+)
 PATHS = ("/entry/data/data", "/recon", "/", "data", "/none", "/loop", "//", "/entry/./data")
-TEXTS = st.sampled_from(
-    ["NXentry", "NXdata", "NXdetector", "NXprocess", "NXtomo", "NXtomoproc", "data", "recon", "x:y:z",
-     "z,y,x", "entry", "rgb-image", "spectrum", "", "/", "1", "\udcff", "um", "[x, y, z]"]
-)  # fmt: skip
+CLASSES = ["NXentry", "NXdata", "NXdetector", "NXprocess", "NXtomo", "NXtomoproc"]
+WORDS = ["data", "recon", "x:y:z", "z,y,x", "entry", "rgb-image", "spectrum", "um", "[x, y, z]"]
+TEXTS = st.sampled_from([*CLASSES, *WORDS, "", "/", "1", "\udcff"])
 VALUES = st.one_of(
     TEXTS,
     st.integers(-2, 3),
@@ -33,14 +33,10 @@ VALUES = st.one_of(
     st.lists(st.sampled_from(["x", "y", "z", "voxel_x", ".", "theta", ""]), min_size=1, max_size=4),
     st.lists(st.floats(0.1, 9), min_size=1, max_size=4),
 )
-ATTRIBUTES = st.dictionaries(
-    st.sampled_from(
-        ["NX_class", "default", "signal", "axes", "interpretation", "definition", "units", "x_indices",
-         "axistags", "voxel_size", "element_size_um", "DIMENSION_LIST", "CLASS", "IMAGE_SUBCLASS"]
-    ),
-    VALUES,
-    max_size=3,
-)  # fmt: skip
+KEYS = ["NX_class", "default", "signal", "axes", "interpretation", "definition", "units"]
+KEYS += ["x_indices", "axistags", "voxel_size", "element_size_um", "CLASS", "IMAGE_SUBCLASS"]
+KEYS += ["DIMENSION_LIST", "DIMENSION_LABELS"]
+ATTRIBUTES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3)
 ITEMS = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(["plain", "chunks", "virtual", "raw", "soft", "external", "text"]),
@@ -91,7 +87,9 @@ def add(file: h5py.File, item: dict[str, Any], folder: Path) -> None:
         file.create_virtual_dataset(path, layout)
     elif kind == "raw" and shape:
         size = item["written"] * 40
-        file.create_dataset(path, shape, dtype, external=[(target or "inside.bin", start, size + 1)])
+        file.create_dataset(
+            path, shape, dtype, external=[(target or "inside.bin", start, size + 1)]
+        )
     elif kind == "soft":
         file[path] = h5py.SoftLink(item["path"])
     elif kind == "external":
@@ -126,8 +124,35 @@ def make(folder: Path, items: list[dict[str, Any]]) -> Path:
     return path
 
 
-@settings(max_examples=700, deadline=None, derandomize=True,
-          suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
+def check_same_as_hdf5(path: Path, dataset: str | None, found: np.ndarray) -> None:
+    """What HDF5 itself reads, but for the order of the axes."""
+    with h5py.File(path, "r") as file:
+        try:
+            data = file[dataset]
+        except KeyError:
+            # A path through a folder that is not there, which HDF5 takes as it is written.
+            return
+        # HDF5 looks for raw files in the working directory; a group is a series of datasets.
+        if isinstance(data, h5py.Dataset) and data.external is None:
+            values = data[()].astype(found.dtype)
+            np.testing.assert_array_equal(np.sort(values, axis=None), np.sort(found, axis=None))
+
+
+def read_and_check(path: Path, dataset: str | None) -> None:
+    with open_source(str(path), dataset=dataset) as source:
+        found = source.read(0, source.shape[0])
+        assert found.shape == source.shape
+        assert not (found == SECRET).any()
+        check_same_as_hdf5(path, source.dataset, found)
+        assert all(part.startswith(f"{path.parent}/") for part in source.parts)
+
+
+@settings(
+    max_examples=700,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     items=st.lists(ITEMS, min_size=1, max_size=6),
     dataset=st.sampled_from([None, None, None, "recon", "/entry/data", "/entry/data/data"]),
@@ -136,16 +161,10 @@ def test_any_file_is_a_volume_or_refused(
     tmp_path: Path, items: list[dict[str, Any]], dataset: str | None
 ) -> None:
     path = make(tmp_path, items)
-    began = time.monotonic()
+    message = "fuzz.h5"
     try:
-        with open_source(str(path), dataset=dataset) as source:
-            found = source.read(0, source.shape[0])
-            assert found.shape == source.shape
-            assert not (found == SECRET).any()
-            archive = str(tmp_path / "archive")
-            assert all(part.startswith(f"{archive}/") for part in source.parts)
-    except CtrayError as error:
-        assert isinstance(error, InvalidVolumeError)
-        assert "fuzz.h5" in str(error)
-        assert "\n" not in str(error)
-    assert time.monotonic() - began < 5
+        read_and_check(path, dataset)
+    except InvalidVolumeError as error:
+        message = str(error)
+    assert "fuzz.h5" in message
+    assert "\n" not in message

@@ -446,6 +446,16 @@ def test_uneven_or_unitless_positions_give_no_voxel_size(tmp_path: Path) -> None
             assert source.voxel_size is None, name
 
 
+def test_voxel_size_in_the_settings_of_nabu(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        nabu(file)
+        settings = "entry0000/reconstruction/configuration/processing_options/reconstruction"
+        file[f"{settings}/voxel_size_cm"] = [3e-4, 2e-4, 1e-4]
+    with open_source(str(tmp_path / "a.h5")) as source:
+        assert source.voxel_size is not None
+        assert source.voxel_size.um == pytest.approx((3, 2, 1))
+
+
 def test_three_numbers_of_a_turned_volume_are_not_guessed(tmp_path: Path) -> None:
     for sizes, expected in (([3.0, 2.0, 1.0], None), ([2.0, 2.0, 2.0], (2, 2, 2))):
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -455,7 +465,16 @@ def test_three_numbers_of_a_turned_volume_are_not_guessed(tmp_path: Path) -> Non
             assert (source.voxel_size.um if source.voxel_size else None) == expected
 
 
-def test_catalog_and_cli_say_that_axes_were_turned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["DIMENSION_LIST", "DIMENSION_LABELS"])
+@pytest.mark.parametrize("value", [["x", "y"], "x", 7, [[1.5]]])
+def test_dimension_scales_of_a_wrong_type(tmp_path: Path, name: str, value: Any) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = voxels()
+        file["data"].attrs[name] = value
+    check(tmp_path / "a.h5", "/data")
+
+
+def test_catalog_says_that_axes_were_turned(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = voxels()
         file["data"].attrs["axes"] = "x:y:z"
