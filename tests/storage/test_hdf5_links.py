@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ctray.errors import InvalidVolumeError
+from ctray.storage import store
 from ctray.storage.catalog import build_catalog
 from ctray.storage.hdf5_virtual import open_voxels
 from ctray.storage.importing import import_volume
@@ -386,6 +387,19 @@ def test_raw_file_too_short_or_missing(tmp_path: Path) -> None:
 
 
 # --- object stores ------------------------------------------------------------------------------
+
+
+def test_master_and_parts_on_every_store(tmp_path: Path, base_url: str) -> None:
+    made = tmp_path / "made"
+    names = write_parts(made / "parts")
+    write_master(made / "worm.h5", [f"parts/{name}" for name in names])
+    for path in made.rglob("*.h5"):
+        store.write_bytes(f"{base_url}/{path.relative_to(made)}", path.read_bytes())
+    (entry,) = build_catalog(base_url)
+    np.testing.assert_array_equal(read(entry.url, within=entry.within), voxels())
+    store.delete_file(f"{base_url}/parts/part_1.h5")
+    (entry,) = build_catalog(base_url)
+    assert "part_1.h5, which is missing" in str(entry.reason)
 
 
 def to_memory(folder: Path) -> str:
