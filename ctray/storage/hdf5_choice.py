@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import h5py
 
@@ -22,6 +22,8 @@ from ctray.storage.source_types import NotReconstructedError, NoVolumeError
 # Detectors and masters number their datasets so: data_000001, data_000002.
 _NUMBERED = re.compile(r"^(?P<stem>data)_(?P<number>\d{3,})$")
 _SHOWN = 8
+# What may be the volume, the more likely before the less.
+_TIERS: tuple[Role, ...] = ("reconstruction", "volume", "preview")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +58,6 @@ class _Candidate:
     axes: Axes | None = None
     error: str | None = None
     is_signal: bool = False
-    notes: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -95,24 +96,15 @@ def choose(files: Hdf5Files, tree: Tree, dataset: str | None = None) -> Choice:
     files.forget()
     plotted = _default(files, tree, candidates)
     if plotted is not None and plotted.meaning.role in ("reconstruction", "volume"):
-        return _checked(files, plotted)
+        return _checked(plotted, candidates)
     if not tree.is_complete:
         raise InvalidVolumeError(
             f"{files.url}: it holds more objects than are looked at; name the volume with --dataset"
         )
-    tiers: tuple[Role, ...] = ("reconstruction", "volume", "preview")
-    for role in tiers:
-        found = [c for c in candidates if c.meaning.role == role]
-        # A link that leads nowhere may have been anything: what is there goes first.
-        if role != "reconstruction":
-            found = [c for c in found if c.error is None] or found
-        if role == "volume" and all(c.error for c in found) and _has_projections(candidates):
-            continue
-        found = _without_lower_levels(found)
-        if any(c.is_signal for c in found):
-            found = [c for c in found if c.is_signal]
+    for role in _TIERS:
+        found = _best_of_tier(candidates, role)
         if len(found) == 1:
-            return _checked(files, found[0])
+            return _checked(found[0], candidates)
         if found:
             note_ids(files, [array.place for c in found for array in c.arrays])
             files.part_ids.clear()  # What is linked to here may be a volume elsewhere.
@@ -120,16 +112,27 @@ def choose(files: Hdf5Files, tree: Tree, dataset: str | None = None) -> Choice:
     raise _no_volume(files, tree, candidates)
 
 
-def _has_projections(candidates: Iterable[_Candidate]) -> bool:
-    return any(c.meaning.role == "projections" and not c.error for c in candidates)
+def _best_of_tier(candidates: Sequence[_Candidate], role: Role) -> list[_Candidate]:
+    found = [c for c in candidates if c.meaning.role == role]
+    # A link that leads nowhere may have been anything: what is there goes first.
+    if role != "reconstruction":
+        found = [c for c in found if c.error is None] or found
+    has_raw = any(c.meaning.role == "projections" and not c.error for c in candidates)
+    if role == "volume" and has_raw and all(c.error for c in found):
+        return []
+    found = _without_lower_levels(found)
+    return [c for c in found if c.is_signal] or found
 
 
-def _checked(files: Hdf5Files, chosen: _Candidate) -> Choice:
+def _checked(chosen: _Candidate, candidates: Sequence[_Candidate] = ()) -> Choice:
+    """The choice, if it can be read, with a note on the other 3D data that are there."""
     if chosen.error is not None:
         raise InvalidVolumeError(chosen.error)
-    return Choice(
-        path=chosen.path, arrays=chosen.arrays, axes=chosen.axes, notes=tuple(chosen.notes)
-    )
+    others = [c for c in candidates if c.meaning.role in _TIERS and c.arrays and c is not chosen]
+    others = [c for c in others if not _is_level_of(c, chosen)]
+    shown = ", ".join(c.label for c in others[:_SHOWN])
+    notes = (f"other 3D datasets that it holds are not read: {shown}",) if others else ()
+    return Choice(path=chosen.path, arrays=chosen.arrays, axes=chosen.axes, notes=notes)
 
 
 def _question(files: Hdf5Files, found: Sequence[_Candidate]) -> str:
@@ -189,7 +192,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
         series = _series(item, lambda array: _candidate(files, tree, array))
         if series is not None:
             _refuse_raw(files, series)
-            return _checked(files, series)
+            return _checked(series)
     if item is None:
         place = resolve(files, Place(url=files.url, path="/"), dataset)
         data = files.file(place.url)[place.path] if place is not None else None
@@ -210,7 +213,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
     _refuse_raw(files, found)
     if found.meaning.role == "colour":
         raise NoVolumeError(f"{files.url}:{item.path}: {found.meaning.why}, no grey values")
-    return _checked(files, found)
+    return _checked(found)
 
 
 def _refuse_raw(files: Hdf5Files, named: _Candidate) -> None:

@@ -32,11 +32,17 @@ _WORDS: dict[Role, str] = {
     "calibration": "flat flats flatfield flatfields dark darks darkfield darkfields white whites "
     "bright brights background",
     "preview": "preview previews thumbnail thumbnails thumb overview snapshot",
+    "reconstruction": "recon recons reconstruction reconstructions reconstructed rec tomogram "
+    "tomograms",
     "projections": "projection projections proj projs sinogram sinograms sino sinos radiograph "
     "radiographs",
-    "reconstruction": "recon recons reconstruction reconstructions reconstructed rec tomogram "
-    "tomograms volume volumes vol",
+    "volume": "volume volumes vol",
 }
+
+
+_BESIDE_CALIBRATION = (
+    "data field fields frame frames image images pre post mean before after start end"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,17 +81,20 @@ def meaning_of(array: Array, axes: Axes | None, httomo: Axes | None = None) -> M
         return Meaning(role="other", why="its interpretation is spectrum", certain=True)
     if httomo is not None:
         return Meaning(role="reconstruction", why="httomo's layout")
-    return _raw(array, axes) or _by_names(array, axes)
+    named = _by_names(array, axes)
+    return named if named.certain else _raw(array, axes) or named
 
 
 def name_role(name: str) -> Role | None:
     """What a name by itself says; None where it says nothing."""
-    found = words_of(name)
     if name.lower().startswith("final_result"):
         # Savu names the last result of a process list so.
         return "reconstruction"
+    found = set(words_of(name))
     for role, known in _WORDS.items():
-        if not set(found).isdisjoint(known.split()):
+        hits = found.intersection(known.split())
+        # "white_matter" is no flat field.
+        if hits and (role != "calibration" or found - hits <= set(_BESIDE_CALIBRATION.split())):
             return role
     return None
 
@@ -158,7 +167,7 @@ def _raw(array: Array, axes: Axes | None) -> Meaning | None:
         beside = _angles(group)
         for angles, count in beside.items():
             if count in (array.shape or ()):
-                why = f"as many as there are angles in {angles}"
+                why = f"as many as {angles} has entries"
                 return Meaning(role="projections", why=why, certain=True)
         if beside and words_of(group.name) == ["exchange"]:
             return Meaning(role="projections", why=f"{next(iter(beside))} lies beside it")
@@ -199,7 +208,7 @@ def _angles_in_entry(array: Array) -> Meaning | None:
             todo.extend(found.groups.values())
             for name, count in _angles(found).items():
                 if count == (array.shape or (0,))[0]:
-                    why = f"as many as there are angles in {found.path}/{name}"
+                    why = f"as many as {found.path}/{name} has entries"
                     return Meaning(role="projections", why=why)
     return None
 

@@ -255,6 +255,22 @@ def test_a_name_alone_is_overruled_by_the_user(tmp_path: Path) -> None:
         assert source.shape == SHAPE
 
 
+def test_names_that_only_sound_like_flat_fields(tmp_path: Path) -> None:
+    for name in ("white_matter", "dark_chocolate", "background_noise"):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file[f"{name}/data"] = voxels()
+        check(tmp_path / "a.h5", f"/{name}/data")
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["recon"], file["scan"], file["region_volume"] = voxels(), voxels(), voxels()
+    (entry,) = build_catalog(str(tmp_path))
+    assert entry.dataset == "/recon"
+    assert entry.notes is not None
+    assert "not read: /region_volume (12 x 18 x 20 uint16), /scan (12" in entry.notes
+
+
 # --- no volume, or a question -------------------------------------------------------------------
 
 
