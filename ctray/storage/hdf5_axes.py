@@ -152,7 +152,7 @@ def _statements(files: Hdf5Files, array: Array) -> Iterator[Axes]:
                 yield _axes(names, group, f"NeXus axes of {group.path}")
     if (own := array.attrs.get("axes")) is not None and array.homes:
         yield _axes(_split(own), array.homes[0][1], f"axes of {array.path}")
-    data = files.file(array.place.url)[array.place.path]
+    data = files.item(array.place.url, array.place.path)
     yield from _dimension_scales(array, data)
     yield from _vigra(array)
     for _, group in array.homes:
@@ -181,7 +181,7 @@ def _texts(group: Group, name: str) -> list[str]:
 def _placed(files: Hdf5Files, group: Group, rank: int) -> list[str] | None:
     """Axis names of an NXdata group at their places: `AXIS_indices` moves them."""
     names = _split(group.attrs["axes"])
-    item = files.file(group.place.url)[group.place.path]
+    item = files.item(group.place.url, group.place.path)
     placed = [""] * rank
     for at, name in enumerate(names):
         if not name:
@@ -288,7 +288,7 @@ def _step(files: Hdf5Files, scale: Array, length: int) -> float | None:
     """Even step of an axis dataset with unit, in micrometres."""
     if scale.shape not in ((length,), (length + 1,)) or length < 2:
         return None
-    data = files.file(scale.place.url)[scale.place.path]
+    data = files.item(scale.place.url, scale.place.path)
     unit = words(attribute(data, "units")) or words(attribute(data, "unit"))
     values = small_value(data) if unit else None
     if values is None or unit is None or values.dtype.kind not in "iuf":
@@ -302,10 +302,10 @@ def _step(files: Hdf5Files, scale: Array, length: int) -> float | None:
 
 def _mappings_nearby(files: Hdf5Files, array: Array) -> Iterator[tuple[Mapping[str, Any], str]]:
     """Attributes and small datasets of a dataset and the groups above it, the nearest first."""
-    data = files.file(array.place.url)[array.place.path]
+    data = files.item(array.place.url, array.place.path)
     yield attributes(data), f"{array.path} attributes"
     for group in array.homes[0][1].above() if array.homes else ():
-        yield attributes(files.file(group.place.url)[group.place.path]), f"{group.path} attributes"
+        yield attributes(files.item(group.place.url, group.place.path)), f"{group.path} attributes"
         yield from _small_datasets(files, group)
         settings: Group | None = group
         for name in _NABU:
@@ -318,7 +318,7 @@ def _small_datasets(files: Hdf5Files, group: Group) -> Iterator[tuple[Mapping[st
     for name, small in group.arrays.items():
         if small.shape is None or not 0 < np.prod(small.shape) <= 3:
             continue
-        data = files.file(small.place.url)[small.place.path]
+        data = files.item(small.place.url, small.place.path)
         value = small_value(data)
         if value is not None:
             yield {**attributes(data), name: value}, group.path

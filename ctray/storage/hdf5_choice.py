@@ -195,7 +195,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
             return _checked(series)
     if item is None:
         place = resolve(files, Place(url=files.url, path="/"), dataset)
-        data = files.file(place.url)[place.path] if place is not None else None
+        data = files.item(place.url, place.path) if place is not None else None
         if place is not None and isinstance(data, h5py.Dataset):
             # The walk ended before it came here.
             item = read_array(place, dataset, data)

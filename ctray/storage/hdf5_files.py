@@ -85,6 +85,11 @@ class Hdf5Files:
         self._open[url] = (stack, file)
         return file
 
+    def item(self, url: str, path: str) -> Any:
+        """Group or dataset of the file at `url`, at a path without soft and external links."""
+        # Names need not be UTF-8, and h5py encodes text strictly.
+        return self.file(url)[path.encode("utf-8", "surrogateescape")]
+
     def real(self, url: str) -> str:
         """One name a file, also where symbolic links lead to it."""
         if url not in self._real:

@@ -27,7 +27,7 @@ def httomo_axes(files: Hdf5Files, tree: Tree, array: Array) -> Axes | None:
     shape = array.shape or ()
     if size is None or angles is None or len(shape) != 3 or angles.shape is None:
         return None
-    values = small_value(files.file(size.place.url)[size.place.path])
+    values = small_value(files.item(size.place.url, size.place.path))
     if values is None or values.size != 2:
         return None
     rows = int(values.reshape(-1)[1])

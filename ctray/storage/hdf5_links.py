@@ -34,7 +34,7 @@ def id_of(files: Hdf5Files, place: Place, item: Any = None) -> str:
 
     `item` is the open object, where there is one.
     """
-    item = files.file(place.url)[place.path] if item is None else item
+    item = files.item(place.url, place.path) if item is None else item
     return f"{files.real(place.url)}#{h5py.h5o.get_info(item.id).addr}"
 
 
@@ -62,7 +62,7 @@ def resolve(files: Hdf5Files, start: Place, path: str) -> Place | None:
         name = todo.popleft()
         if name in ("", "."):
             continue
-        group = files.file(url)[at]
+        group = files.item(url, at)
         target = link_of(group, name) if isinstance(group, h5py.Group) else None
         if target is None:
             return None
@@ -116,7 +116,7 @@ def attribute(item: Any, name: str) -> Any:
 
 def attributes(item: Any, most: int = 256) -> dict[str, Any]:
     """Attributes that can be read, `most` of them."""
-    names = [name for name, _ in zip(item.attrs, range(most), strict=False)]
+    names = [n for n, _ in zip(item.attrs, range(most), strict=False) if isinstance(n, str)]
     return {name: value for name in names if (value := attribute(item, name)) is not None}
 
 

@@ -72,10 +72,9 @@ class Hdf5Source(VolumeSource):
             with damage_as_error(url, "HDF5"):
                 self._describe(choose(self._files, read_tree(self._files), dataset))
         except InvalidVolumeError as caught:
-            error = caught
-            if not str(caught).startswith(url):
-                # What is wrong with another file, which this one links to.
-                error = InvalidVolumeError(f"{url}: {caught}")
+            # What is wrong with another file, which this one links to, does not name this one.
+            text = str(caught) if str(caught).startswith(url) else f"{url}: {caught}"
+            error = type(caught)(_printable(text))
             error.voxels_ids = tuple(self._files.voxels_ids)
             error.part_ids = tuple(self._files.part_ids)
             self._files.close()
@@ -87,6 +86,10 @@ class Hdf5Source(VolumeSource):
     def _describe(self, choice: Choice) -> None:
         first = choice.arrays[0]
         self.dataset = choice.path
+        if _printable(choice.path) != choice.path:
+            raise InvalidVolumeError(
+                f"{self.url}: dataset {choice.path} has a name that cannot be printed; rename it"
+            )
         where = f"{self.url}:{self.dataset}"
         check_shape(where, first.shape or ())
         self.dtype = self._read_as = check_dtype(where, first.dtype)
@@ -110,7 +113,8 @@ class Hdf5Source(VolumeSource):
         self.parts = tuple(self._files.others)
         self.voxels_ids = tuple(self._files.voxels_ids)
         self.part_ids = tuple(self._files.part_ids)
-        self.notes = (*choice.notes, *self._what_was_done(order))
+        notes = (*choice.notes, *self._what_was_done(order))
+        self.notes = tuple(_printable(note) for note in notes)
 
     def _opened(self, choice: Choice, where: str) -> Voxels:
         places = [array.place for array in choice.arrays]
@@ -166,6 +170,11 @@ class Hdf5Source(VolumeSource):
     def close(self) -> None:
         """Close the file and those that it links to."""
         self._files.close()
+
+
+def _printable(text: str) -> str:
+    """Text with names from a file, which may hold anything, line ends and escapes included."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def is_hdf5_name(name: str) -> bool:

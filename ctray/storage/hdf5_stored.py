@@ -86,7 +86,7 @@ class Stored(Voxels):
         _check_written(self._where, data)
 
     def _data(self) -> h5py.Dataset:
-        return self._files.file(self._place.url)[self._place.path]
+        return self._files.item(self._place.url, self._place.path)
 
     def read_into(self, out: np.ndarray, box: Range) -> None:
         """Read a box; see `Voxels.read_into`."""
@@ -131,7 +131,7 @@ class Raw(Voxels):
 
     def __init__(self, files: Hdf5Files, place: Place) -> None:
         where = f"{place.url}:{place.path}"
-        data = files.file(place.url)[place.path]
+        data = files.item(place.url, place.path)
         self.shape, self.dtype = tuple(data.shape), data.dtype
         check_extent(where, self.shape)
         self.chunk = (1,) * len(self.shape)

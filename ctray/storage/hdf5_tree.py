@@ -139,7 +139,7 @@ def read_tree(files: Hdf5Files) -> Tree:
     left = _MAX_OBJECTS
     while todo and tree.is_complete:
         group = todo.popleft()
-        item = files.file(group.place.url)[group.place.path]
+        item = files.item(group.place.url, group.place.path)
         key = id_of(files, group.place, item)
         if key in tree.groups:
             continue
@@ -154,7 +154,7 @@ def read_tree(files: Hdf5Files) -> Tree:
 
 def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list[Group]:
     """Note what the names of a group lead to; groups that are to be walked."""
-    item = files.file(group.place.url)[group.place.path]
+    item = files.item(group.place.url, group.place.path)
     below: list[Group] = []
     linked: list[str] = []
     # An object is known by the path on which no link lies, if it has one.
@@ -173,7 +173,7 @@ def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list
                 raise InvalidVolumeError(
                     f"{files.url}: link {path} leads nowhere; mend or remove it"
                 )
-            opened = files.file(found.url)[found.path]
+            opened = files.item(found.url, found.path)
         except LOST as error:
             if isinstance(error, KeysError):
                 raise
@@ -215,7 +215,7 @@ def note_origin(files: Hdf5Files, array: Array) -> None:
 
 def _home(files: Hdf5Files, place: Place) -> Group:
     """Group that a dataset lies in, those above it, and the datasets beside it."""
-    item = files.file(place.url)["/"]
+    item = files.item(place.url, "/")
     group = Group(path="/", place=Place(url=place.url, path="/"), parent=None)
     _describe(item, group)
     for name in place.path.split("/")[1:-1]:

@@ -70,7 +70,7 @@ def open_voxels(files: Hdf5Files, place: Place, depth: int = 0) -> Voxels:
         If a part is missing, outside the archive, incomplete or of another shape, or if the
         dataset is put together in a way that is not read.
     """
-    data = files.file(place.url)[place.path]
+    data = files.item(place.url, place.path)
     plan = data.id.get_create_plist()
     if plan.get_external_count():
         return Raw(files, place)
@@ -132,7 +132,7 @@ def join_voxels(files: Hdf5Files, where: str, places: Sequence[Place]) -> Voxels
 
 def sources_of(files: Hdf5Files, place: Place) -> Iterator[Place]:
     """Datasets that a virtual dataset is made of, as far as they are there; none of others."""
-    plan = files.file(place.url)[place.path].id.get_create_plist()
+    plan = files.item(place.url, place.path).id.get_create_plist()
     if plan.get_layout() != h5py.h5d.VIRTUAL:
         return
     for i in range(min(plan.get_virtual_count(), _MAX_PARTS)):
@@ -164,7 +164,7 @@ def is_endless(plan: Any) -> bool:
             _, _, count, block = space.get_regular_hyperslab()
             if h5py.h5s.UNLIMITED in (*count, *block):
                 return True
-        if b"%b" in plan.get_virtual_filename(i).encode("utf-8", "surrogateescape"):
+        if "%b" in plan.get_virtual_filename(i):
             return True
     return False
 
@@ -176,7 +176,7 @@ def _mapped(
     what = f"part {i + 1} of {plan.get_virtual_count()} of {place.path}"
     url = files.locate(place.url, name, what)
     source = resolve(files, Place(url=url, path="/"), path)
-    found = files.file(source.url)[source.path] if source is not None else None
+    found = files.item(source.url, source.path) if source is not None else None
     if source is None or not isinstance(found, h5py.Dataset):
         raise InvalidVolumeError(
             f"{files.url}: {what}: {url} holds no dataset {path}; copy or write it again"
@@ -216,7 +216,8 @@ def _selected(space: Any, shape: tuple[int, ...], what: str) -> tuple[np.ndarray
     found = []
     for start, stride, count, block, n in zip(starts, strides, counts, blocks, shape, strict=True):
         # Checked before arrays are made of them: numbers in a file may be anything.
-        if not (0 < count * block <= n and start + (count - 1) * stride + block <= n):
+        is_inside = 0 < count * block <= n and start + (count - 1) * stride + block <= n
+        if not is_inside or (count > 1 and stride < block):
             raise InvalidVolumeError(
                 f"{what}: maps more than the {n} voxels that there are along an axis; "
                 "copy or write it again"

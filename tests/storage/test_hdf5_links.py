@@ -17,6 +17,8 @@ import pytest
 from ctray.errors import InvalidVolumeError
 from ctray.storage import store
 from ctray.storage.catalog import build_catalog
+from ctray.storage.hdf5_files import Hdf5Files
+from ctray.storage.hdf5_links import Place
 from ctray.storage.hdf5_virtual import open_voxels
 from ctray.storage.importing import import_volume
 from ctray.storage.parts import Parts, parts_of_others
@@ -505,9 +507,6 @@ def test_file_that_another_program_writes(tmp_path: Path) -> None:
 
 def test_voxels_are_read_in_any_box(tmp_path: Path) -> None:
     """Boxes that begin and end anywhere, also across the parts of a virtual dataset."""
-    from ctray.storage.hdf5_files import Hdf5Files
-    from ctray.storage.hdf5_links import Place
-
     write_master(tmp_path / "rec.h5", write_parts(tmp_path))
     files = Hdf5Files(str(tmp_path / "rec.h5"))
     whole = open_voxels(files, Place(url=str(tmp_path / "rec.h5"), path="/entry/data"))
@@ -552,3 +551,21 @@ def test_archive_of_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "archive" / "worm.h5").symlink_to(tmp_path / "store" / "rec.h5")
     (entry,) = build_catalog(str(tmp_path / "archive"))
     np.testing.assert_array_equal(read(entry.url, within=entry.within), voxels())
+
+
+def test_names_from_a_file_reach_no_terminal(tmp_path: Path) -> None:
+    write(tmp_path / "a.h5", **{"recon\x1b[31m": h5py.ExternalLink("gone\n\x1b[2J.h5", "/x")})
+    assert reason(tmp_path / "a.h5").isprintable()
+    write(tmp_path / "b.h5", **{"one\x1b[31m": voxels(), "two": voxels()})
+    (_, entry) = build_catalog(str(tmp_path))
+    assert str(entry.reason).isprintable()
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file[b"odd\xff/deeper"], file["recon"] = voxels(), voxels()
+        file["recon"].attrs[b"odd\xff"] = 1
+    np.testing.assert_array_equal(read(tmp_path / "a.h5"), voxels())
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file[b"recon\xff"] = voxels()
+    assert "rename it" in reason(tmp_path / "b.h5")
