@@ -50,9 +50,10 @@ class Axes:
         """What each axis is: "x", "y", "z", "angle", "other", or "" for unknown."""
         return tuple(_letter(name) for name in self.names)
 
-    def has_angle(self) -> bool:
-        """Whether one axis is that of the rotation angle."""
-        return "angle" in self.letters
+    def first(self, letter: str, shape: Sequence[int]) -> str | None:
+        """Name of the first axis of more than one voxel that is a `letter`; None without one."""
+        axes = zip(self.names, self.letters, shape, strict=True)
+        return next((name for name, found, n in axes if found == letter and n > 1), None)
 
     def order(self, kept: Sequence[int]) -> tuple[int, int, int] | None:
         """Which of the `kept` three axes are z, y, x; None where the names do not tell.

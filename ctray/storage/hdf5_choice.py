@@ -159,7 +159,7 @@ def _no_volume(files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]) -
         ("colour", "colour images only"),
         ("labels", "masks or labels only"),
         ("calibration", "flat or dark fields only"),
-        ("other", "3D data that are no grey values"),
+        ("other", "3D data with axes that are none of space"),
     ):
         found = [c for c in candidates if c.meaning.role == role]
         if found:

@@ -152,8 +152,11 @@ def _colour(array: Array) -> Meaning | None:
 
 def _raw(array: Array, axes: Axes | None) -> Meaning | None:
     """Evidence beside a dataset that it is a raw scan, whatever it is called."""
-    if axes is not None and axes.has_angle():
-        return Meaning(role="projections", why=f"an axis is an angle ({axes.source})", certain=True)
+    shape = array.shape or ()
+    if axes is not None and (angle := axes.first("angle", shape)) is not None:
+        return Meaning(role="projections", why=f"its axis {angle} is an angle", certain=True)
+    if axes is not None and (other := axes.first("other", shape)) is not None:
+        return Meaning(role="other", why=f"its axis {other} is none of space", certain=True)
     for name, group in array.homes:
         if name_role(name) is not None:
             continue
@@ -166,7 +169,7 @@ def _raw(array: Array, axes: Axes | None) -> Meaning | None:
             continue
         beside = _angles(group)
         for angles, count in beside.items():
-            if count in (array.shape or ()):
+            if count in shape:
                 why = f"as many as {angles} has entries"
                 return Meaning(role="projections", why=why, certain=True)
         if beside and words_of(group.name) == ["exchange"]:

@@ -291,6 +291,15 @@ def test_what_is_no_volume_is_told(tmp_path: Path, name: str, data: np.ndarray, 
         open_source(str(tmp_path / "a.h5"))
 
 
+@pytest.mark.parametrize("axes", ["energy:y:x", "y:x:channel", "time:y:x"])
+def test_stacks_along_other_axes_are_no_volumes(tmp_path: Path, axes: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = voxels()
+        file["data"].attrs["axes"] = axes
+    with pytest.raises(NoVolumeError, match="3D data with axes that are none"):
+        open_source(str(tmp_path / "a.h5"))
+
+
 def test_planar_colour_is_no_volume_where_it_is_stated(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["image"] = voxels((3, 40, 50), np.uint8)
@@ -437,7 +446,7 @@ def test_singleton_axes_and_turned_ones(tmp_path: Path) -> None:
     check(tmp_path / "a.h5", "/data")
 
 
-@pytest.mark.parametrize("axes", ["x:x:y", "a:b:c", ".:.:.", "z:y", ""])
+@pytest.mark.parametrize("axes", ["x:x:y", "a:b:d", ".:.:.", "z:y", ""])
 def test_axes_that_say_nothing_leave_the_order(tmp_path: Path, axes: str) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = voxels()
