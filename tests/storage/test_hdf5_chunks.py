@@ -285,3 +285,33 @@ def test_chunks_packed_twice_are_refused(tmp_path: Path) -> None:
         data = h5py.Dataset(h5py.h5d.create(file.id, b"data", h5py.h5t.STD_U16LE, space, plan))
         data[...] = voxels()
     assert "packed by 2 filters" in reason(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("maxshape", [None, (None, 18, 20), (None, None, 20), (None, None, None)])
+@pytest.mark.parametrize("chunks", [(2, 18, 20), SHAPE])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_every_index_of_chunks(
+    tmp_path: Path, maxshape: Any, chunks: Any, compression: str | None
+) -> None:
+    """New files index their chunks in five ways; all tell what was written."""
+    options = {"chunks": chunks, "compression": compression, "maxshape": maxshape}
+    with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+        file.create_dataset("recon", data=voxels(), **options)
+    np.testing.assert_array_equal(read(tmp_path / "a.h5"), voxels())
+    with h5py.File(tmp_path / "b.h5", "w", libver="latest") as file:
+        data = file.create_dataset("recon", SHAPE, "u2", **options)
+        if chunks != SHAPE:
+            data[:2] = voxels()[:2]
+    assert "never written" in reason(tmp_path / "b.h5")
+
+
+def test_dataset_that_was_made_smaller_or_larger(tmp_path: Path) -> None:
+    for name, before, after in (("smaller", (20, 18, 20), SHAPE), ("larger", (6, 18, 20), SHAPE)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            data = file.create_dataset(
+                "recon", before, "u2", chunks=(2, 18, 20), maxshape=(None,) * 3
+            )
+            data[:12] = voxels()[: before[0]]
+            data.resize(after)
+    np.testing.assert_array_equal(read(tmp_path / "smaller.h5"), voxels())
+    assert "3 of 6 chunks were never written" in reason(tmp_path / "larger.h5")
