@@ -14,13 +14,13 @@ from ctray.storage.hdf5_axes import Axes, axes_of
 from ctray.storage.hdf5_files import LOST, Hdf5Files
 from ctray.storage.hdf5_layouts import httomo_axes, refuse_imaris
 from ctray.storage.hdf5_links import Place, resolve, words
-from ctray.storage.hdf5_meaning import Meaning, Role, is_grey, meaning_of, role_in
+from ctray.storage.hdf5_meaning import Meaning, Role, meaning_of, role_in
 from ctray.storage.hdf5_tree import Array, Broken, Group, Tree, note_origin, read_array
 from ctray.storage.hdf5_virtual import note_ids, sources_of
 from ctray.storage.source_types import NotReconstructedError, NoVolumeError
 
 # Detectors and masters number their datasets so: data_000001, data_000002.
-_NUMBERED = re.compile(r"^(?P<stem>data)_(?P<number>\d{3,})$")
+_NUMBERED = re.compile(r"^data_(?P<number>\d{3,})$")
 _SHOWN = 8
 # What may be the volume, the more likely before the less.
 _TIERS: tuple[Role, ...] = ("reconstruction", "volume", "preview")
@@ -169,7 +169,7 @@ def _no_volume(files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]) -
                 "--dataset to take it all the same"
             )
     return NoVolumeError(
-        f"{files.url}: no 3D dataset with numbers inside; it holds {inventory(tree)}"
+        f"{files.url}: no 3D dataset with numbers inside; it holds {_inventory(tree)}"
     )
 
 
@@ -179,7 +179,7 @@ def _note_parts(files: Hdf5Files, raw: Iterable[_Candidate]) -> None:
         note_ids(files, (array.place, *sources_of(files, array.place)))
 
 
-def inventory(tree: Tree) -> str:
+def _inventory(tree: Tree) -> str:
     """Datasets of a file, as text."""
     found = [array.label for array in tree.arrays.values()]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -202,7 +202,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
     if not isinstance(item, Array):
         what = "is a group" if item is not None else "does not exist"
         raise InvalidVolumeError(
-            f"{files.url}: dataset {dataset!r} {what}; the file holds {inventory(tree)}"
+            f"{files.url}: dataset {dataset!r} {what}; the file holds {_inventory(tree)}"
         )
     if item.problem is not None:
         raise InvalidVolumeError(f"{files.url}:{item.path}: {item.problem}; copy it into another")
@@ -378,4 +378,4 @@ def _is_level_of(low: _Candidate, high: _Candidate) -> bool:
     return fits and sum(f > 1 for f in factors) >= 2
 
 
-__all__ = ["Choice", "choose", "inventory", "is_grey"]
+__all__ = ["Choice", "choose"]

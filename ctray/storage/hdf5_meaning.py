@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import h5py
-
 from ctray.storage.hdf5_axes import Axes, is_angle_name, words_of
 from ctray.storage.hdf5_links import words
 from ctray.storage.hdf5_tree import Array, Group
@@ -68,7 +66,7 @@ def meaning_of(array: Array, axes: Axes | None, httomo: Axes | None = None) -> M
     """
     if array.shape is None or array.dtype is None:
         return _by_names(array) if array.problem and array.shape is None else None
-    colour = _colour(array)
+    colour = _colour(array, axes)
     if colour is not None:
         return colour
     if len(array.sides) != 3:
@@ -130,16 +128,17 @@ def _by_names(array: Array, axes: Axes | None = None) -> Meaning:
     return Meaning(role="volume")
 
 
-def _colour(array: Array) -> Meaning | None:
+def _colour(array: Array, axes: Axes | None) -> Meaning | None:
     shape = array.shape or ()
     said = words(array.attrs.get("interpretation")) or ""
     stated = said.partition("-")[0] in _COLOURS and said.endswith("-image")
     true_colour = (words(array.attrs.get("IMAGE_SUBCLASS")) or "") == "IMAGE_TRUECOLOR"
     if (stated or true_colour) and any(n in (3, 4) for n in shape):
         return Meaning(role="colour", why="a colour image", certain=True)
-    others = sorted(shape)[:0] if len(shape) < 3 else sorted(n for n in shape[:-1] if n > 1)
+    others = sorted(n for n in shape[:-1] if n > 1)
     if (
         shape[-1:] in ((3,), (4,))
+        and not (axes is not None and _is_spatial(axes))
         and len(others) in (2, 3)
         and array.dtype is not None
         and array.dtype.kind in "iu"
@@ -220,14 +219,4 @@ def _is_spatial(axes: Axes) -> bool:
     return {"x", "y", "z"} <= set(axes.letters)
 
 
-def is_grey(array: Array) -> bool:
-    """Whether a dataset holds numbers that may be grey values."""
-    return (
-        array.dtype is not None
-        and array.dtype.kind in "iuf"
-        and not array.is_enum
-        and h5py.check_string_dtype(array.dtype) is None
-    )
-
-
-__all__ = ["Meaning", "Role", "is_grey", "meaning_of", "name_role", "role_in"]
+__all__ = ["Meaning", "Role", "meaning_of", "name_role", "role_in"]

@@ -74,8 +74,14 @@ def open_voxels(files: Hdf5Files, place: Place, depth: int = 0) -> Voxels:
     plan = data.id.get_create_plist()
     if plan.get_external_count():
         return Raw(files, place)
-    if plan.get_layout() != h5py.h5d.VIRTUAL:
-        return Stored(files, place)
+    if plan.get_layout() == h5py.h5d.VIRTUAL:
+        return _open_virtual(files, place, depth)
+    return Stored(files, place)
+
+
+def _open_virtual(files: Hdf5Files, place: Place, depth: int) -> Voxels:
+    data = files.item(place.url, place.path)
+    plan = data.id.get_create_plist()
     where = f"{place.url}:{place.path}"
     count = plan.get_virtual_count()
     if depth >= _MAX_NESTED or count > _MAX_PARTS:

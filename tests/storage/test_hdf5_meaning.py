@@ -439,6 +439,14 @@ def test_axes_without_positions_are_turned(tmp_path: Path, layout: str) -> None:
     check(tmp_path / "a.h5", "/data")
 
 
+def test_few_slices_behind_are_no_colours(tmp_path: Path) -> None:
+    few = voxels((4, 18, 20), np.uint8)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = few.transpose(2, 1, 0)
+        file["data"].attrs["axes"] = "x:y:z"
+    check(tmp_path / "a.h5", "/data", few)
+
+
 def test_singleton_axes_and_turned_ones(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = voxels().transpose(2, 1, 0)[None, ..., None]
