@@ -139,7 +139,8 @@ class Hdf5Files:
         if inside is None and (elsewhere or "://" in name or not name.startswith("/")):
             raise InvalidVolumeError(
                 f"{self.url}: {what} points to {name}, which is outside {self.within} and is not "
-                "read; copy that file beside this one, or give a folder that holds both"
+                "read; copy that file beside this one, or name a folder that holds both: as the "
+                "archive, or with --within"
             )
         raise InvalidVolumeError(
             f"{self.url}: {what} points to {name}, which is missing; copy it to "

@@ -13,7 +13,9 @@ import fsspec
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from ctray.cli.main import cli
 from ctray.errors import InvalidVolumeError
 from ctray.storage import store
 from ctray.storage.catalog import build_catalog
@@ -302,6 +304,20 @@ def test_parts_that_the_whole_cannot_hold(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_virtual_dataset("rec", layout)
     assert "uint16 cannot hold float32" in reason(tmp_path / "a.h5")
+
+
+def test_import_command_takes_the_boundary(tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts")
+    master = write_master(
+        tmp_path / "master" / "rec.h5", [f"../parts/part_{i}.h5" for i in range(3)]
+    )
+    command = ["import", str(master), str(tmp_path / "out.zarr")]
+    refused = CliRunner().invoke(cli, command)
+    assert refused.exit_code == 1
+    assert "--within" in refused.stderr
+    taken = CliRunner().invoke(cli, [*command, "--within", str(tmp_path)])
+    assert taken.exit_code == 0, taken.stderr
+    np.testing.assert_array_equal(open_volume(str(tmp_path / "out.zarr")).read_level(0), voxels())
 
 
 # --- numbered datasets --------------------------------------------------------------------------
