@@ -54,7 +54,17 @@ class OutputExistsError(StorageError):
 
 
 class InvalidVolumeError(CtrayError):
-    """Data that is no usable volume: unreadable, wrong dimensions, empty, constant."""
+    """Data that is no usable volume: unreadable, wrong dimensions, empty, constant.
+
+    Attributes
+    ----------
+    voxels_ids, part_ids
+        Which stored voxels the data hold, and take from other files, as far as that is known;
+        see `ctray.storage.parts`.
+    """
+
+    voxels_ids: tuple[str, ...] = ()
+    part_ids: tuple[str, ...] = ()
 
 
 class CheckpointError(CtrayError):

@@ -501,11 +501,10 @@ def test_only_dataset_is_found(tmp_path: Path) -> None:
         assert source.voxel_size == VoxelSize.of([3.0, 2.0, 1.0])
 
 
-def test_largest_dataset_beats_flat_fields_and_masks(tmp_path: Path) -> None:
+def test_volume_beside_a_mask_is_found(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["exchange/data"] = ramp()
-        file["exchange/data_white"] = ramp((2, 11, 13))
         file["exchange/mask"] = ramp(dtype=np.uint8)
     with open_source(str(path)) as source:
         assert source.dataset == "/exchange/data"

@@ -18,6 +18,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 @click.argument("dst")
 @click.option("--dataset", metavar="PATH", help="Dataset inside an HDF5 file.")
 @click.option(
+    "--within",
+    metavar="FOLDER",
+    help="Folder that links of an HDF5 file may lead to. [default: the folder of SRC]",
+)
+@click.option(
     "--voxel-size", type=lengths, metavar="Z,Y,X", help="Voxel size in µm: one value, or z,y,x."
 )
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True)
@@ -26,6 +31,7 @@ def import_(
     src: str,
     dst: str,
     dataset: str | None,
+    within: str | None,
     voxel_size: tuple[float, ...] | None,
     ome_version: str,
     as_json: bool,
@@ -40,6 +46,7 @@ def import_(
             src,
             dst,
             dataset=dataset,
+            within=within,
             voxel_size=VoxelSize.of(voxel_size) if voxel_size else None,
             ome_version=ome_version,
             progress=lambda done, total: progress.update("import", done, total),

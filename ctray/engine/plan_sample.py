@@ -96,7 +96,8 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
     """Read some planes of a volume, or its pyramid, and judge its crop; else say why not."""
     num_bytes = entry.num_bytes or 0
     try:
-        with open_as(entry.url, entry.kind, dataset=entry.dataset) as source:
+        opened = open_as(entry.url, entry.kind, dataset=entry.dataset, within=entry.within)
+        with opened as source:
             stored = source.bytes_stored
             began = time.monotonic()
             planes, num_decoded = _read_planes(source, _depth(entry, source))

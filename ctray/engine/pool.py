@@ -184,6 +184,7 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
             entry.url,
             url,
             dataset=entry.dataset,
+            within=entry.within,
             voxel_size=entry.voxel_size or (VoxelSize.of(size) if size else None),
             ome_version=config.crop.ome_version,
         )

@@ -12,10 +12,11 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, NotFoundError, StorageError
+from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, StorageError
 from ctray.geometry import AXES, Triple, VoxelSize
 from ctray.storage import store
 from ctray.storage.discovery import Found, NameFilter, find_volumes
+from ctray.storage.parts import Parts, parts_of_others
 from ctray.storage.sources import Kind, NoVolumeError, detect_kind, open_as
 from ctray.storage.stacks import natural_key
 from ctray.storage.tiff_folder import MIN_STACK_FILES
@@ -46,6 +47,8 @@ class CatalogEntry:
         How it is stored.
     dataset
         Path inside an HDF5 file.
+    within
+        Folder or prefix that the links of an HDF5 file do not leave; None for other kinds.
     shape, dtype
         Voxels (z, y, x) and their type; None if the volume failed.
     voxel_size
@@ -62,6 +65,7 @@ class CatalogEntry:
     url: str
     kind: Kind
     dataset: str | None = None
+    within: str | None = None
     shape: Triple | None = None
     dtype: str | None = None
     voxel_size: VoxelSize | None = None
@@ -148,12 +152,16 @@ def build_catalog(
     names = NameFilter(include=tuple(include), exclude=tuple(exclude))
     found, excluded = _find(archive_url, names, max_workers)
     opened: list[CatalogEntry | None] = []
+    parts: dict[str, Parts] = {}
     with ThreadPoolExecutor(max_workers, thread_name_prefix="ctray-catalog") as pool:
-        for entry in pool.map(lambda f: _entry(f, dataset), found):
+        for entry in pool.map(lambda f: _entry(f, dataset, archive_url, parts), found):
             opened.append(entry)
             if progress is not None:
                 progress(len(opened), len(found))
-    volumes = [(f, e) for f, e in zip(found, opened, strict=True) if e is not None]
+    others = parts_of_others(parts)
+    volumes = [
+        (f, e) for f, e in zip(found, opened, strict=True) if e is not None and f.url not in others
+    ]
     without = tuple(f.url for f, e in zip(found, opened, strict=True) if e is None)
     if not volumes:
         raise _nothing_found(archive_url, names, len(excluded), len(without))
@@ -194,7 +202,7 @@ def read_catalog(url: str) -> list[CatalogEntry]:
 
 _SCHEMA = pa.schema(
     [
-        *[(name, pa.string()) for name in ("volume_id", "url", "kind", "dataset")],
+        *[(name, pa.string()) for name in ("volume_id", "url", "kind", "dataset", "within")],
         *[(f"shape_{axis}", pa.int64()) for axis in AXES],
         ("dtype", pa.string()),
         *[(f"voxel_size_um_{axis}", pa.float64()) for axis in AXES],
@@ -209,7 +217,7 @@ def _row(entry: CatalogEntry) -> dict[str, Any]:
     shape = entry.shape or (None, None, None)
     size = entry.voxel_size.um if entry.voxel_size else (None, None, None)
     return {
-        **{name: getattr(entry, name) for name in _PLAIN},
+        **{name: getattr(entry, name) for name in (*_PLAIN, "within")},
         **{f"shape_{axis}": n for axis, n in zip(AXES, shape, strict=True)},
         **{f"voxel_size_um_{axis}": um for axis, um in zip(AXES, size, strict=True)},
     }
@@ -223,6 +231,7 @@ def _from_row(row: dict[str, Any]) -> CatalogEntry:
     return CatalogEntry(
         shape=None if None in shape else (shape[0], shape[1], shape[2]),
         voxel_size=None if None in size else VoxelSize.of(size),
+        within=row.get("within"),  # Catalogs of earlier versions have none.
         **{name: row[name] for name in _PLAIN},
     )
 
@@ -238,28 +247,39 @@ def _find(archive_url: str, names: NameFilter, max_workers: int) -> tuple[list[F
     return sorted(found, key=lambda f: natural_key("/".join(f.path))), excluded
 
 
-def _entry(found: Found, dataset: str | None) -> CatalogEntry | None:
-    """Entry of a candidate, its id still to come; None if it holds no volume."""
+def _entry(
+    found: Found, dataset: str | None, within: str, parts: dict[str, Parts]
+) -> CatalogEntry | None:
+    """Entry of a candidate, its id still to come; None if it holds no volume.
+
+    What the candidate is put together from is noted in `parts`.
+    """
     if found.reason is not None:
         return _failed(found, found.reason)
     dataset = dataset if found.kind == "hdf5" else None
     try:
         if found.no_volume is not None:
             raise NoVolumeError(found.no_volume)
-        with open_as(found.url, found.kind, dataset=dataset) as source:
+        with open_as(found.url, found.kind, dataset=dataset, within=within) as source:
+            parts[found.url] = Parts.of(source)
             return CatalogEntry(
                 volume_id="",
                 url=found.url,
                 kind=source.kind,
                 dataset=source.dataset,
+                within=within if source.kind == "hdf5" else None,
                 shape=source.shape,
                 dtype=str(source.dtype),
                 voxel_size=source.voxel_size,
                 num_bytes=math.prod(source.shape) * source.dtype.itemsize,
                 notes="; ".join((*source.notes, *([found.note] if found.note else ()))) or None,
             )
-    except NoVolumeError:
+    except NoVolumeError as error:
+        parts[found.url] = Parts.of(error)
         return None
+    except InvalidVolumeError as error:
+        parts[found.url] = Parts.of(error)
+        return _failed(found, str(error))
     except CtrayError as error:
         return _failed(found, str(error))
     except Exception as error:  # One file that no check foresaw must not cost the archive.

@@ -68,6 +68,7 @@ def import_volume(
     dataset: str | None = None,
     voxel_size: VoxelSize | None = None,
     ome_version: str = "0.5",
+    within: str | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Copy the volume at `src` into a multiscale OME-Zarr at `dst`.
@@ -89,6 +90,8 @@ def import_volume(
         Overrides what the source's metadata say.
     ome_version
         "0.5" or "0.4".
+    within
+        Folder or prefix that links of the source do not leave; see `open_source`.
     progress
         Called after every slab with bytes of voxels done and in all (level 0, uncompressed).
 
@@ -105,7 +108,7 @@ def import_volume(
     src, dst = store.normalize(src), store.normalize(dst)
     if dst == src or dst.startswith(f"{src}/"):
         raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
-    with open_source(src, dataset=dataset) as source:
+    with open_source(src, dataset=dataset, within=within) as source:
         size = voxel_size or source.voxel_size
         size_source = "given" if voxel_size is not None else source.voxel_size_source
         writer = create_volume(

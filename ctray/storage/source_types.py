@@ -31,6 +31,10 @@ class NoVolumeError(InvalidVolumeError):
     """Readable data without a volume, such as one 2D image: nothing is wrong with them."""
 
 
+class NotReconstructedError(NoVolumeError):
+    """A raw scan: projections from which no volume was reconstructed yet."""
+
+
 class VolumeSource(ABC):
     """A 3D array that can be read in slabs along z.
 
@@ -52,6 +56,10 @@ class VolumeSource(ABC):
         Stored bytes of everything read so far.
     notes
         Oddities that are no error, such as gaps in the numbering of a TIFF folder.
+    parts
+        URLs of other files that hold voxels of this volume.
+    voxels_ids, part_ids
+        Which stored voxels the file holds, and takes from others; see `ctray.storage.parts`.
     """
 
     url: str
@@ -65,6 +73,9 @@ class VolumeSource(ABC):
     bytes_stored: int | None = None
     bytes_read: int = 0
     notes: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    voxels_ids: tuple[str, ...] = ()
+    part_ids: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:

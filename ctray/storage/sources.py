@@ -56,7 +56,7 @@ class ZarrSource(VolumeSource):
         """Nothing to close."""
 
 
-def open_source(url: str, *, dataset: str | None = None) -> VolumeSource:
+def open_source(url: str, *, dataset: str | None = None, within: str | None = None) -> VolumeSource:
     """Open the volume at `url` for reading slabs; use it in a `with` statement.
 
     Parameters
@@ -66,6 +66,9 @@ def open_source(url: str, *, dataset: str | None = None) -> VolumeSource:
         array or group; local or any URL that fsspec knows.
     dataset
         Path inside an HDF5 file or a Zarr group.
+    within
+        Folder or prefix that the links of an HDF5 file do not leave, such as the archive;
+        without one, the folder of the file.
 
     Raises
     ------
@@ -75,13 +78,15 @@ def open_source(url: str, *, dataset: str | None = None) -> VolumeSource:
         If the store does not give it.
     """
     url = store.normalize(url)
-    return open_as(url, detect_kind(url), dataset=dataset)
+    return open_as(url, detect_kind(url), dataset=dataset, within=within)
 
 
-def open_as(url: str, kind: Kind, *, dataset: str | None = None) -> VolumeSource:
+def open_as(
+    url: str, kind: Kind, *, dataset: str | None = None, within: str | None = None
+) -> VolumeSource:
     """Open the volume at `url` (normalized) as `kind`; see `open_source`."""
     if kind == "hdf5":
-        return Hdf5Source(url, dataset)
+        return Hdf5Source(url, dataset, within=within)
     if kind in ("zarr", "ome-zarr"):
         return ZarrSource(url, dataset)
     if dataset is not None:
