@@ -206,16 +206,16 @@ class Localizer:
         found = self._find(prepared)
         refined = self._refine(prepared, level, volume.shape)
         own = _box(found.stretches, prepared, volume.shape, prepared.factors)
-        status, reason, box = self._decide(found, refined, own)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
+        status, reason, box = self._decide(found, refined, own)
         scales = refined.scales(own) if refined and box else None
         # Crops of single specimens end where the next begins: pieces go on beyond them.
         if status == "located" and box is not None and not (refined and refined.instances):
             look = _last_look(prepared, level, box, scales, volume.shape)
-            box, about["last_look"] = look.box, look.to_json()
-            status, reason = ("uncertain", look.doubt) if look.doubt else (status, reason)
+            status, reason, box = look.verdict
+            about["last_look"] = look.to_json()
         certainty = (refined.certainty if refined else None) or _faces(found.stretches)
         return Localization(
             status=status,
