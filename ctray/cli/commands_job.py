@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -109,17 +109,21 @@ def _settings(config: str | None, overrides: tuple[str, ...]) -> RunConfig:
 def _do(name: str, settings: RunConfig, log: JobLog) -> dict[str, int]:
     """Do the job and write the report; number of volumes by status."""
     from ctray.engine.archive import status_counts
+    from ctray.engine.executor import executor_session
     from ctray.engine.jobs import JOBS, check_job, run_of
-    from ctray.engine.metrics import RunMetrics
-    from ctray.engine.session import ray_session
     from ctray.storage import store
 
     check_job(name, settings)
     # Before a session is begun, which takes seconds: keys that are missing are known at once.
     store.exists(run_of(settings))
-    with ray_session(settings.ray):
-        metrics = RunMetrics(log.run)
-        folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
+    with executor_session(settings.ray, log.say) as executor:
+        listeners = [log.event]
+        if executor.kind == "ray":
+            from ctray.engine.metrics import RunMetrics
+
+            # Through the exporter that every node of a cluster has.
+            listeners.append(RunMetrics(log.run).event)
+        folder, receipts = JOBS[name](settings, _all(listeners), executor)
     if name != "pretrain":
         log.say(f"report {_report(folder)}")
     return status_counts(receipts)
@@ -131,7 +135,7 @@ def _report(folder: RunFolder) -> str:
     return write_report(folder)
 
 
-def _both(*listeners: Callable[[Any], None]) -> Callable[[Any], None]:
+def _all(listeners: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
     def tell(event: Any) -> None:
         for listener in listeners:
             listener(event)

@@ -139,6 +139,37 @@ def surround_option(function: Command) -> Command:
     )(function)
 
 
+def ray_options(function: Command) -> Command:
+    """Options ``--local`` and ``--ray-timeout``, handed on as `ray`: `section.key=value` strings."""
+
+    @functools.wraps(function)
+    def with_settings(
+        *args: Any, local: bool | None, ray_timeout: float | None, **kwargs: Any
+    ) -> Any:
+        settings: list[str] = []
+        if local is not None:
+            settings.append(f"ray.local={str(local).lower()}")
+        if local:
+            # A run that was begun on a cluster knows its address.
+            settings.append("ray.address=null")
+        if ray_timeout is not None:
+            settings.append(f"ray.start_timeout_s={ray_timeout:g}")
+        return function(*args, ray=tuple(settings), **kwargs)
+
+    command: Any = click.option(
+        "--ray-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Time in which Ray must start on this machine; after that the command goes on "
+        "without it. [default: 60]",
+    )(with_settings)
+    return click.option(  # type: ignore[no-any-return]
+        "--local/--no-local",
+        default=None,
+        help="Work in plain processes of this machine, without Ray. The boxes are the same.",
+    )(command)
+
+
 def run_argument(function: Command) -> Command:
     """Argument RUN: the folder of a run that was begun."""
     return click.argument("run_url", metavar="RUN")(function)

@@ -16,23 +16,29 @@ from ctray.engine.archive import (
 )
 from ctray.engine.binding import changed_settings
 from ctray.engine.events import OnEvent
+from ctray.engine.executor import Executor
 from ctray.errors import ConfigError
 from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import Receipt, RunFolder
 
-Job = Callable[[RunConfig, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
+# Settings, who is told, and who runs the processes: None is the Ray session that is running.
+Job = Callable[[RunConfig, OnEvent, Executor | None], tuple[RunFolder, Sequence[Receipt]]]
 
 
-def pretrain_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def pretrain_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
     archive, out = _archive_of(config), run_of(config)
     run = open_run(archive, out, config)
     catalog = catalog_stage(run, archive, config, on_event)
-    pretrain_stage(run, config, catalog.ok, on_event)
+    pretrain_stage(run, config, catalog.ok, on_event, executor)
     return run, run.receipts()
 
 
-def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def localize_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Boxes and crops of a run that is trained, with the settings that it was begun with.
 
     Raises
@@ -56,12 +62,15 @@ def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Seque
         )
     settings = parse_config(ours)
     check_trained(run, settings, archive)
-    return run, localize_stage(run, settings, read_catalog(run.catalog), on_event=on_event)
+    entries = read_catalog(run.catalog)
+    return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
 
 
-def archive_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def archive_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """All of a run, from the catalog to the table of boxes."""
-    return run_archive(_archive_of(config), run_of(config), config, on_event)
+    return run_archive(_archive_of(config), run_of(config), config, on_event, executor=executor)
 
 
 JOBS: dict[str, Job] = {

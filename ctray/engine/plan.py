@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ctray.config import PoolConfig, RunConfig
-from ctray.engine.actors import capacity
+from ctray.config import RunConfig
+from ctray.engine.local_pool import local_size
 from ctray.engine.plan_sample import Look, look_at, looks_of_receipts, open_model
-from ctray.engine.room import autoscales
-from ctray.engine.session import ray_session
+from ctray.engine.threads import local_cpus
 from ctray.pretext.checkpoint import checkpoint_step
 from ctray.storage.catalog import Catalog, CatalogEntry
 from ctray.storage.run_folder import RunFolder
@@ -217,16 +215,15 @@ def _sample(
 def _actors(config: RunConfig) -> tuple[int, int]:
     """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
     if config.ray.address is not None:
+        # Loading Ray takes seconds, which a plan for this machine does without.
+        from ctray.engine.actors import most_actors
+        from ctray.engine.session import ray_session
+
         with ray_session(config.ray):
-            # A cluster that grows is taken at its word: what its nodes hold now is no limit.
-            could_hold = config.pool.max_size if autoscales() else capacity(config.pool)
-    else:
-        could_hold = _on_this_machine(config.pool, config.ray.num_cpus or os.cpu_count() or 1)
-    return max(1, min(config.pool.max_size, could_hold)), could_hold
-
-
-def _on_this_machine(pool: PoolConfig, num_cpus: int) -> int:
-    return int(num_cpus / pool.num_cpus + 1e-9)
+            could_hold = most_actors(config.pool)
+        return max(1, min(config.pool.max_size, could_hold)), could_hold
+    cpus = local_cpus(config.ray)
+    return local_size(config.pool, cpus), int(cpus / config.pool.num_cpus + 1e-9)
 
 
 def _assumptions(

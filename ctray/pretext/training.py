@@ -214,6 +214,7 @@ def train(
     *,
     validation: Mapping[str, Rows | None] | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
+    on_step: Callable[[int], None] = lambda step: None,
     on_checkpoint: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
     """Train from the trainer's step to the configured last one.
@@ -228,6 +229,8 @@ def train(
         Rows to look at with every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
+    on_step
+        Called after every step with the number of steps that are done.
     on_checkpoint
         Called every `checkpoint_every` steps and after the last.
 
@@ -240,6 +243,7 @@ def train(
     for batch in _batches(trainer, rounds):
         logged = len(trainer.metrics.rows)
         trainer.train_step(batch)
+        on_step(trainer.step)
         due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
         if due:
             # A checkpoint of broken weights would take the place of the last good one.
