@@ -150,4 +150,5 @@ def _plan(
         None if out is None else RunFolder(url=store.normalize(out)),
         num_sample=sample,
         on_look=lambda done, total, name: progress.update("look", done, total, name),
+        on_note=progress.note,
     )

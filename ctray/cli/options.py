@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,38 @@ TASKS = ("rotation", "sorting")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
+# Nobody should wonder for two seconds whether a command has begun.
+_FIRST_LINE_S = 1.0
+_line_is_out = threading.Event()
+
+
 def say(line: str) -> None:
     """One line for people: on stderr, so that stdout holds the result alone."""
+    first_line_is_out()
     click.echo(line, err=True)
+
+
+def first_line_is_out() -> None:
+    """Something was said, or is about to be: the command needs no other sign that it began."""
+    _line_is_out.set()
+
+
+@contextmanager
+def _first_line(command: str) -> Iterator[None]:
+    """Say that a command starts where the block says nothing for a while."""
+
+    def wait() -> None:
+        if not _line_is_out.wait(_FIRST_LINE_S):
+            click.echo(f"{command}: starting", err=True)
+
+    _line_is_out.clear()
+    thread = threading.Thread(target=wait, name="ctray-first-line", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        first_line_is_out()
+        thread.join()
 
 
 def print_json(document: Any) -> None:
@@ -71,7 +101,8 @@ def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> Any:
-            with errors_as_lines(debug):
+            path = click.get_current_context().command_path
+            with errors_as_lines(debug), _first_line(path):
                 return function(*args, **kwargs)
 
         command: Any = click.option("--debug", is_flag=True, help="Show tracebacks.")(guarded)
@@ -140,7 +171,7 @@ def surround_option(function: Command) -> Command:
 
 
 def ray_options(function: Command) -> Command:
-    """Options ``--local`` and ``--ray-timeout``, handed on as `ray`: `section.key=value` strings."""
+    """Options ``--local`` and ``--ray-timeout``, handed on as settings in `ray`."""
 
     @functools.wraps(function)
     def with_settings(

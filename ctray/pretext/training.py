@@ -147,6 +147,11 @@ class Trainer:
         self._sums = torch.zeros(2 + len(self._task.metrics), device=self.device)
         self._since = time.monotonic()
 
+    @property
+    def slices_per_example(self) -> int:
+        """Slices that the network sees for one example."""
+        return self._task.slices_per_example
+
     def train_step(self, rows: Rows) -> None:
         """One optimizer step on a batch of rows, see `ctray.pretext.tasks.example_rows`."""
         rate = learning_rate(self.config, self.step)
