@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.heartbeat import Heartbeat
-from ctray.cli.options import Command, first_line_is_out, shared_options
+from ctray.cli.options import Command, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def job_overrides(
 @click.argument("config", metavar="[CONFIG]", required=False)
 @click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
 @_set_option
-@shared_options(machine=False)
+@shared_options(machine=False, first_line=False)  # its log has a form of its own
 def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.
 
@@ -80,7 +80,6 @@ def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple
     log = JobLog(
         run=settings.job.run or "", style=settings.job.log_format, job=os.environ.get(_JOB_ID, "")
     )
-    first_line_is_out()
     log.say(f"{name} over {settings.job.archive or settings.job.run}")
     signs = _SignsOfLife(log)
     with _told_to(log), signs.heartbeat:

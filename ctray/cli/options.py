@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import click
@@ -89,20 +89,25 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
         sys.exit(1)
 
 
-def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
+def shared_options(
+    *, machine: bool = True, first_line: bool = True
+) -> Callable[[Command], Command]:
     """Options that every command has, and its errors as lines.
 
     Parameters
     ----------
     machine
         Whether the command takes ``--json``.
+    first_line
+        Whether stderr says that the command starts where it says nothing else for a second.
     """
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> Any:
             path = click.get_current_context().command_path
-            with errors_as_lines(debug), _first_line(path):
+            told = _first_line(path) if first_line else nullcontext()
+            with errors_as_lines(debug), told:
                 return function(*args, **kwargs)
 
         command: Any = click.option("--debug", is_flag=True, help="Show tracebacks.")(guarded)

@@ -15,6 +15,7 @@ from ctray.geometry import Triple
 from ctray.localization.self_training import SelfTrainer
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.phantom import make_phantom, preset
+from ctray.phantom.spec import MIN_SIDE
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.pretext.checkpoint import checkpoint_step, read_metrics
 from ctray.pretext.rows import canvas_side, example_rows
@@ -129,7 +130,7 @@ def _has_rate(row: dict[str, float]) -> bool:
 
 def measure_speeds(config: RunConfig, side: int) -> Speeds:
     """Time what a run computes, for slices of `side` pixels."""
-    measured = min(side, _MEASURED_SIDE)
+    measured = max(MIN_SIDE, min(side, _MEASURED_SIDE))
     area, volume = (side / measured) ** 2, (side / measured) ** 3
     phantom = make_phantom(preset("paper", seed=config.train.seed, index=0, size=measured))
     began = time.monotonic()
