@@ -136,7 +136,8 @@ def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dic
     """Do the job and write the report; number of volumes by status."""
     from ctray.engine.archive import status_counts
     from ctray.engine.executor import executor_session
-    from ctray.engine.jobs import JOBS, check_job, run_of
+    from ctray.engine.jobs import JOBS
+    from ctray.engine.orders import check_job, run_of
     from ctray.storage import store
 
     check_job(name, settings)

@@ -146,12 +146,15 @@ def crop(run_url: str, keep_surround: bool, ray: tuple[str, ...], as_json: bool)
 @shared_options()
 def report(run_url: str, as_json: bool) -> None:
     """Write the report page of RUN, finished or not."""
+    from ctray.cli.progress import reporter
     from ctray.report import write_report
     from ctray.storage import store
     from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
-    url = write_report(folder)
+    with reporter() as progress:
+        progress.note("writing the report")
+        url = write_report(folder)
     if as_json:
         print_json({"run": folder.url, "report": url})
     else:
