@@ -54,20 +54,21 @@ def plan(
     settings are those of the run.
     """
     from ctray.cli.progress import reporter
-    from ctray.cli.tables import plan_lines
 
-    settings = _settings(out, config, overrides)
     with reporter() as progress:
         progress.note(f"looking for volumes in {archive}")
+        settings = _settings(out, config, overrides)
         from ctray.engine.finding import find_archive
 
         catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)
     if as_json:
         print_json(found.to_json())
-    else:
-        for line in plan_lines(found):
-            click.echo(line)
+        return
+    from ctray.cli.tables import plan_lines
+
+    for line in plan_lines(found):
+        click.echo(line)
 
 
 @click.command(name="archive", short_help="As run, for big archives: shows the plan first.")
@@ -112,6 +113,10 @@ def archive_(
     settings = load_config(config, (*asked, *ray, *overrides))
     with reporter() as progress:
         catalog = look_first(archive, out, settings, progress)
+        if catalog is None:
+            from ctray.engine.finding import find_archive
+
+            catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)
     for line in plan_lines(found):
         say(line)
@@ -129,10 +134,11 @@ def archive_(
 def _settings(out: str | None, config: str | None, overrides: tuple[str, ...]) -> RunConfig:
     """Settings as given, else those of the run."""
     from ctray.config import load_config, override
-    from ctray.engine.archive import resume_run
 
     if out is None or config is not None:
         return load_config(config, overrides)
+    from ctray.engine.archive import resume_run
+
     _, settings, _ = resume_run(out)
     return override(settings, overrides) if overrides else settings
 

@@ -86,11 +86,10 @@ def pretrain(
     settings = load_config(config, (*ray, *overrides))
     with reporter() as progress:
         found = look_first(archive, out, settings, progress)
-        from ctray.engine.archive import catalog_stage, open_run, pretrain_stage
+        from ctray.engine.archive import begin_run, pretrain_stage
         from ctray.engine.executor import executor_session
 
-        folder = open_run(archive, out, settings)
-        catalog = catalog_stage(folder, archive, settings, progress, found)
+        folder, catalog = begin_run(archive, out, settings, progress, found)
         with executor_session(settings.ray, progress.note) as executor:
             pretrain_stage(folder, settings, catalog.ok, progress, executor)
     failures = _failures(r for r in folder.receipts() if r.status == "failed")
@@ -171,12 +170,19 @@ def make_run(
     return run_archive(archive, out, settings, progress, found, progress.note)
 
 
-def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Catalog:
-    """Volumes of an archive; what a run would refuse is refused before anything large is loaded."""
-    progress.note(f"looking for volumes in {archive}")
-    from ctray.engine.finding import check_run, find_archive
+def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Catalog | None:
+    """Volumes of an archive, where a run is not begun yet: what is refused is refused at once.
 
-    check_run(archive, out, settings)
+    Loading torch and Ray takes seconds, on a busy machine half a minute.
+    """
+    progress.note(f"looking for volumes in {archive}")
+    from ctray.engine.finding import find_archive
+    from ctray.storage import store
+    from ctray.storage.run_folder import RunFolder, check_output
+
+    check_output(archive, out)
+    if store.exists(RunFolder(url=store.normalize(out)).manifest):
+        return None
     return find_archive(archive, settings, progress)
 
 

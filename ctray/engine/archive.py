@@ -11,14 +11,15 @@ from typing import Any
 
 from ctray import __version__
 from ctray.config import RunConfig, recorded_config
+from ctray.engine.binding import changed_settings
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
 from ctray.engine.encoder_training import EncoderTraining
 from ctray.engine.events import Event, OnEvent, Volumes, ignore, nobody, training_event
 from ctray.engine.executor import Executor, executor_session, running_executor
-from ctray.engine.finding import check_run, find_archive
+from ctray.engine.finding import find_archive
 from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
-from ctray.errors import CtrayError, NotFoundError
+from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.localization.promise import check_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
@@ -31,7 +32,7 @@ from ctray.storage.catalog import (
 )
 from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
-from ctray.storage.run_folder import Receipt, RunFolder, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
@@ -39,14 +40,33 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
 
     Raises
     ------
-    ConfigError, NotFoundError, OutputExistsError
-        See `ctray.engine.finding.check_run`.
+    ConfigError
+        If the folder belongs to a run of another archive or configuration.
+    NotFoundError, OutputExistsError
+        See `ctray.storage.run_folder.check_output`.
     """
-    begun = check_run(archive_url, out_url, config)
+    check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
-    if not begun:
-        ours: dict[str, Any] = {"archive": archive_url, "config": config.model_dump(mode="json")}
+    ours: dict[str, Any] = {"archive": archive_url, "config": config.model_dump(mode="json")}
+    try:
+        theirs = store.read_json(run.manifest)
+    except NotFoundError:
+        theirs = None
+    # Without a catalog nothing was done yet: a slip in the first command binds nobody.
+    if theirs is None or (theirs != ours and not store.exists(run.catalog)):
         store.write_json(run.manifest, {**ours, "ctray_version": __version__})
+        return run
+    if theirs["archive"] != archive_url:
+        raise ConfigError(
+            f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
+        )
+    begun = recorded_config(theirs["config"], source=run.manifest).model_dump(mode="json")
+    changed = changed_settings(begun, ours["config"])
+    if changed:
+        raise ConfigError(
+            f"{out_url} was begun with another {', '.join(changed)}; give another --out, or the "
+            "configuration that run.json holds"
+        )
     return run
 
 
@@ -89,6 +109,27 @@ def catalog_stage(
             text = f"{entry.volume_id} failed"
             on_event(replace(found_all, text=text, volume_id=entry.volume_id))
     return catalog
+
+
+def begin_run(
+    archive_url: str,
+    out_url: str,
+    config: RunConfig,
+    on_event: OnEvent = ignore,
+    found: Catalog | None = None,
+) -> tuple[RunFolder, Catalog]:
+    """Open a run and write its catalog; an archive that is refused leaves no folder behind.
+
+    `found` is what `find_archive` gave just now; None looks. For errors see `open_run` and
+    `find_archive`.
+    """
+    check_output(archive_url, out_url)
+    begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
+    # A run that was begun is refused, if it is, before its archive is searched.
+    if found is None and not begun:
+        found = find_archive(archive_url, config, on_event)
+    run = open_run(archive_url, out_url, config)
+    return run, catalog_stage(run, archive_url, config, on_event, found)
 
 
 def pretrain_stage(
@@ -275,12 +316,8 @@ def run_archive(
         If the archive holds no volume, the output cannot be written, or training fails. A
         volume that fails alone becomes a `failed` receipt.
     """
-    # Whatever is refused leaves no folder behind.
-    check_run(archive_url, out_url, config)
     check_promise(RunFolder(url=store.normalize(out_url)), config)
-    found = find_archive(archive_url, config, on_event) if found is None else found
-    run = open_run(archive_url, out_url, config)
-    catalog = catalog_stage(run, archive_url, config, on_event, found)
+    run, catalog = begin_run(archive_url, out_url, config, on_event, found)
     session = executor_session(config.ray, on_note) if executor is None else nullcontext(executor)
     with session as workers:
         pretrain_stage(run, config, catalog.ok, on_event, workers)

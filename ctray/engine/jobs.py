@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import (
-    catalog_stage,
+    begin_run,
     check_trained,
     localize_stage,
-    open_run,
     pretrain_stage,
     resume_run,
     run_archive,
@@ -31,8 +30,7 @@ def pretrain_job(
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
     archive, out = archive_of(config), run_of(config)
-    run = open_run(archive, out, config)
-    catalog = catalog_stage(run, archive, config, on_event)
+    run, catalog = begin_run(archive, out, config, on_event)
     pretrain_stage(run, config, catalog.ok, on_event, executor)
     return run, run.receipts()
 

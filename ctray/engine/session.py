@@ -144,10 +144,8 @@ def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
             now = time.monotonic()
             late = now - since >= _LATE_S
             if attempt >= _TRIES and not (late and now - began < config.start_timeout_s):
-                why = "the machine is busy" if late else one_line(error).partition(". ")[0]
-                spent = f" within {now - began:.0f} s" if late else ""
-                raise RayStartError(f"Ray did not start{spent} ({why})") from error
-            on_note(f"Ray did not start within {now - began:.0f} s; trying again")
+                raise RayStartError(_why_not_here(error, now - began, late=late)) from error
+            on_note("Ray did not start; trying again")
         else:
             return folder
 
@@ -174,6 +172,14 @@ def _nothing_left(folder: str) -> Iterator[None]:
         psutil.wait_procs(left, timeout=_END_S)
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _why_not_here(error: Exception, spent_s: float, *, late: bool) -> str:
+    """Line that says why there is no session on this machine."""
+    text = one_line(error)
+    if late or "timed out" in text.lower():
+        return f"Ray did not start within {max(1.0, spent_s):.0f} s (the machine is busy)"
+    return f"Ray did not start ({text.partition('. ')[0]})"
 
 
 def _why_not(address: str, error: Exception) -> str:
