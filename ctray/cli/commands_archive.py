@@ -104,7 +104,6 @@ def archive_(
     nothing is asked, and --yes must be given. The same command takes up what was interrupted.
     """
     from ctray.cli.progress import reporter
-    from ctray.cli.tables import plan_lines
     from ctray.config import load_config
 
     if not yes and (as_json or not sys.stdin.isatty()):
@@ -118,6 +117,8 @@ def archive_(
 
             catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)
+    from ctray.cli.tables import plan_lines
+
     for line in plan_lines(found):
         say(line)
     if not yes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -210,6 +212,58 @@ def test_output_that_cannot_be_written_ends_the_run(
 # --- the command -----------------------------------------------------------------------------
 
 
+# A shell's background jobs ignore Ctrl-C, and hand that on to what they start.
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+MAIN = "from ctray.cli.main import main; main()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_ctrl_c_in_training_ends_all_and_the_same_command_goes_on(
+    mixed_archive: Mixed, settings_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    archive, _ = mixed_archive
+    settings = tmp_path / "settings.yaml"
+    # Long enough to be stopped in its middle.
+    given = settings_of(
+        localize={"threshold": "otsu", "min_peak": 0.0},
+        train={"steps": 400, "checkpoint_every": 20},
+        ray={"local": True},
+    )
+    settings.write_text(yaml.safe_dump(given))
+    out = tmp_path / "run"
+    words = ["run", str(archive), "--out", str(out), "--config", str(settings)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEEDING + MAIN, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while not (out / "checkpoint" / "checkpoint.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    # The terminal sends it to the whole group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert messages.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert "Traceback" not in messages
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert load_model(f"{out}/checkpoint").step < 400
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN, *words],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert "4 volumes: 3 located, 1 failed" in done.stdout
+    assert load_model(f"{out}/checkpoint").step == 400
+
+
 def test_the_command_does_without_ray(
     mixed_archive: Mixed, archive_settings: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -224,9 +278,8 @@ def test_the_command_does_without_ray(
     out = tmp_path / "run"
 
     def ctray(*words: str) -> subprocess.CompletedProcess[str]:
-        code = "from ctray.cli.main import main; main()"
         return subprocess.run(
-            [sys.executable, "-c", code, *words],
+            [sys.executable, "-c", MAIN, *words],
             env={**os.environ, "PYTHONPATH": paths},
             capture_output=True,
             text=True,
