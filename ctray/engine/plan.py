@@ -268,6 +268,7 @@ def _assumptions(
             else "hours: at the rate at which one process here read planes of the sample; what has "
             "no pyramid, or is imported, is read once more; writing a crop costs what reading it "
             f"does; {actors} actors do not slow each other down"
+            + ("; boxes are computed as fast as on a phantom here" if basis == "threshold" else "")
         )
     if training.how:
         lines.append(training.how)

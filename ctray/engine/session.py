@@ -109,7 +109,8 @@ def _connect(address: str) -> None:
             except (RuntimeError, TimeoutError):
                 ray.shutdown()
                 ray.init(address=address, **_OPTIONS)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    # Ray raises a bare Exception for some of its time-outs.
+    except Exception as error:
         raise CtrayError(_why_not(address, error)) from error
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -220,24 +220,8 @@ class Cluster:
 
     def _tail(self, submission_id: str) -> Iterator[str]:
         """Lines of one connection; the last one may be cut off where the connection breaks."""
-        chunks = self._client.tail_job_logs(submission_id)
-        loop = asyncio.new_event_loop()
-        rest = ""
-        try:
-            while True:
-                with self._errors(), warnings.catch_warnings():
-                    # Ray's client tells aiohttp None, where it means the default.
-                    warnings.filterwarnings("ignore", message="ssl=None is deprecated")
-                    chunk = loop.run_until_complete(anext(chunks, None))
-                if chunk is None:
-                    break
-                *lines, rest = (rest + chunk).split("\n")
-                yield from lines
-            if rest:
-                yield rest
-        finally:
-            loop.run_until_complete(chunks.aclose())
-            loop.close()
+        with self._errors():
+            yield from lines_of(self._client.tail_job_logs(submission_id))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -253,6 +237,42 @@ class Cluster:
             if "status code 404" in text or "does not exist" in text:
                 raise NotFoundError(f"{self.address} knows no such job: {text}") from error
             raise JobError(f"{self.address}: {text}") from error
+
+
+def lines_of(chunks: AsyncIterator[str]) -> Iterator[str]:
+    """Lines of a text that comes in chunks, the last one even where it is cut off.
+
+    Whoever stops listening, with Ctrl-C too, ends what brings the chunks.
+    """
+    loop = asyncio.new_event_loop()
+    rest = ""
+    try:
+        while (chunk := _next(chunks, loop)) is not None:
+            *lines, rest = (rest + chunk).split("\n")
+            yield from lines
+        if rest:
+            yield rest
+    finally:
+        # An interrupt leaves the task that waits for the next chunk where it is.
+        waiting = asyncio.all_tasks(loop)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _next(chunks: AsyncIterator[str], loop: asyncio.AbstractEventLoop) -> str | None:
+    """Next chunk, None after the last."""
+
+    async def wait() -> str | None:
+        return await anext(chunks, None)
+
+    with warnings.catch_warnings():
+        # Ray's client tells aiohttp None, where it means the default.
+        warnings.filterwarnings("ignore", message="ssl=None is deprecated")
+        return loop.run_until_complete(wait())
 
 
 def why_failed(job: Job, lines: list[str]) -> str:
