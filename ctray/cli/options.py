@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -74,6 +75,7 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         # The storage's background loop would tell of every write that this cut short.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.simplefilter("ignore", RuntimeWarning)
         say("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
     except CtrayError as error:

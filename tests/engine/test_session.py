@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from ctray.config import RayConfig
 from ctray.engine import session
 from ctray.engine.executor import executor_session
 from ctray.engine.session import ray_session
-from ctray.errors import CtrayError, RayStartError
+from ctray.errors import RayStartError
 
 pytestmark = pytest.mark.ray
 
@@ -31,10 +32,15 @@ def ray_folder(shared_ray: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
 
 
 @pytest.fixture
-def slow_ray(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slow_ray(ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Ray whose first process has no time at all to say that it is there."""
     monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "0")
-    return ray_folder
+    yield ray_folder
+    gc.collect()
+
+
+# Ray forgets the processes that it had started; ctray has ended them.
+forgotten = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def children() -> set[int]:
@@ -44,6 +50,7 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
+@forgotten
 def test_ray_that_does_not_start_is_tried_again_and_then_done_without(slow_ray: Path) -> None:
     before, notes = children(), list[str]()
     with executor_session(SMALL, notes.append) as executor:
@@ -61,6 +68,7 @@ def test_ray_that_does_not_start_is_tried_again_and_then_done_without(slow_ray: 
     assert list(slow_ray.iterdir()) == []
 
 
+@forgotten
 def test_ray_that_is_late_is_waited_for_until_the_time_is_over(
     slow_ray: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,15 +108,3 @@ def test_session_is_used_and_ended(ray_folder: Path) -> None:
             assert inner.kind == "local"
     assert not ray.is_initialized()
     assert list(ray_folder.iterdir()) == []
-
-
-def test_cluster_that_does_not_answer_is_no_reason_to_work_here(
-    ray_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever names a cluster means it."""
-    config = RayConfig(address="127.0.0.1:1")
-    with (
-        pytest.raises(CtrayError, match=r"cannot connect to the cluster at 127\.0\.0\.1:1"),
-        executor_session(config),
-    ):
-        pass
