@@ -25,18 +25,16 @@ def machine_cpus() -> int:
 
 
 def _container_limit() -> int | None:
-    """Whole CPUs of the container's quota (cgroup v2, then v1), None where there is none."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    """Whole CPUs of the container's quota, None where there is none."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        # cgroup v2 has both numbers in one file, v1 in two.
         try:
-            quota, period = ((_CGROUP / "cpu" / n).read_text(encoding="utf-8") for n in names)
-        except OSError:
-            return None
-    if quota.strip() in ("max", "-1"):
-        return None
-    return max(1, int(quota) // int(period))
+            text = " ".join((_CGROUP / name).read_text(encoding="utf-8") for name in names)
+            quota, period = (int(word) for word in text.split())
+        except (OSError, ValueError):
+            continue
+        return max(1, quota // period) if quota > 0 and period > 0 else None
+    return None
 
 
 def pool_threads(config: PoolConfig, cpus: float) -> int:
