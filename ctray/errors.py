@@ -75,6 +75,10 @@ class TrainingError(CtrayError):
     """Training that cannot go on: loss not finite, nothing to train on."""
 
 
+class RayStartError(CtrayError):
+    """A Ray session of this machine that does not start."""
+
+
 class JobError(CtrayError):
     """A job on a cluster that cannot be submitted, failed or was stopped, or its cluster."""
 

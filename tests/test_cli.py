@@ -24,10 +24,14 @@ import zarr
 from click.testing import CliRunner, Result
 
 from ctray import __version__
+from ctray.cli.commands_run import _asked
 from ctray.cli.main import cli
+from ctray.cli.options import ray_options
+from ctray.config import load_config, parse_config
+from ctray.engine.archive import open_run
 from ctray.engine.demo import demo_config
 from ctray.phantom import PhantomSpec, SceneSpec
-from ctray.storage.catalog import read_catalog
+from ctray.storage.catalog import read_catalog, write_catalog
 from ctray.storage.run_folder import RunFolder, read_localizations
 from ctray.storage.volume import open_volume
 
@@ -322,10 +326,76 @@ def test_an_archive_without_volumes_is_refused_and_binds_nobody(
 ) -> None:
     (tmp_path / "empty").mkdir()
     out = tmp_path / "run"
-    assert_one_error(ctray("run", make(tmp_path), "--out", out), *words)
-    # The next attempt, with another archive, is judged by itself.
-    second = ctray("run", tmp_path / "empty", "--out", out)
-    assert_one_error(second, "no volumes")
+    for command in (("run",), ("pretrain",), ("archive", "--yes")):
+        assert_one_error(ctray(*command, make(tmp_path), "--out", out), *words)
+        assert not out.exists()
+
+
+def test_what_is_refused_waits_for_neither_ray_nor_torch(tmp_path: Path) -> None:
+    """On a busy machine those take half a minute to load; the line before is out at once."""
+    text_file(tmp_path)
+    (tmp_path / "empty").mkdir()
+    code = (
+        "import sys\n"
+        "from ctray.cli.main import cli\n"
+        "try:\n"
+        "    cli(sys.argv[1:], prog_name='ctray')\n"
+        "finally:\n"
+        "    print([m for m in ('ray', 'torch') if m in sys.modules], file=sys.stderr)\n"
+    )
+    out = tmp_path / "run"
+    for archive in ("nowhere", "empty", "notes.txt"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "run", tmp_path / archive, "--out", out],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        lines = done.stderr.splitlines()
+        assert f"looking for volumes in {tmp_path / archive}" in lines
+        assert lines[-2].startswith("error: ")
+        assert lines[-1] == "[]"
+        assert not out.exists()
+
+
+def test_a_run_of_other_settings_is_refused_before_its_archive_is_searched(tmp_path: Path) -> None:
+    archive, out = archive_of_one(tmp_path), tmp_path / "run"
+    folder = open_run(str(archive), str(out), parse_config({}))
+    write_catalog((), folder.catalog)
+    refused = ctray("run", archive, "--out", out, "--set", "train.seed=5")
+    assert_one_error(refused, "another train.seed", code=2)
+    assert "catalog: " not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], ()),
+        (["--local"], ("ray.local=true", "ray.address=null")),
+        (["--no-local"], ("ray.local=false",)),
+        (["--ray-timeout", "90"], ("ray.start_timeout_s=90",)),
+    ],
+)
+def test_where_processes_run_is_a_setting(options: list[str], expected: tuple[str, ...]) -> None:
+    given: list[tuple[str, ...]] = []
+
+    @click.command()
+    @ray_options
+    def command(ray: tuple[str, ...]) -> None:
+        given.append(ray)
+
+    assert CliRunner().invoke(command, options).exit_code == 0
+    assert given == [expected]
+    load_config(None, given[0])
+    for name in ("run", "archive", "pretrain", "localize", "crop"):
+        assert {"local", "ray_timeout"} <= {p.name for p in cli.commands[name].params}
+
+
+def test_a_cluster_and_this_machine_exclude_each_other(tmp_path: Path) -> None:
+    args = ["--set", "ray.local=true", "--set", "ray.address=head:6379"]
+    refused = ctray("run", archive_of_one(tmp_path), "--out", tmp_path / "run", *args)
+    assert_one_error(refused, "local (--local)", "head:6379", code=2)
 
 
 def test_unknown_settings_name_the_nearest_known_one(tmp_path: Path) -> None:
@@ -344,8 +414,7 @@ def test_instances_is_a_setting_of_the_run_and_needs_self_training(tmp_path: Pat
     without = ctray("run", archive, "--out", out, "--instances", "--set", "refine.enabled=false")
     assert_one_error(without, "--instances", "refine.enabled", code=2)
     assert not out.exists()
-    assert_one_error(ctray("run", archive, "--out", out, "--instances"), "none of the 1 volumes")
-    assert json.loads((out / "run.json").read_text())["config"]["localize"]["instances"] is True
+    assert _asked(True, False) == ("localize.instances=true",)
     assert "--instances" in ctray("localize", "--help").stdout
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ctray.cli.main import cli
 from ctray.cli.tables import plan_lines
 from ctray.config import RunConfig
 from ctray.engine.plan import plan_archive, ratio_interval
-from ctray.pretext.checkpoint import load_model
+from ctray.engine.plan_training import measure_speeds, working_shape
+from ctray.pretext.checkpoint import load_model, save_checkpoint
+from ctray.pretext.training import Trainer
 from ctray.storage.catalog import Catalog, build_catalog
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt, RunFolder
@@ -79,6 +82,52 @@ def test_guess_without_a_run(
     assert found.hours is not None
     assert found.hours.value > 0
     assert any("rough guess" in line for line in found.assumptions)
+    # Nine steps, and each volume prepared and localized: little, and not nothing.
+    assert 0 < found.training_hours < 0.5
+    assert any(
+        "9 steps of" in line and "timed on this machine" in line for line in found.assumptions
+    )
+
+
+def test_training_that_is_under_way_counts_what_is_left_at_its_own_speed(
+    catalog: Catalog, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = config_of(train={"steps": 1000})
+    run = RunFolder(url=str(tmp_path / "run"))
+    trainer = Trainer(config, 48, device=torch.device("cpu"))
+    trainer.step = 400
+    # 8 pairs a step: 2 seconds each.
+    trainer.metrics.rows = [{"step": 200.0, "slices_per_second": 8.0}, {"step": 400.0}]
+    save_checkpoint(run.checkpoint, trainer)
+    found = plan_archive(catalog, config, run, num_sample=2)
+    assert found.training_hours == pytest.approx(600 * 2 / 3600)
+    assert any("600 steps of 2.0 s (as the run took so far)" in a for a in found.assumptions)
+    assert "20 min to train" in "\n".join(plan_lines(found))
+
+
+@pytest.mark.parametrize("task", ["rotation", "sorting"])
+def test_everything_that_a_run_computes_is_timed(
+    config_of: Callable[..., RunConfig], task: str
+) -> None:
+    """Of slices smaller than the smallest phantom, too."""
+    config = config_of(task=task, refine={"enabled": task == "rotation", "slabs": 12})
+    speeds = measure_speeds(config, 16)
+    assert min(speeds.prepare, speeds.step, speeds.find) > 0
+    assert (speeds.slab_step > 0) == (speeds.refine > 0) == config.refine.enabled
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "expected"),
+    [
+        ((100, 90, 80), 128, (100, 90, 80)),
+        ((256, 200, 101), 128, (128, 100, 51)),
+        ((6100, 2000, 2000), 128, (96, 32, 32)),
+    ],
+)
+def test_working_shape_is_the_one_that_halving_brings_nearest(
+    shape: tuple[int, int, int], size: int, expected: tuple[int, int, int]
+) -> None:
+    assert working_shape(shape, size) == expected
 
 
 def test_receipts_of_all_volumes_leave_no_doubt(
@@ -164,6 +213,7 @@ def test_plan_on_the_command_line(archive: Path, capsys: pytest.CaptureFixture[s
     assert "7 volumes, 774.1 kB of voxels" in out
     assert "unreadable" in out
     assert "would save perhaps" in out
+    assert " to train, then " in out
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])

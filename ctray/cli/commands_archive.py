@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, run_facts
+from ctray.cli.commands_run import finish, look_first, run_facts
 from ctray.cli.options import (
     config_options,
     instances_option,
     print_json,
+    ray_options,
     say,
     shared_options,
 )
@@ -53,16 +54,21 @@ def plan(
     settings are those of the run.
     """
     from ctray.cli.progress import reporter
-    from ctray.cli.tables import plan_lines
 
-    settings = _settings(out, config, overrides)
     with reporter() as progress:
-        _, found = _plan(archive, out, settings, sample, progress)
+        progress.note(f"looking for volumes in {archive}")
+        settings = _settings(out, config, overrides)
+        from ctray.engine.finding import find_archive
+
+        catalog = find_archive(archive, settings, progress)
+        found = _plan(catalog, out, settings, sample, progress)
     if as_json:
         print_json(found.to_json())
-    else:
-        for line in plan_lines(found):
-            click.echo(line)
+        return
+    from ctray.cli.tables import plan_lines
+
+    for line in plan_lines(found):
+        click.echo(line)
 
 
 @click.command(name="archive", short_help="As run, for big archives: shows the plan first.")
@@ -77,6 +83,7 @@ def plan(
 @_sample
 @config_options
 @instances_option
+@ray_options
 @shared_options()
 def archive_(
     archive: str,
@@ -87,6 +94,7 @@ def archive_(
     config: str | None,
     overrides: tuple[str, ...],
     instances: bool,
+    ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Find the volumes of ARCHIVE, show the plan, and after a yes do all that `ctray run` does.
@@ -96,17 +104,21 @@ def archive_(
     nothing is asked, and --yes must be given. The same command takes up what was interrupted.
     """
     from ctray.cli.progress import reporter
-    from ctray.cli.tables import plan_lines
     from ctray.config import load_config
-    from ctray.storage.run_folder import check_output
 
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes to begin at once")
     asked = ("localize.instances=true",) * instances + ("pool.write_pyramid=true",) * write_pyramid
-    settings = load_config(config, (*asked, *overrides))
-    check_output(archive, out)
+    settings = load_config(config, (*asked, *ray, *overrides))
     with reporter() as progress:
-        catalog, found = _plan(archive, out, settings, sample, progress)
+        catalog = look_first(archive, out, settings, progress)
+        if catalog is None:
+            from ctray.engine.finding import find_archive
+
+            catalog = find_archive(archive, settings, progress)
+        found = _plan(catalog, out, settings, sample, progress)
+    from ctray.cli.tables import plan_lines
+
     for line in plan_lines(found):
         say(line)
     if not yes:
@@ -114,7 +126,7 @@ def archive_(
     with reporter() as progress:
         from ctray.engine.archive import run_archive
 
-        folder, receipts = run_archive(archive, out, settings, progress, catalog)
+        folder, receipts = run_archive(archive, out, settings, progress, catalog, progress.note)
         progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts | {"plan": found.to_json()}, as_json)
@@ -123,29 +135,27 @@ def archive_(
 def _settings(out: str | None, config: str | None, overrides: tuple[str, ...]) -> RunConfig:
     """Settings as given, else those of the run."""
     from ctray.config import load_config, override
-    from ctray.engine.archive import resume_run
 
     if out is None or config is not None:
         return load_config(config, overrides)
+    from ctray.engine.archive import resume_run
+
     _, settings, _ = resume_run(out)
     return override(settings, overrides) if overrides else settings
 
 
 def _plan(
-    archive: str, out: str | None, settings: RunConfig, sample: int, progress: Any
-) -> tuple[Catalog, ArchivePlan]:
-    progress.note("looking for volumes")
-    from ctray.engine.archive import find_archive
+    catalog: Catalog, out: str | None, settings: RunConfig, sample: int, progress: Any
+) -> ArchivePlan:
     from ctray.engine.plan import plan_archive
     from ctray.storage import store
     from ctray.storage.run_folder import RunFolder
 
-    folder = None if out is None else RunFolder(url=store.normalize(out))
-    catalog = find_archive(archive, settings, progress)
-    return catalog, plan_archive(
+    return plan_archive(
         catalog,
         settings,
-        folder,
+        None if out is None else RunFolder(url=store.normalize(out)),
         num_sample=sample,
         on_look=lambda done, total, name: progress.update("look", done, total, name),
+        on_note=progress.note,
     )

@@ -109,6 +109,7 @@ def localization(
             command=shlex.join(["ctray", *sys.argv[1:]]),
             on_event=progress,
             on_baselines=lambda done, total: progress.update("baselines", done, total),
+            on_note=progress.note,
         )
     _finish(result, as_json)
 

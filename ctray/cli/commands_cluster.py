@@ -77,10 +77,9 @@ def submit(
     if apply:
         raise click.UsageError("--apply goes with --kube")
     from ctray.engine.orders import make_order, settings_sent
-    from ctray.engine.submit import Cluster
 
     order = make_order(name, settings)
-    cluster = Cluster(address)
+    cluster = _cluster(address)
     submission_id = cluster.submit(order)
     say(f"submitted {submission_id} to {cluster.address}")
     for line in settings_sent(order):
@@ -105,10 +104,9 @@ def jobs() -> None:
 @shared_options()
 def list_(address: str, as_json: bool) -> None:
     """List the jobs of ctray that the cluster knows, the newest first."""
+    found = _cluster(address).jobs()
     from ctray.cli.tables import job_table, print_table
-    from ctray.engine.submit import Cluster
 
-    found = Cluster(address).jobs()
     if as_json:
         print_json([asdict(job) for job in found])
     elif found:
@@ -123,9 +121,9 @@ def list_(address: str, as_json: bool) -> None:
 @shared_options()
 def status(which: str, address: str, as_json: bool) -> None:
     """Say what became of JOB, and how far it is."""
-    from ctray.engine.submit import Cluster, why_failed
+    cluster = _cluster(address)
+    from ctray.engine.submit import why_failed
 
-    cluster = Cluster(address)
     job = cluster.find(which)
     lines = cluster.logs(job.id).splitlines()
     far = _last_event(lines)
@@ -146,9 +144,7 @@ def status(which: str, address: str, as_json: bool) -> None:
 @shared_options(machine=False)
 def logs(which: str, follow: bool, address: str) -> None:
     """Print what JOB has printed."""
-    from ctray.engine.submit import Cluster
-
-    cluster = Cluster(address)
+    cluster = _cluster(address)
     job = cluster.find(which)
     if not follow:
         click.echo(cluster.logs(job.id), nl=False)
@@ -162,9 +158,7 @@ def logs(which: str, follow: bool, address: str) -> None:
 @shared_options()
 def stop(which: str, address: str, as_json: bool) -> None:
     """End JOB. What it has done stays done: submitting it again goes on from there."""
-    from ctray.engine.submit import Cluster
-
-    cluster = Cluster(address)
+    cluster = _cluster(address)
     job = cluster.find(which)
     if not job.is_running:
         raise JobError(f"{job.id} does not run: it is {job.status.lower()}")
@@ -192,6 +186,16 @@ def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
     else:
         click.echo(kube.to_yaml(manifest), nl=False)
         say("create it: the same command with --apply, or | kubectl create -f -")
+
+
+def _cluster(address: str) -> Cluster:
+    """Cluster at an address; one that does not answer is told before Ray is loaded."""
+    from ctray.engine.dashboard import check_dashboard
+
+    check_dashboard(address)
+    from ctray.engine.submit import Cluster
+
+    return Cluster(address)
 
 
 def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:

@@ -6,18 +6,20 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import Command, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
     from ctray.config import RunConfig
+    from ctray.engine.events import Event
     from ctray.engine.job_log import JobLog
     from ctray.storage.run_folder import RunFolder
 
@@ -62,7 +64,7 @@ def job_overrides(
 @click.argument("config", metavar="[CONFIG]", required=False)
 @click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
 @_set_option
-@shared_options(machine=False)
+@shared_options(machine=False, first_line=False)  # its log has a form of its own
 def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.
 
@@ -78,8 +80,10 @@ def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple
     log = JobLog(
         run=settings.job.run or "", style=settings.job.log_format, job=os.environ.get(_JOB_ID, "")
     )
-    with _told_to(log):
-        counts = _do(name, settings, log)
+    log.say(f"{name} over {settings.job.archive or settings.job.run}")
+    signs = _SignsOfLife(log)
+    with _told_to(log), signs.heartbeat:
+        counts = _do(name, settings, log, signs)
     if counts:
         log.say(", ".join(f"{n} {status}" for status, n in counts.items()))
     sys.exit(PartialFailureError.exit_code if counts.get("failed") else 0)
@@ -106,20 +110,47 @@ def _settings(config: str | None, overrides: tuple[str, ...]) -> RunConfig:
     return load_config_text(text, overrides)
 
 
-def _do(name: str, settings: RunConfig, log: JobLog) -> dict[str, int]:
+class _SignsOfLife:
+    """Repeats the last event of a job where nothing else is said."""
+
+    def __init__(self, log: JobLog) -> None:
+        self._log = log
+        self._last: Event | None = None
+        self.heartbeat = Heartbeat(self._still_working)
+
+    def event(self, event: Event) -> None:
+        """Note an event that was just told."""
+        self._last = event
+        self.heartbeat.said()
+
+    def _still_working(self, seconds: float) -> None:
+        text = f"still working after {seconds:.0f} s"
+        if self._last is None:
+            self._log.say(text)
+        else:
+            told = replace(self._last, text=text, volume_id="", status="", metrics={})
+            self._log.event(replace(told, bytes_read=0, bytes_written=0))
+
+
+def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dict[str, int]:
     """Do the job and write the report; number of volumes by status."""
     from ctray.engine.archive import status_counts
-    from ctray.engine.jobs import JOBS, check_job, run_of
-    from ctray.engine.metrics import RunMetrics
-    from ctray.engine.session import ray_session
+    from ctray.engine.executor import executor_session
+    from ctray.engine.jobs import JOBS
+    from ctray.engine.orders import check_job, run_of
     from ctray.storage import store
 
     check_job(name, settings)
     # Before a session is begun, which takes seconds: keys that are missing are known at once.
     store.exists(run_of(settings))
-    with ray_session(settings.ray):
-        metrics = RunMetrics(log.run)
-        folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
+    with executor_session(settings.ray, log.say) as executor:
+        listeners = [log.event, signs.event]
+        if executor.kind == "ray":
+            from ctray.engine.metrics import RunMetrics
+
+            # Through the exporter that every node of a cluster has.
+            listeners.append(RunMetrics(log.run).event)
+        folder, receipts = JOBS[name](settings, _all(listeners), executor)
     if name != "pretrain":
         log.say(f"report {_report(folder)}")
     return status_counts(receipts)
@@ -131,7 +162,7 @@ def _report(folder: RunFolder) -> str:
     return write_report(folder)
 
 
-def _both(*listeners: Callable[[Any], None]) -> Callable[[Any], None]:
+def _all(listeners: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
     def tell(event: Any) -> None:
         for listener in listeners:
             listener(event)

@@ -14,6 +14,7 @@ from ctray.cli.options import (
     config_options,
     instances_option,
     print_json,
+    ray_options,
     run_argument,
     say,
     shared_options,
@@ -23,6 +24,7 @@ from ctray.errors import ConfigError, PartialFailureError
 
 if TYPE_CHECKING:
     from ctray.config import RunConfig
+    from ctray.storage.catalog import Catalog
     from ctray.storage.run_folder import Receipt, RunFolder
 
 _STATUSES = ("located", "empty", "uncertain", "failed")
@@ -35,6 +37,7 @@ _out = click.option("--out", required=True, metavar="RUN", help="Folder of the r
 @config_options
 @instances_option
 @surround_option
+@ray_options
 @shared_options()
 def run(
     archive: str,
@@ -43,6 +46,7 @@ def run(
     overrides: tuple[str, ...],
     instances: bool,
     keep_surround: bool,
+    ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
@@ -53,7 +57,7 @@ def run(
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    settings = load_config(config, (*_asked(instances, keep_surround), *overrides))
+    settings = load_config(config, (*_asked(instances, keep_surround), *ray, *overrides))
     with reporter() as progress:
         folder, receipts = make_run(archive, out, settings, progress)
         progress.note("writing the report")
@@ -65,26 +69,29 @@ def run(
 @click.argument("archive")
 @_out
 @config_options
+@ray_options
 @shared_options()
 def pretrain(
-    archive: str, out: str, config: str | None, overrides: tuple[str, ...], as_json: bool
+    archive: str,
+    out: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    ray: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Find the volumes of ARCHIVE, import what needs it, and train the encoder."""
     from ctray.cli.progress import reporter
     from ctray.config import load_config
-    from ctray.storage.run_folder import check_output
 
-    settings = load_config(config, overrides)
-    check_output(archive, out)
+    settings = load_config(config, (*ray, *overrides))
     with reporter() as progress:
-        progress.note("looking for volumes")
-        from ctray.engine.archive import catalog_stage, open_run, pretrain_stage
-        from ctray.engine.session import ray_session
+        found = look_first(archive, out, settings, progress)
+        from ctray.engine.archive import begin_run, pretrain_stage
+        from ctray.engine.executor import executor_session
 
-        folder = open_run(archive, out, settings)
-        catalog = catalog_stage(folder, archive, settings, progress)
-        with ray_session(settings.ray):
-            pretrain_stage(folder, settings, catalog.ok, progress)
+        folder, catalog = begin_run(archive, out, settings, progress, found)
+        with executor_session(settings.ray, progress.note) as executor:
+            pretrain_stage(folder, settings, catalog.ok, progress, executor)
     failures = _failures(r for r in folder.receipts() if r.status == "failed")
     if as_json:
         print_json({"run": folder.url, "checkpoint": folder.checkpoint, **failures})
@@ -104,6 +111,7 @@ def pretrain(
 )
 @instances_option
 @surround_option
+@ray_options
 @shared_options()
 def localize(
     run_url: str,
@@ -111,10 +119,11 @@ def localize(
     method: str | None,
     instances: bool,
     keep_surround: bool,
+    ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
-    asked = _asked(instances, keep_surround)
+    asked = (*_asked(instances, keep_surround), *ray)
     _localize(
         run_url, as_json, crop=not no_crop, only_located=False, method=method, overrides=asked
     )
@@ -123,10 +132,11 @@ def localize(
 @click.command()
 @run_argument
 @surround_option
+@ray_options
 @shared_options()
-def crop(run_url: str, keep_surround: bool, as_json: bool) -> None:
+def crop(run_url: str, keep_surround: bool, ray: tuple[str, ...], as_json: bool) -> None:
     """Write the crops of RUN that are missing."""
-    asked = _asked(False, keep_surround)
+    asked = (*_asked(False, keep_surround), *ray)
     _localize(run_url, as_json, crop=True, only_located=True, overrides=asked)
 
 
@@ -135,12 +145,15 @@ def crop(run_url: str, keep_surround: bool, as_json: bool) -> None:
 @shared_options()
 def report(run_url: str, as_json: bool) -> None:
     """Write the report page of RUN, finished or not."""
+    from ctray.cli.progress import reporter
     from ctray.report import write_report
     from ctray.storage import store
     from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
-    url = write_report(folder)
+    with reporter() as progress:
+        progress.note("writing the report")
+        url = write_report(folder)
     if as_json:
         print_json({"run": folder.url, "report": url})
     else:
@@ -151,13 +164,26 @@ def make_run(
     archive: str, out: str, settings: RunConfig, progress: Any
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Check the output and do everything but the report; failed volumes are named on an error."""
-    from ctray.storage.run_folder import check_output
-
-    check_output(archive, out)
-    progress.note("looking for volumes")
+    found = look_first(archive, out, settings, progress)
     from ctray.engine.archive import run_archive
 
-    return run_archive(archive, out, settings, progress)
+    return run_archive(archive, out, settings, progress, found, progress.note)
+
+
+def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Catalog | None:
+    """Volumes of an archive, where a run is not begun yet: what is refused is refused at once.
+
+    Loading torch and Ray takes seconds, on a busy machine half a minute.
+    """
+    progress.note(f"looking for volumes in {archive}")
+    from ctray.engine.finding import find_archive
+    from ctray.storage import store
+    from ctray.storage.run_folder import RunFolder, check_output
+
+    check_output(archive, out)
+    if store.exists(RunFolder(url=store.normalize(out)).manifest):
+        return None
+    return find_archive(archive, settings, progress)
 
 
 def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -> dict[str, Any]:
@@ -220,7 +246,7 @@ def _localize(
     with reporter() as progress:
         progress.note("starting")
         from ctray.engine.archive import check_trained, localize_stage, resume_run
-        from ctray.engine.session import ray_session
+        from ctray.engine.executor import executor_session
         from ctray.storage.catalog import read_catalog
         from ctray.storage.receipt_list import iter_receipts
 
@@ -237,8 +263,10 @@ def _localize(
             ids = [entry.volume_id for entry in entries]
             received = {i for i, receipt in iter_receipts(folder, ids) if receipt is not None}
             entries = [e for e in entries if e.volume_id in received]
-        with ray_session(settings.ray):
-            receipts = localize_stage(folder, settings, entries, crop=crop, on_event=progress)
+        with executor_session(settings.ray, progress.note) as executor:
+            receipts = localize_stage(
+                folder, settings, entries, crop=crop, on_event=progress, executor=executor
+            )
     finish(run_facts(folder, receipts, report=False), as_json)
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.commands_run import finish, make_run, run_facts
-from ctray.cli.options import extents, print_json, run_argument, say, shared_options, size_of
+from ctray.cli.options import (
+    extents,
+    print_json,
+    ray_options,
+    run_argument,
+    say,
+    shared_options,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from ctray.localization.evaluate import Evaluation
@@ -84,12 +92,14 @@ def calibrate(run_url: str, truth: str, as_json: bool) -> None:
     metavar="SECTION.KEY=VALUE",
     help="Change one setting of the demonstration; may be repeated.",
 )
+@ray_options
 @shared_options()
 def demo(
     out: str,
     count: int | None,
     size: tuple[int, ...] | None,
     overrides: tuple[str, ...],
+    ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Make phantoms, run everything on them, and score the boxes against the truth."""
@@ -98,7 +108,7 @@ def demo(
     from ctray.storage import store
     from ctray.storage.phantoms import write_phantoms
 
-    settings = demo_config(overrides)
+    settings = demo_config((*ray, *overrides))
     archive, run_url = store.join(out, "archive"), store.join(out, "run")
     total = count or DEMO_ARCHIVE.count
     with reporter() as progress:

@@ -6,9 +6,11 @@ import functools
 import json
 import logging
 import sys
+import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import click
@@ -21,9 +23,38 @@ TASKS = ("rotation", "sorting")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
 
+# Nobody should wonder for two seconds whether a command has begun.
+_FIRST_LINE_S = 1.0
+_line_is_out = threading.Event()
+
+
 def say(line: str) -> None:
     """One line for people: on stderr, so that stdout holds the result alone."""
+    first_line_is_out()
     click.echo(line, err=True)
+
+
+def first_line_is_out() -> None:
+    """Something was said, or is about to be: the command needs no other sign that it began."""
+    _line_is_out.set()
+
+
+@contextmanager
+def _first_line(command: str) -> Iterator[None]:
+    """Say that a command starts where the block says nothing for a while."""
+
+    def wait() -> None:
+        if not _line_is_out.wait(_FIRST_LINE_S):
+            click.echo(f"{command}: starting", err=True)
+
+    _line_is_out.clear()
+    thread = threading.Thread(target=wait, name="ctray-first-line", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        first_line_is_out()
+        thread.join()
 
 
 def print_json(document: Any) -> None:
@@ -44,6 +75,7 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         # The storage's background loop would tell of every write that this cut short.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.simplefilter("ignore", RuntimeWarning)
         say("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
     except CtrayError as error:
@@ -59,19 +91,25 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
         sys.exit(1)
 
 
-def shared_options(*, machine: bool = True) -> Callable[[Command], Command]:
+def shared_options(
+    *, machine: bool = True, first_line: bool = True
+) -> Callable[[Command], Command]:
     """Options that every command has, and its errors as lines.
 
     Parameters
     ----------
     machine
         Whether the command takes ``--json``.
+    first_line
+        Whether stderr says that the command starts where it says nothing else for a second.
     """
 
     def decorate(function: Command) -> Command:
         @functools.wraps(function)
         def guarded(*args: Any, debug: bool, **kwargs: Any) -> Any:
-            with errors_as_lines(debug):
+            path = click.get_current_context().command_path
+            told = _first_line(path) if first_line else nullcontext()
+            with errors_as_lines(debug), told:
                 return function(*args, **kwargs)
 
         command: Any = click.option("--debug", is_flag=True, help="Show tracebacks.")(guarded)
@@ -137,6 +175,37 @@ def surround_option(function: Command) -> Command:
         is_flag=True,
         help="Keep a coarse level of what is cut away in each crop, for ctray restore.",
     )(function)
+
+
+def ray_options(function: Command) -> Command:
+    """Options ``--local`` and ``--ray-timeout``, handed on as settings in `ray`."""
+
+    @functools.wraps(function)
+    def with_settings(
+        *args: Any, local: bool | None, ray_timeout: float | None, **kwargs: Any
+    ) -> Any:
+        settings: list[str] = []
+        if local is not None:
+            settings.append(f"ray.local={str(local).lower()}")
+        if local:
+            # A run that was begun on a cluster knows its address.
+            settings.append("ray.address=null")
+        if ray_timeout is not None:
+            settings.append(f"ray.start_timeout_s={ray_timeout:g}")
+        return function(*args, ray=tuple(settings), **kwargs)
+
+    command: Any = click.option(
+        "--ray-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Time in which Ray must start on this machine; after that the command goes on "
+        "without it. [default: 60]",
+    )(with_settings)
+    return click.option(  # type: ignore[no-any-return]
+        "--local/--no-local",
+        default=None,
+        help="Work in plain processes of this machine, without Ray. The boxes are the same.",
+    )(command)
 
 
 def run_argument(function: Command) -> Command:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ctray.cli.heartbeat import Heartbeat
+from ctray.cli.options import first_line_is_out
 from ctray.cli.time_left import TimeLeft, in_words
 
 # A log that nobody watches needs a sign of life, not a line a step.
@@ -87,13 +91,23 @@ class Stage:
 
 
 class Reporter:
-    """Shows progress on stderr; made by `reporter`."""
+    """Shows progress on stderr; made by `reporter`.
 
-    def __init__(self, bars: Progress | None) -> None:
-        self._bars = bars
+    Parameters
+    ----------
+    stream
+        Where lines go.
+    bars
+        Bars on a terminal, None elsewhere.
+    """
+
+    def __init__(self, stream: TextIO, bars: Progress | None) -> None:
+        self._stream, self._bars = stream, bars
         self._stage: Stage | None = None
         self._task: TaskID | None = None
-        self._last_line = 0.0
+        self._last_line = -math.inf
+        self._latest = ""
+        self.heartbeat = Heartbeat(self._still_working)
 
     def __call__(self, event: _Event) -> None:
         """Take an event of a run."""
@@ -103,11 +117,9 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Say one line that stays."""
-        if self._bars is not None:
-            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        self._latest = text
+        self._write(text)
+        self.heartbeat.said()
 
     def update(
         self,
@@ -123,37 +135,71 @@ class Reporter:
             self._begin(stage, done, total)
         assert self._stage is not None
         line = self._stage.line(done, total, bytes_done, bytes_total)
+        self._latest = f"{stage}: {line}"
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, total=total, line=line, text=text)
             return
         now = time.monotonic()
         if done >= total or now - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = now
-            self.note(f"{stage}: {line}{f'; {text}' if text else ''}")
+            self._write(f"{self._latest}{f'; {text}' if text else ''}")
+            self.heartbeat.said()
 
     def _begin(self, stage: str, done: int, total: int) -> None:
         self._stage = Stage(stage, done)
-        self._last_line = time.monotonic()
+        # The first line of a stage comes at once: it says what takes so long.
+        self._last_line = -math.inf
         if self._bars is not None:
             if self._task is not None:
                 self._bars.stop_task(self._task)
             self._task = self._bars.add_task(stage, total=total, line="", text="")
 
+    def _still_working(self, seconds: float) -> None:
+        """Repeat the latest line, unless a bar moves."""
+        if self._bars is not None and any(not task.finished for task in self._bars.tasks):
+            return
+        self._write(f"{self._latest}; still working after {seconds:.0f} s")
+
+    def _write(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
 
 @contextmanager
 def reporter() -> Iterator[Reporter]:
     """Progress on stderr while the block runs."""
-    if not sys.stderr.isatty():
-        yield Reporter(None)
+    with _own_stderr() as stream:
+        first_line_is_out()
+        if not stream.isatty():
+            shown = Reporter(stream, None)
+            with shown.heartbeat:
+                yield shown
+            return
+        bars = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:<9}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[line]}"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[text]}"),
+            console=Console(file=stream),
+        )
+        shown = Reporter(stream, bars)
+        with bars, shown.heartbeat:
+            yield shown
+
+
+@contextmanager
+def _own_stderr() -> Iterator[TextIO]:
+    """Stderr that stays where it is while Ray's start sends the process's own to nowhere."""
+    try:
+        copy = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):
+        # Not a file: a test's, or a notebook's.
+        yield sys.stderr
         return
-    bars = Progress(
-        SpinnerColumn(finished_text=" "),
-        TextColumn("{task.description:<9}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[line]}"),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[text]}"),
-        console=Console(stderr=True),
-    )
-    with bars:
-        yield Reporter(bars)
+    with open(copy, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors) as stream:  # noqa: PTH123
+        yield stream

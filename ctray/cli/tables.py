@@ -223,6 +223,11 @@ def plan_lines(plan: ArchivePlan) -> list[str]:
     hours = _interval(plan.hours, _duration)
     if plan.num_done == plan.num_volumes:
         lines.append("nothing is left to do")
+    elif plan.hours is not None and plan.training_hours:
+        lines.append(
+            f"would take {_duration(plan.training_hours + plan.hours.value)} with "
+            f"{plan.num_actors} actors: {_duration(plan.training_hours)} to train, then {hours}"
+        )
     elif hours:
         lines.append(f"would take {hours} with {plan.num_actors} actors")
     if plan.could_hold > plan.num_actors:

@@ -104,9 +104,22 @@ class PoolConfig(Section):
 class RayConfig(Section):
     """The Ray session that a command starts when it is not given a cluster."""
 
+    local: bool = False
+    """Whether a run works without Ray, in plain processes of this machine."""
     address: str | None = None
     """Address of a running cluster; null starts a session on this machine."""
+    start_timeout_s: float = Field(default=60.0, gt=0, le=86_400)
+    """Seconds in which the own session must start; after that a run goes on without Ray."""
     num_cpus: int | None = Field(default=None, ge=1)
-    """Logical CPUs of the own session; null takes the machine's."""
+    """Logical CPUs of the own session or of the plain processes; null takes the machine's."""
     object_store_mb: int = Field(default=512, ge=80)
     """Object store of the own session, MB."""
+
+    @model_validator(mode="after")
+    def _in_one_place(self) -> RayConfig:
+        if self.local and self.address is not None:
+            raise ValueError(
+                f"local (--local) works on this machine and address is {self.address}; leave out "
+                "one of them"
+            )
+        return self

@@ -7,7 +7,6 @@ What crosses a process boundary is an item one way and a small record back.
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +18,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from ctray.config import PoolConfig
 from ctray.engine.causes import is_node_death, last_line, own_error
-from ctray.engine.room import Patience, autoscales, no_room, nobody, wait_for_room
+from ctray.engine.events import nobody
+from ctray.engine.room import Patience, autoscales, no_room, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
+from ctray.engine.threads import pool_threads
 from ctray.errors import CtrayError
 
 # A volume whose worker died this often takes its worker with it: too large, most likely.
@@ -151,9 +152,7 @@ class _Pool:
         """
         now = time.monotonic()
         if self.limit_from is None or now - self.limit_from >= _LIMIT_AGE_S:
-            # An autoscaler adds nodes for actors that wait for room, and for nothing else.
-            most = self.config.max_size if autoscales() else capacity(self.config)
-            self.limit, self.limit_from = max(1, most), now
+            self.limit, self.limit_from = max(1, most_actors(self.config)), now
         starting = sum(not actor.ready for actor in self.awaited.values())
         at_once = max(self.config.min_size, self._size - starting)
         return self._size < min(self.limit, self.config.max_size) and starting < at_once
@@ -295,6 +294,12 @@ def capacity(config: PoolConfig) -> int:
     )
 
 
+def most_actors(config: PoolConfig) -> int:
+    """Actors that there is room for; where an autoscaler adds nodes, those that are asked for."""
+    # An autoscaler adds nodes for actors that wait for room, and for nothing else.
+    return config.max_size if autoscales() else capacity(config)
+
+
 def actor_bundle(config: PoolConfig) -> dict[str, float]:
     """Logical resources of one actor."""
     return {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
@@ -312,7 +317,7 @@ def threads_per_actor(config: PoolConfig) -> int:
     if autoscales():
         # The driver's machine is not the actors'.
         return max(1, int(config.num_cpus))
-    return max(1, (os.cpu_count() or 1) // max(1, min(config.max_size, int(cluster_cpus()))))
+    return pool_threads(config, cluster_cpus())
 
 
 def _nodes() -> list[dict[str, float]]:

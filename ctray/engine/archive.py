@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ctray import __version__
 from ctray.config import RunConfig, recorded_config
-from ctray.engine.actors import run_pool, threads_per_actor
 from ctray.engine.binding import changed_settings
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
-from ctray.engine.events import Event, OnEvent, Volumes, ignore, training_event
+from ctray.engine.encoder_training import EncoderTraining
+from ctray.engine.events import Event, OnEvent, Volumes, ignore, nobody, training_event
+from ctray.engine.executor import Executor, executor_session, running_executor
+from ctray.engine.finding import find_archive
 from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
 from ctray.engine.self_train import self_train
-from ctray.engine.session import ray_session
-from ctray.engine.train import pretrain
-from ctray.errors import ConfigError, CtrayError, InvalidVolumeError, NotFoundError
+from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.localization.promise import check_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
 from ctray.storage.catalog import (
-    DEFAULT_EXCLUDE,
     Catalog,
     CatalogEntry,
-    build_catalog,
     read_catalog,
     write_catalog,
 )
@@ -88,32 +87,6 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
     return run, config, str(manifest["archive"])
 
 
-def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = ignore) -> Catalog:
-    """Find the volumes of an archive as the configuration wants them; nothing is written.
-
-    Raises
-    ------
-    NotFoundError
-        If the archive holds no volume.
-    InvalidVolumeError
-        If none of them can be read.
-    """
-    exclude = config.catalog.exclude
-    catalog = build_catalog(
-        archive_url,
-        include=config.catalog.include,
-        exclude=DEFAULT_EXCLUDE if exclude is None else exclude,
-        dataset=config.catalog.dataset,
-        progress=lambda done, total: on_event(Event(stage="catalog", done=done, total=total)),
-    )
-    if not catalog.ok:
-        raise InvalidVolumeError(
-            f"none of the {len(catalog)} volumes in {archive_url} can be read (see ctray "
-            f"catalog); the first: {catalog.failed[0].reason}"
-        )
-    return catalog
-
-
 def catalog_stage(
     run: RunFolder,
     archive_url: str,
@@ -138,24 +111,54 @@ def catalog_stage(
     return catalog
 
 
+def begin_run(
+    archive_url: str,
+    out_url: str,
+    config: RunConfig,
+    on_event: OnEvent = ignore,
+    found: Catalog | None = None,
+) -> tuple[RunFolder, Catalog]:
+    """Open a run and write its catalog; an archive that is refused leaves no folder behind.
+
+    `found` is what `find_archive` gave just now; None looks. For errors see `open_run` and
+    `find_archive`.
+    """
+    check_output(archive_url, out_url)
+    begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
+    # A run that was begun is refused, if it is, before its archive is searched.
+    if found is None and not begun:
+        found = find_archive(archive_url, config, on_event)
+    run = open_run(archive_url, out_url, config)
+    return run, catalog_stage(run, archive_url, config, on_event, found)
+
+
 def pretrain_stage(
-    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = ignore
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent = ignore,
+    executor: Executor | None = None,
 ) -> None:
     """Import and prepare what training needs, then train; nothing of it is done twice.
 
     Last, the boxes of the training volumes teach the slab network, see
-    `ctray.localization.self_training`.
+    `ctray.localization.self_training`. `executor` None is the Ray session that is running.
     """
+    executor = executor or running_executor()
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
-        _train_encoder(run, config, entries, on_event)
+        _train_encoder(run, config, entries, on_event, executor)
 
-    self_train(run, config, on_event)
+    self_train(run, config, executor, on_event)
 
 
 def _train_encoder(
-    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent,
+    executor: Executor,
 ) -> None:
-    records = prepare_stage(run, config, entries, on_event)
+    records = prepare_stage(run, config, entries, on_event, executor)
     ready = [r for r in records if r.working_url]
     learned = [r.working_url for r in ready if r.working_url and not r.validation]
     if not learned:
@@ -169,16 +172,28 @@ def _train_encoder(
 
     begun = checkpoint_step(run.checkpoint) or 0
 
-    def wait(text: str) -> None:
-        on_event(Event(stage="pretrain", done=begun, total=config.train.steps, text=text))
+    def reach(step: int, text: str = "") -> None:
+        on_event(Event(stage="pretrain", done=step, total=config.train.steps, text=text))
 
     held_out = [r.working_url for r in ready if r.working_url and r.validation]
     side = max(r.side for r in ready)
-    pretrain(config, learned, side, run.checkpoint, log, held_out, wait)
+    training = EncoderTraining(
+        config=config,
+        side=side,
+        checkpoint_url=run.checkpoint,
+        training_urls=learned,
+        validation_urls=held_out,
+    )
+    reach(begun)
+    executor.train_encoder(training, log, reach, partial(reach, begun))
 
 
 def prepare_stage(
-    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry], on_event: OnEvent = ignore
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent,
+    executor: Executor,
 ) -> list[PreparedRecord]:
     """Import the volumes to train on and write their prepared working levels.
 
@@ -197,7 +212,8 @@ def prepare_stage(
     volumes = Volumes("prepare", items, on_event)
     # Nothing of it is done on a GPU.
     pool = config.pool.model_copy(update={"num_gpus": 0.0})
-    for record in run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
+    volumes.wait("")
+    for record in executor.run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
         by_id[record.volume_id] = record
         volumes.done(record.volume_id, "failed" if record.failed is not None else "")
     for entry in items:
@@ -241,12 +257,15 @@ def localize_stage(
     *,
     crop: bool = True,
     on_event: OnEvent = ignore,
+    executor: Executor | None = None,
 ) -> Sequence[Receipt]:
     """Localize and crop what has no receipt yet, and write `localizations.parquet`.
 
     Volumes go through the pool one by one; the driver holds no more of one than its entry in the
-    catalog. The receipts that are returned are read when they are asked for.
+    catalog. The receipts that are returned are read when they are asked for. `executor` None is
+    the Ray session that is running.
     """
+    executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
     needed = (run.manifest,)
     todo = patiently(
@@ -256,10 +275,12 @@ def localize_stage(
         # An actor that finds no model would be started again and again: look here first.
         load_model(run.checkpoint)
         check_promise(run, config)
-    arguments = (run, config, crop, threads_per_actor(config.pool))
+    arguments = (run, config, crop, executor.pool_threads(config.pool))
     missing = {entry.volume_id for entry in todo}
     volumes = Volumes("localize", todo, on_event)
-    for receipt in run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
+    if todo:
+        volumes.wait("")
+    for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
         missing.discard(receipt.volume_id)
         volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
     for volume_id in sorted(missing):
@@ -278,10 +299,14 @@ def run_archive(
     config: RunConfig,
     on_event: OnEvent = ignore,
     found: Catalog | None = None,
+    on_note: Callable[[str], None] = nobody,
+    executor: Executor | None = None,
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Do everything from the catalog to the table of boxes; resume what was interrupted.
 
-    `found` is what `find_archive` gave just now; None looks.
+    `found` is what `find_archive` gave just now; None looks. `on_note` is called with a line about
+    what the run waits for while it starts. `executor` None is what the configuration says: Ray, or
+    plain processes.
 
     Raises
     ------
@@ -291,12 +316,12 @@ def run_archive(
         If the archive holds no volume, the output cannot be written, or training fails. A
         volume that fails alone becomes a `failed` receipt.
     """
-    run = open_run(archive_url, out_url, config)
-    check_promise(run, config)
-    catalog = catalog_stage(run, archive_url, config, on_event, found)
-    with ray_session(config.ray):
-        pretrain_stage(run, config, catalog.ok, on_event)
-        receipts = localize_stage(run, config, catalog.entries, on_event=on_event)
+    check_promise(RunFolder(url=store.normalize(out_url)), config)
+    run, catalog = begin_run(archive_url, out_url, config, on_event, found)
+    session = executor_session(config.ray, on_note) if executor is None else nullcontext(executor)
+    with session as workers:
+        pretrain_stage(run, config, catalog.ok, on_event, workers)
+        receipts = localize_stage(run, config, catalog.entries, on_event=on_event, executor=workers)
     return run, receipts
 
 

@@ -27,9 +27,9 @@ from ctray.engine.benchmark_archives import (
     scan_archives,
 )
 from ctray.engine.benchmark_variants import VARIANTS, run_variant
-from ctray.engine.events import OnEvent
+from ctray.engine.events import OnEvent, nobody
+from ctray.engine.executor import Executor, executor_session
 from ctray.engine.machine import describe_machine
-from ctray.engine.session import ray_session
 from ctray.errors import ConfigError, NotFoundError, OutputExistsError
 from ctray.geometry import Box, Triple
 from ctray.localization.baselines import BaselineResult
@@ -171,6 +171,7 @@ def run_benchmark(
     command: str | None = None,
     on_event: OnEvent = lambda event: None,
     on_baselines: OnBaselines = lambda done, total: None,
+    on_note: Callable[[str], None] = nobody,
 ) -> BenchmarkResult:
     """Make, run and score everything of a plan that is missing.
 
@@ -184,8 +185,8 @@ def run_benchmark(
         Whether to run the classical baselines as well, which takes as long as all the rest.
     command
         Command line, to be noted.
-    on_event, on_baselines
-        Progress.
+    on_event, on_baselines, on_note
+        Progress, and lines about what is waited for.
 
     Raises
     ------
@@ -199,10 +200,17 @@ def run_benchmark(
     _claim(url, plan, config)
     scores: list[VolumeScore] = []
     spent: dict[str, float] = {}
-    with ray_session(config.ray):
+    with executor_session(config.ray, on_note) as executor:
         for archive in archives:
             scores += _measure(
-                url, archive, plan, config, spent, on_event, on_baselines if baselines else None
+                url,
+                archive,
+                plan,
+                config,
+                spent,
+                executor,
+                on_event,
+                on_baselines if baselines else None,
             )
     about = _about(url, plan, config, archives, command) | {"seconds": _add_seconds(url, spent)}
     result = BenchmarkResult(
@@ -218,15 +226,18 @@ def _measure(
     plan: BenchmarkPlan,
     config: RunConfig,
     spent: dict[str, float],
+    executor: Executor,
     on_event: OnEvent,
     on_baselines: OnBaselines | None,
 ) -> Iterator[VolumeScore]:
     """Scores of one archive, main run first; without `on_baselines` none are run."""
-    make_archive(archive, config.pool, on_event)
+    make_archive(archive, config.pool, on_event, executor)
     truths = read_truths(archive.truth_url)
     began = time.monotonic()
     runs = store.join(url, "runs", archive.name)
-    run, receipts = run_archive(archive.url, store.join(runs, MAIN), config, on_event)
+    run, receipts = run_archive(
+        archive.url, store.join(runs, MAIN), config, on_event, executor=executor
+    )
     spent[f"{archive.name}/{MAIN}"] = time.monotonic() - began
     for group, ids in archive.groups.items():
         kept = store.join(url, "baselines", archive.name, f"{'-'.join(group)}.json")
@@ -236,7 +247,7 @@ def _measure(
     for variant, overrides in plan.variants.items():
         began = time.monotonic()
         changed = override(config, overrides)
-        receipts = run_variant(run, store.join(runs, variant), config, changed, on_event)
+        receipts = run_variant(run, store.join(runs, variant), config, changed, on_event, executor)
         spent[f"{archive.name}/{variant}"] = time.monotonic() - began
         for group, ids in archive.groups.items():
             own = [r for r in receipts if r.volume_id in ids]

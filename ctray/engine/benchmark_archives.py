@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.config import PoolConfig
-from ctray.engine.actors import run_pool
 from ctray.engine.events import Event, OnEvent
+from ctray.engine.executor import Executor
 from ctray.errors import ConfigError, CtrayError, NotFoundError
 from ctray.geometry import Triple, VoxelSize
 from ctray.localization.truth import SixInts, Truth, read_truths
@@ -168,7 +168,9 @@ def scan_archives(
     return found
 
 
-def make_archive(archive: BenchmarkArchive, pool: PoolConfig, on_event: OnEvent) -> None:
+def make_archive(
+    archive: BenchmarkArchive, pool: PoolConfig, on_event: OnEvent, executor: Executor
+) -> None:
     """Write what is missing of an archive, several volumes at once.
 
     Raises
@@ -179,7 +181,8 @@ def make_archive(archive: BenchmarkArchive, pool: PoolConfig, on_event: OnEvent)
     names = {i.name for i in archive.items}
     done: set[str] = set()
     # A phantom's worker needs no accelerator.
-    for name in run_pool(MakeVolume, (), archive.items, pool.model_copy(update={"num_gpus": 0.0})):
+    plain = pool.model_copy(update={"num_gpus": 0.0})
+    for name in executor.run_pool(MakeVolume, (), archive.items, plain):
         done.add(name)
         on_event(Event(stage="make", done=len(done), total=len(names), text=name))
     if done != names:

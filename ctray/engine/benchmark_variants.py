@@ -14,6 +14,7 @@ from ctray.engine.archive import (
     resume_run,
 )
 from ctray.engine.events import OnEvent
+from ctray.engine.executor import Executor
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry, read_catalog, write_catalog
 from ctray.storage.run_folder import Receipt, RunFolder
@@ -46,7 +47,12 @@ def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
 
 
 def run_variant(
-    main: RunFolder, out_url: str, config: RunConfig, changed: RunConfig, on_event: OnEvent
+    main: RunFolder,
+    out_url: str,
+    config: RunConfig,
+    changed: RunConfig,
+    on_event: OnEvent,
+    executor: Executor,
 ) -> Sequence[Receipt]:
     """Boxes of the main run's volumes with other settings; no crops.
 
@@ -61,6 +67,8 @@ def run_variant(
         Settings of the main run and of the variant.
     on_event
         Progress.
+    executor
+        Who runs the processes.
 
     Raises
     ------
@@ -79,8 +87,9 @@ def run_variant(
     if changed_sections(config, changed) <= AFTER_TRAINING:
         check_trained(main, config, archive_url)
         _copy_training(main, run, slabs=_same_self_training(config, changed))
-    pretrain_stage(run, changed, [e for e in entries if e.status == "ok"], on_event)
-    return localize_stage(run, changed, entries, crop=False, on_event=on_event)
+    readable = [e for e in entries if e.status == "ok"]
+    pretrain_stage(run, changed, readable, on_event, executor)
+    return localize_stage(run, changed, entries, crop=False, on_event=on_event, executor=executor)
 
 
 def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:

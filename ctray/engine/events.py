@@ -52,6 +52,10 @@ def ignore(event: Event) -> None:
     """Listen to nothing."""
 
 
+def nobody(text: str) -> None:
+    """Tell nobody what is waited for."""
+
+
 def training_event(stage: str, row: Mapping[str, float], steps: int) -> Event:
     """Event of a row of training metrics."""
     text = ", ".join(_METRICS[name].format(row[name]) for name in _METRICS if name in row)

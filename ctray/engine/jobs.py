@@ -6,33 +6,38 @@ from collections.abc import Callable, Sequence
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import (
-    catalog_stage,
+    begin_run,
     check_trained,
     localize_stage,
-    open_run,
     pretrain_stage,
     resume_run,
     run_archive,
 )
 from ctray.engine.binding import changed_settings
 from ctray.engine.events import OnEvent
+from ctray.engine.executor import Executor
+from ctray.engine.orders import archive_of, run_of
 from ctray.errors import ConfigError
 from ctray.storage.catalog import read_catalog
 from ctray.storage.run_folder import Receipt, RunFolder
 
-Job = Callable[[RunConfig, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
+# Settings, who is told, and who runs the processes: None is the Ray session that is running.
+Job = Callable[[RunConfig, OnEvent, Executor | None], tuple[RunFolder, Sequence[Receipt]]]
 
 
-def pretrain_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def pretrain_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
-    archive, out = _archive_of(config), run_of(config)
-    run = open_run(archive, out, config)
-    catalog = catalog_stage(run, archive, config, on_event)
-    pretrain_stage(run, config, catalog.ok, on_event)
+    archive, out = archive_of(config), run_of(config)
+    run, catalog = begin_run(archive, out, config, on_event)
+    pretrain_stage(run, config, catalog.ok, on_event, executor)
     return run, run.receipts()
 
 
-def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def localize_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """Boxes and crops of a run that is trained, with the settings that it was begun with.
 
     Raises
@@ -56,12 +61,15 @@ def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Seque
         )
     settings = parse_config(ours)
     check_trained(run, settings, archive)
-    return run, localize_stage(run, settings, read_catalog(run.catalog), on_event=on_event)
+    entries = read_catalog(run.catalog)
+    return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
 
 
-def archive_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+def archive_job(
+    config: RunConfig, on_event: OnEvent, executor: Executor | None = None
+) -> tuple[RunFolder, Sequence[Receipt]]:
     """All of a run, from the catalog to the table of boxes."""
-    return run_archive(_archive_of(config), run_of(config), config, on_event)
+    return run_archive(archive_of(config), run_of(config), config, on_event, executor=executor)
 
 
 JOBS: dict[str, Job] = {
@@ -69,23 +77,3 @@ JOBS: dict[str, Job] = {
     "pretrain": pretrain_job,
     "localize": localize_job,
 }
-
-
-def run_of(config: RunConfig) -> str:
-    """Folder of the run that a job works on; `ConfigError` if none is given."""
-    if config.job.run is None:
-        raise ConfigError("no run: set job.run in the configuration, or give --out")
-    return config.job.run
-
-
-def _archive_of(config: RunConfig) -> str:
-    if config.job.archive is None:
-        raise ConfigError("no archive: set job.archive in the configuration, or give --archive")
-    return config.job.archive
-
-
-def check_job(name: str, config: RunConfig) -> None:
-    """Raise `ConfigError` where a configuration does not say what the job `name` works on."""
-    run_of(config)
-    if name != "localize":
-        _archive_of(config)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import yaml
 
 from ctray.config import RunConfig
-from ctray.engine.jobs import check_job, run_of
 from ctray.errors import ConfigError
 from ctray.storage import store
 
@@ -91,3 +90,24 @@ def settings_sent(order: Order) -> list[str]:
     """Lines that say what is uploaded."""
     names = f", {', '.join(sorted(order.env))}" if order.env else ""
     return [f"sent: settings, {len(order.settings.encode())} bytes{names}; no code, no data"]
+
+
+def run_of(config: RunConfig) -> str:
+    """Folder of the run that a job works on; `ConfigError` if none is given."""
+    if config.job.run is None:
+        raise ConfigError("no run: set job.run in the configuration, or give --out")
+    return config.job.run
+
+
+def archive_of(config: RunConfig) -> str:
+    """Archive that a job works on; `ConfigError` if none is given."""
+    if config.job.archive is None:
+        raise ConfigError("no archive: set job.archive in the configuration, or give --archive")
+    return config.job.archive
+
+
+def check_job(name: str, config: RunConfig) -> None:
+    """Raise `ConfigError` where a configuration does not say what the job `name` works on."""
+    run_of(config)
+    if name != "localize":
+        archive_of(config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from ctray.config import PoolConfig, RunConfig
-from ctray.engine.actors import capacity
+from ctray.config import RunConfig
+from ctray.engine.events import nobody
+from ctray.engine.local_pool import local_size
 from ctray.engine.plan_sample import Look, look_at, looks_of_receipts, open_model
-from ctray.engine.room import autoscales
-from ctray.engine.session import ray_session
-from ctray.pretext.checkpoint import checkpoint_step
+from ctray.engine.plan_training import TrainingCost, training_cost
+from ctray.engine.threads import local_cpus
 from ctray.storage.catalog import Catalog, CatalogEntry
 from ctray.storage.run_folder import RunFolder
 
@@ -65,6 +64,8 @@ class ArchivePlan:
     num_actors, could_hold
         Actors that the pool will have, and that the machine or cluster could hold; where an
         autoscaler adds nodes, those that the pool asks for.
+    training_hours
+        Of preparing the training volumes and of what is left of both trainings.
     hours
         Of reading, localizing and cropping what is left to do; training is not in it.
     assumptions
@@ -83,6 +84,7 @@ class ArchivePlan:
     num_looked_at: int
     num_actors: int
     could_hold: int
+    training_hours: float
     hours: Estimate | None
     assumptions: tuple[str, ...]
 
@@ -98,6 +100,7 @@ def plan_archive(
     *,
     num_sample: int = 8,
     on_look: OnLook = lambda done, total, volume_id: None,
+    on_note: Callable[[str], None] = nobody,
 ) -> ArchivePlan:
     """Estimate what a run over the volumes of `catalog` saves and takes.
 
@@ -113,6 +116,8 @@ def plan_archive(
         Volumes that are looked at where there are not enough receipts.
     on_look
         Called after each with (done, total, volume id).
+    on_note
+        Called with a line about what takes a while.
     """
     done = {} if run is None else looks_of_receipts(run, catalog.ok)
     enough = len([look for look in done.values() if look.saved is not None]) >= _ENOUGH
@@ -124,6 +129,10 @@ def plan_archive(
         looks, basis = _sample(catalog.ok, config, run, num_sample, on_look)
     left = sum(e.num_bytes or 0 for e in catalog.ok if e.volume_id not in done)
     actors, could_hold = _actors(config)
+    on_note("timing a few training steps")
+    training = training_cost(catalog.ok, config, run, actors)
+    # Receipts and the model's own looks have it in their seconds.
+    volume_s = training.volume_s if basis == "threshold" else 0.0
     usable = [look for look in looks if look.saved is not None]
     sizes = [e.num_bytes or 0 for e in catalog.ok]
     return ArchivePlan(
@@ -139,13 +148,14 @@ def plan_archive(
         num_looked_at=len(usable),
         num_actors=actors,
         could_hold=could_hold,
+        training_hours=training.seconds / 3600,
         hours=_total(
             [look for look in usable if look.seconds],
             sizes,
-            lambda look: (look.seconds or 0.0) / 3600 / actors,
+            lambda look: ((look.seconds or 0.0) + volume_s) / 3600 / actors,
             left,
         ),
-        assumptions=_assumptions(basis, usable, looks, config, run, actors),
+        assumptions=_assumptions(basis, usable, looks, config, training, actors),
     )
 
 
@@ -217,16 +227,15 @@ def _sample(
 def _actors(config: RunConfig) -> tuple[int, int]:
     """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
     if config.ray.address is not None:
+        # Loading Ray takes seconds, which a plan for this machine does without.
+        from ctray.engine.actors import most_actors
+        from ctray.engine.session import ray_session
+
         with ray_session(config.ray):
-            # A cluster that grows is taken at its word: what its nodes hold now is no limit.
-            could_hold = config.pool.max_size if autoscales() else capacity(config.pool)
-    else:
-        could_hold = _on_this_machine(config.pool, config.ray.num_cpus or os.cpu_count() or 1)
-    return max(1, min(config.pool.max_size, could_hold)), could_hold
-
-
-def _on_this_machine(pool: PoolConfig, num_cpus: int) -> int:
-    return int(num_cpus / pool.num_cpus + 1e-9)
+            could_hold = most_actors(config.pool)
+        return max(1, min(config.pool.max_size, could_hold)), could_hold
+    cpus = local_cpus(config.ray)
+    return local_size(config.pool, cpus), int(cpus / config.pool.num_cpus + 1e-9)
 
 
 def _assumptions(
@@ -234,7 +243,7 @@ def _assumptions(
     usable: Sequence[Look],
     looks: Sequence[Look],
     config: RunConfig,
-    run: RunFolder | None,
+    training: TrainingCost,
     actors: int,
 ) -> tuple[str, ...]:
     said = {
@@ -259,10 +268,10 @@ def _assumptions(
             else "hours: at the rate at which one process here read planes of the sample; what has "
             "no pyramid, or is imported, is read once more; writing a crop costs what reading it "
             f"does; {actors} actors do not slow each other down"
+            + ("; boxes are computed as fast as on a phantom here" if basis == "threshold" else "")
         )
-    if run is None or (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
-        volumes = f"at most {config.train.max_volumes} volumes"
-        lines.append(f"training ({config.train.steps} steps on {volumes}) comes first, not counted")
+    if training.how:
+        lines.append(training.how)
     if config.ray.address is not None:
         lines.append(f"the cluster is taken to have, or to add, room for {actors} actors")
     lines += [f"not looked at: {k.volume_id}: {k.failed}" for k in looks if k.failed]

@@ -16,6 +16,8 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.experimental.internal_kv import _internal_kv_get
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from ctray.engine.events import nobody
+
 Bundle = dict[str, float]
 
 # Compiled, and without types for what is needed here.
@@ -48,6 +50,8 @@ class Patience:
         Called with a line, first after `_FIRST_S` and then every `_EVERY_S`.
     count
         Such bundles that are waited for at once.
+    ready
+        What is said once the wait is over, where it was told of.
     clock
         Seconds since any moment.
     """
@@ -55,6 +59,7 @@ class Patience:
     bundle: Bundle
     on_wait: Callable[[str], None]
     count: int = 1
+    ready: str = "Ray workers are ready"
     clock: Callable[[], float] = time.monotonic
     _since: float | None = field(default=None, init=False)
     _said: float | None = field(default=None, init=False)
@@ -70,14 +75,10 @@ class Patience:
             self.on_wait(f"{_what(self.bundle, self.count)}, {now - self._since:.0f} s so far")
 
     def over(self) -> None:
-        """No longer waiting; that is said where the wait was."""
+        """No longer waiting; what is ready is said where the wait was told of."""
         told, self._since, self._said = self._said is not None, None, None
         if told:
-            self.on_wait("no longer waiting")
-
-
-def nobody(text: str) -> None:
-    """Tell nobody what is waited for."""
+            self.on_wait(self.ready)
 
 
 def no_room(who: str, bundle: Bundle, settings: str, count: int = 1) -> str:
@@ -124,7 +125,12 @@ def wait_for_room(
     wanted = [{name: n for name, n in bundle.items() if n} for bundle in bundles]
     group = placement_group(wanted, strategy="PACK")
     refusals = 0
-    patience = Patience(bundle=wanted[0], count=len(wanted), on_wait=on_wait)
+    patience = Patience(
+        bundle=wanted[0],
+        count=len(wanted),
+        on_wait=on_wait,
+        ready="the cluster has room",
+    )
     try:
         ready = group.ready()
         while True:

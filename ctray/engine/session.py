@@ -10,14 +10,16 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 
 from ctray.config import RayConfig
-from ctray.errors import CtrayError, one_line
+from ctray.engine.events import nobody
+from ctray.errors import CtrayError, RayStartError, one_line
 
 # Set before ray starts anything: warnings that a user can do nothing about stay away.
 _QUIET = {
@@ -29,36 +31,44 @@ _QUIET = {
     # Ray Data's actor pools make Ray's core log an error for every pool that is none.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# Tries to start a session at least, and the seconds after which a failure is one of time.
+_TRIES, _LATE_S = 2, 10.0
+# How long the end of killed processes is waited for.
+_END_S = 5.0
 
 
 @contextmanager
-def ray_session(config: RayConfig) -> Iterator[None]:
+def ray_session(config: RayConfig, on_note: Callable[[str], None] = nobody) -> Iterator[None]:
     """Run the block inside a Ray session.
 
     A session that runs already is used and left alone; an address is connected to, be it that of
     the configuration or RAY_ADDRESS, which Ray sets for jobs; else a session is started on this
-    machine and ended afterwards.
+    machine and ended afterwards. `on_note` is called with a line about what is waited for.
 
     Raises
     ------
+    RayStartError
+        If no session of this machine starts within its time.
     CtrayError
-        If no cluster answers at the address, or no session can be started.
+        If no cluster answers at the address.
     """
     if ray.is_initialized():
         yield
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    folder: str | None = None
+    logging.getLogger("ray").setLevel(logging.ERROR)
     address = config.address or _address_from_environment()
-    if address is None:
-        # Sockets live below this folder, and their paths must stay under 107 bytes.
-        folder = tempfile.mkdtemp(prefix="ctray-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
-        # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
-        # the environment it does not.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    folder: str | None = None
     try:
-        _start(config, address, folder)
+        if address is not None:
+            on_note(f"connecting to the cluster at {address}")
+            _connect(address)
+        else:
+            on_note(f"starting Ray on this machine, at most {config.start_timeout_s:g} s")
+            folder = _start(config, on_note)
+        for name in ("ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         yield
     finally:
         ray.shutdown()
@@ -87,34 +97,90 @@ def _address_from_environment() -> str | None:
     return None if address in ("", "local") or "://" in address else address
 
 
-def _start(config: RayConfig, address: str | None, folder: str | None) -> None:
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        options |= {"address": address}
-    else:
-        options |= {
-            "address": "local",
-            "num_cpus": config.num_cpus,
-            "object_store_memory": config.object_store_mb * 2**20,
-            "include_dashboard": False,
-            "_temp_dir": folder,
-        }
+_OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def _connect(address: str) -> None:
+    """Connect to a cluster, at the second try if need be."""
     try:
         with _quiet_stderr():
             try:
-                ray.init(**options)
+                ray.init(address=address, **_OPTIONS)
             except (RuntimeError, TimeoutError):
-                # Ray gives its own processes half a minute, which a busy machine can take.
                 ray.shutdown()
-                ray.init(**options)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        if address is None:
-            first = str(error).splitlines()[0]
-            raise CtrayError(f"Ray cannot start a session of its own: {first}") from error
+                ray.init(address=address, **_OPTIONS)
+    # Ray raises a bare Exception for some of its time-outs.
+    except Exception as error:
         raise CtrayError(_why_not(address, error)) from error
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
+    """Start a session on this machine and return its folder.
+
+    Ray gives each of its own processes half a minute and takes no other limit, which a busy
+    machine exceeds: it is tried again, at least once, until the configured time is over.
+    """
+    # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
+    # the environment it does not.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    began = time.monotonic()
+    attempt = 0
+    while True:
+        attempt, since = attempt + 1, time.monotonic()
+        # Sockets live below this folder, and their paths must stay under 107 bytes. A folder for
+        # each try: what is left of the one before must not be taken up.
+        folder = tempfile.mkdtemp(prefix="ctray-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+        try:
+            with _quiet_stderr(), _nothing_left(folder):
+                ray.init(
+                    address="local",
+                    num_cpus=config.num_cpus,
+                    object_store_memory=config.object_store_mb * 2**20,
+                    include_dashboard=False,
+                    _temp_dir=folder,
+                    **_OPTIONS,
+                )
+        # A bare Exception is what Ray raises where its processes take too long.
+        except Exception as error:
+            now = time.monotonic()
+            late = now - since >= _LATE_S
+            if attempt >= _TRIES and not (late and now - began < config.start_timeout_s):
+                raise RayStartError(_why_not_here(error, now - began, late=late)) from error
+            on_note("Ray did not start; trying again")
+        else:
+            return folder
+
+
+@contextmanager
+def _nothing_left(folder: str) -> Iterator[None]:
+    """End the processes of a session that does not start, and remove its folder.
+
+    Ray leaves those that it had started to the end of this process.
+    """
+    # Ray brings its own and makes it known when it is imported.
+    import psutil
+
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    try:
+        yield
+    except BaseException:
+        ray.shutdown()
+        left = [child for child in me.children(recursive=True) if child.pid not in before]
+        for child in left:
+            with suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(left, timeout=_END_S)
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _why_not_here(error: Exception, spent_s: float, *, late: bool) -> str:
+    """Line that says why there is no session on this machine."""
+    text = one_line(error)
+    if late or "timed out" in text.lower():
+        return f"Ray did not start within {max(1.0, spent_s):.0f} s (the machine is busy)"
+    return f"Ray did not start ({text.partition('. ')[0]})"
 
 
 def _why_not(address: str, error: Exception) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import ray
 import ray.data
@@ -18,16 +16,9 @@ from ray.data._internal.execution.node_trackers import get_or_create_actor_locat
 from ray.data._internal.stats import get_or_create_stats_actor
 
 from ctray.config import RunConfig
-from ctray.errors import InvalidVolumeError, NotFoundError
-from ctray.preprocess.prepare import Prepared
+from ctray.engine.prepared_files import ExampleFiles
 from ctray.pretext import examples
 from ctray.pretext.examples import Rows
-from ctray.pretext.rows import example_rows
-from ctray.storage import store
-
-# What a reader keeps of prepared volumes, so that a small archive is fetched only once.
-_CACHE_BYTES = 256 * 2**20
-
 
 # Rounds that readers work ahead of training.
 _AHEAD = 2
@@ -77,25 +68,17 @@ class RunReader:
         rank: int = 0,
         pace: Any = None,
     ) -> None:
-        self._config = config
-        self._urls = working_urls
-        self._side = side
+        self._interleave = config.train.interleave
+        self._files = ExampleFiles(config, working_urls, side)
         self._runs = runs
         self._rank = rank
         self._pace = pace
-        self._cache: OrderedDict[int, Prepared] = OrderedDict()
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Rows:
         """All examples of the runs in `batch["id"]`."""
-        parts = []
-        for place in batch["id"]:
-            run = self._runs[int(place)]
-            self._wait_for(run // self._config.train.interleave)
-            seed = self._config.train.seed
-            prepared = self._volume(examples.volume_of_run(seed, run, len(self._urls)))
-            numbers = examples.examples_of_run(run, self._config.train)
-            parts.append(example_rows(prepared, self._config, numbers, self._side))
-        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        runs = [self._runs[int(place)] for place in batch["id"]]
+        self._wait_for(max(runs) // self._interleave)
+        return self._files.rows(runs)
 
     def _wait_for(self, round_index: int) -> None:
         """Wait until training is near `round_index`, or has not moved for long."""
@@ -113,36 +96,6 @@ class RunReader:
             if time.monotonic() - since > _LONGEST_WAIT_S:
                 return
             time.sleep(_POLL_S)
-
-    def _volume(self, index: int) -> Prepared:
-        if index in self._cache:
-            self._cache.move_to_end(index)
-            return self._cache[index]
-        prepared = read_prepared(self._urls[index])
-        self._cache[index] = prepared
-        while len(self._cache) > 1 and self._cached_bytes() > _CACHE_BYTES:
-            self._cache.popitem(last=False)
-        return prepared
-
-    def _cached_bytes(self) -> int:
-        return sum(p.num_bytes for p in self._cache.values())
-
-
-def read_prepared(url: str) -> Prepared:
-    """Prepared working level at `url`.
-
-    Raises
-    ------
-    InvalidVolumeError
-        If it is missing or damaged.
-    """
-    try:
-        return Prepared.from_bytes(store.read_bytes(url))
-    except (InvalidVolumeError, NotFoundError) as error:
-        raise InvalidVolumeError(
-            f"{url} is missing or damaged ({error}); delete the folder that it lies in, and "
-            "the same command prepares the volumes anew"
-        ) from error
 
 
 def example_stream(

@@ -7,29 +7,24 @@ first. Nothing is uploaded but the settings; the code is that of the cluster's i
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
-import urllib.error
-import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
-import ray
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ctray import __version__
+from ctray.engine.dashboard import TIMEOUT_S, check_dashboard, token_headers
 from ctray.engine.orders import JOB_ID, SETTINGS, Order, job_id
-from ctray.errors import AccessError, ConfigError, JobError, NotFoundError, one_line
+from ctray.errors import AccessError, JobError, NotFoundError, one_line
 
 RUNNING = ("PENDING", "RUNNING")
-_TIMEOUT_S = 10.0
 # A proxy or a restarting head cuts the line; the job goes on, and so does whoever follows it.
 _PATIENCE_S = 60.0
 _RETRY_S = 2.0
@@ -91,15 +86,9 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        if not re.match(r"https?://", self.address):
-            raise ConfigError(
-                f"{address} is no dashboard; give its URL, such as http://{address}:8265"
-                if ":" not in address
-                else f"{address} is no dashboard; give its URL, such as http://127.0.0.1:8265"
-            )
-        _check_version(self.address)
+        check_dashboard(address)
         with self._errors(), _no_other_address():
-            self._client = JobSubmissionClient(self.address, headers=_headers())
+            self._client = JobSubmissionClient(self.address, headers=token_headers())
 
     def submit(self, order: Order) -> str:
         """Submit a job, unless one of the same run is running; its id.
@@ -220,7 +209,7 @@ class Cluster:
 
     def ended(self, submission_id: str) -> Job:
         """Job that has printed its last line, once Ray knows how it ended."""
-        until = time.monotonic() + _TIMEOUT_S
+        until = time.monotonic() + TIMEOUT_S
         while (job := self._get(submission_id)).is_running and time.monotonic() < until:
             time.sleep(0.2)
         return job
@@ -231,24 +220,8 @@ class Cluster:
 
     def _tail(self, submission_id: str) -> Iterator[str]:
         """Lines of one connection; the last one may be cut off where the connection breaks."""
-        chunks = self._client.tail_job_logs(submission_id)
-        loop = asyncio.new_event_loop()
-        rest = ""
-        try:
-            while True:
-                with self._errors(), warnings.catch_warnings():
-                    # Ray's client tells aiohttp None, where it means the default.
-                    warnings.filterwarnings("ignore", message="ssl=None is deprecated")
-                    chunk = loop.run_until_complete(anext(chunks, None))
-                if chunk is None:
-                    break
-                *lines, rest = (rest + chunk).split("\n")
-                yield from lines
-            if rest:
-                yield rest
-        finally:
-            loop.run_until_complete(chunks.aclose())
-            loop.close()
+        with self._errors():
+            yield from lines_of(self._client.tail_job_logs(submission_id))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -264,6 +237,42 @@ class Cluster:
             if "status code 404" in text or "does not exist" in text:
                 raise NotFoundError(f"{self.address} knows no such job: {text}") from error
             raise JobError(f"{self.address}: {text}") from error
+
+
+def lines_of(chunks: AsyncIterator[str]) -> Iterator[str]:
+    """Lines of a text that comes in chunks, the last one even where it is cut off.
+
+    Whoever stops listening, with Ctrl-C too, ends what brings the chunks.
+    """
+    loop = asyncio.new_event_loop()
+    rest = ""
+    try:
+        while (chunk := _next(chunks, loop)) is not None:
+            *lines, rest = (rest + chunk).split("\n")
+            yield from lines
+        if rest:
+            yield rest
+    finally:
+        # An interrupt leaves the task that waits for the next chunk where it is.
+        waiting = asyncio.all_tasks(loop)
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _next(chunks: AsyncIterator[str], loop: asyncio.AbstractEventLoop) -> str | None:
+    """Next chunk, None after the last."""
+
+    async def wait() -> str | None:
+        return await anext(chunks, None)
+
+    with warnings.catch_warnings():
+        # Ray's client tells aiohttp None, where it means the default.
+        warnings.filterwarnings("ignore", message="ssl=None is deprecated")
+        return loop.run_until_complete(wait())
 
 
 def why_failed(job: Job, lines: list[str]) -> str:
@@ -321,14 +330,6 @@ def _job(details: JobDetails) -> Job:
     )
 
 
-def _headers() -> dict[str, str]:
-    """Token of the environment; without one, Ray's client looks for its own file."""
-    token = os.environ.get("RAY_AUTH_TOKEN")
-    if not token or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
-        return {}
-    return {"Authorization": f"Bearer {token}"}
-
-
 @contextmanager
 def _no_other_address() -> Iterator[None]:
     """Hide the addresses that Ray's client would take instead of the one that it is given."""
@@ -338,34 +339,3 @@ def _no_other_address() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-def _check_version(address: str) -> None:
-    """Raise `JobError` unless a cluster with this machine's minor version of Ray answers."""
-    request = urllib.request.Request(f"{address}/api/version", headers=_headers())  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            found: Any = json.load(answer)
-        theirs = str(found["ray_version"])
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            raise AccessError(
-                f"{address} asks for a token; set RAY_AUTH_TOKEN to the cluster's"
-                if error.code == 401
-                else f"{address} refuses the token; set RAY_AUTH_TOKEN to the cluster's"
-            ) from error
-        raise JobError(f"{address} is no Ray dashboard: it answers {error.code}") from error
-    except (OSError, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", error)
-        raise JobError(
-            f"no cluster answers at {address} ({one_line(Exception(reason))}); give the address "
-            "of its dashboard with --address or RAY_API_SERVER_ADDRESS, on Kubernetes after "
-            "kubectl port-forward svc/NAME-head-svc 8265"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise JobError(f"{address} is no Ray dashboard: its answer has no version") from error
-    if theirs.split(".")[:2] != ray.__version__.split(".")[:2]:
-        raise JobError(
-            f"the cluster at {address} runs Ray {theirs} and ctray here needs Ray "
-            f"{ray.__version__}; use the cluster's image with the same version of ctray"
-        )

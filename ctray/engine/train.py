@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -17,46 +16,38 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig
 from ctray.engine.causes import last_line, own_error
-from ctray.engine.progress import Pace, Progress, Row
-from ctray.engine.room import autoscales, no_room, nobody, wait_for_room
+from ctray.engine.encoder_training import LASTING_ERRORS, EncoderTraining
+from ctray.engine.events import nobody
+from ctray.engine.progress import Pace, Progress, Row, Seldom
+from ctray.engine.room import autoscales, no_room, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
-from ctray.engine.stream import example_stream, keep_data_actors_here, read_prepared, rounds
-from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
-from ctray.pretext.checkpoint import check_resumable, checkpoint_step, restore, save_checkpoint
-from ctray.pretext.examples import Rows, steps_per_round
-from ctray.pretext.training import Trainer, first_round, train, validation_rows
-
-# What a second attempt would meet again.
-_LASTING = (CheckpointError, InvalidVolumeError, TrainingError)
+from ctray.engine.stream import example_stream, keep_data_actors_here, rounds
+from ctray.engine.threads import training_threads
+from ctray.errors import TrainingError
+from ctray.pretext.checkpoint import checkpoint_step, restore, save_checkpoint
+from ctray.pretext.examples import steps_per_round
+from ctray.pretext.training import Trainer, first_round, train
 
 
-def pretrain(
-    config: RunConfig,
-    working_urls: list[str],
-    side: int,
-    checkpoint_url: str,
+def train_encoder(
+    training: EncoderTraining,
     on_log: Callable[[Row], None] = lambda row: None,
-    validation_urls: Sequence[str] = (),
+    on_step: Callable[[int], None] = lambda step: None,
     on_wait: Callable[[str], None] = nobody,
 ) -> None:
     """Train to the configured last step, from the checkpoint where there is one.
 
     Parameters
     ----------
-    config
-        Configuration of the run.
-    working_urls
-        Prepared working levels of the training volumes, readable from every node.
-    side
-        Side of the square canvas, pixels.
-    checkpoint_url
-        Folder of the checkpoint, writable from every node.
+    training
+        What is trained on what; its files are readable and its checkpoint is writable from every
+        node.
     on_log
         Called on the driver with every row of metrics.
-    validation_urls
-        Prepared working levels of volumes that are only looked at.
+    on_step
+        Called on the driver now and then with the number of steps that are done.
     on_wait
         Called with a line now and then while there is no node to train on.
 
@@ -67,12 +58,10 @@ def pretrain(
     CheckpointError
         If the checkpoint belongs to another configuration.
     """
-    if (checkpoint_step(checkpoint_url) or 0) >= config.train.steps:
-        return
-    if not working_urls:
-        raise TrainingError("there is no volume to train on; all volumes failed or are empty")
     # The workers look too, but Ray Train starts them anew twice before it gives up.
-    check_resumable(checkpoint_url, config, side)
+    if not training.is_needed():
+        return
+    config = training.config
     gpus = gpus_per_worker(config)
     _check_resources(config, gpus, on_wait)
     keep_data_actors_here()
@@ -85,11 +74,7 @@ def pretrain(
         trainer = TorchTrainer(
             _worker,
             train_loop_config={
-                "config": config.model_dump(mode="json"),
-                "side": side,
-                "checkpoint_url": checkpoint_url,
-                "training_urls": working_urls,
-                "validation_urls": list(validation_urls),
+                "training": training,
                 "progress": progress,
                 "pace": pace,
                 "threads": threads_per_worker(config),
@@ -105,10 +90,10 @@ def pretrain(
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=2),
             ),
-            datasets=_datasets(config, working_urls, side, checkpoint_url, pace),
+            datasets=_datasets(training, pace),
             dataset_config=data_config(),
         )
-        _fit(trainer, progress, on_log)
+        _fit(trainer, progress, on_log, on_step)
 
 
 def data_config() -> DataConfig:
@@ -124,18 +109,17 @@ def data_config() -> DataConfig:
 _CPUS_PER_WORKER = 0.5
 
 
-def _datasets(
-    config: RunConfig, working_urls: list[str], side: int, checkpoint_url: str, pace: Any
-) -> dict[str, Any]:
+def _datasets(training: EncoderTraining, pace: Any) -> dict[str, Any]:
     """Build one stream per worker, when the workers start: a restart begins where they stopped."""
+    config = training.config
 
     def stream_of(rank: int) -> Callable[[], Any]:
         def build() -> Any:
-            step = checkpoint_step(checkpoint_url) or 0
+            step = checkpoint_step(training.checkpoint_url) or 0
             return example_stream(
                 config,
-                working_urls,
-                side,
+                list(training.training_urls),
+                training.side,
                 first_round=step // steps_per_round(config.train),
                 rank=rank,
                 pace=pace,
@@ -149,17 +133,19 @@ def _datasets(
 def _worker(arguments: dict[str, Any]) -> None:
     """Body of one Ray Train worker."""
     torch.set_num_threads(arguments["threads"])
-    config = parse_config(arguments["config"])
+    training: EncoderTraining = arguments["training"]
+    config = training.config
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     trainer = Trainer(
         config,
-        arguments["side"],
+        training.side,
         device=get_device(),
         rank=rank,
         wrap=prepare_model if world > 1 else None,
     )
-    restore(trainer, arguments["checkpoint_url"])
+    restore(trainer, training.checkpoint_url)
+    seldom = Seldom()
 
     def log(row: Row) -> None:
         if rank == 0:
@@ -167,7 +153,11 @@ def _worker(arguments: dict[str, Any]) -> None:
 
     def checkpoint(trainer: Trainer) -> None:
         if rank == 0:
-            save_checkpoint(arguments["checkpoint_url"], trainer)
+            save_checkpoint(training.checkpoint_url, trainer)
+
+    def reach(step: int) -> None:
+        if rank == 0 and seldom():
+            arguments["progress"].reach.remote(step)
 
     first = first_round(trainer)
 
@@ -179,35 +169,25 @@ def _worker(arguments: dict[str, Any]) -> None:
         train(
             trainer,
             rounds(stream, config, advance),
-            validation=_validation(arguments, config) if rank == 0 else None,
+            validation=training.validation() if rank == 0 else None,
             on_log=log,
+            on_step=reach,
             on_checkpoint=checkpoint,
         )
     except Exception as error:
         own = own_error(error)
         # Other workers would wait for this one, unless it ends with an error.
-        if world > 1 or not isinstance(own, _LASTING):
+        if world > 1 or not isinstance(own, LASTING_ERRORS):
             raise
         ray.get(arguments["progress"].fail.remote(own))
 
 
-def _validation(arguments: dict[str, Any], config: RunConfig) -> dict[str, Rows | None]:
-    """Rows of held-out volumes, and as many of volumes that are learned from, to compare."""
-
-    def rows_of(urls: list[str]) -> Rows | None:
-        return validation_rows(
-            lambda index: read_prepared(urls[index]), len(urls), config, arguments["side"]
-        )
-
-    if not arguments["validation_urls"]:
-        return {}
-    return {
-        "validation": rows_of(arguments["validation_urls"]),
-        "training": rows_of(arguments["training_urls"]),
-    }
-
-
-def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) -> None:
+def _fit(
+    trainer: TorchTrainer,
+    progress: Any,
+    on_log: Callable[[Row], None],
+    on_step: Callable[[int], None],
+) -> None:
     """Fit while handing rows to the driver as they come."""
     failure: list[BaseException] = []
 
@@ -221,8 +201,11 @@ def _fit(trainer: TorchTrainer, progress: Any, on_log: Callable[[Row], None]) ->
     thread.start()
     while thread.is_alive():
         thread.join(timeout=0.5)
-        for row in ray.get(progress.take.remote()):
+        rows, step = ray.get(progress.take.remote())
+        for row in rows:
             on_log(row)
+        if step is not None and not rows:
+            on_step(step)
     lasting = ray.get(progress.failure.remote())
     if lasting is not None:
         raise lasting
@@ -242,8 +225,8 @@ def gpus_per_worker(config: RunConfig) -> float:
 
 
 def threads_per_worker(config: RunConfig) -> int:
-    """Threads that one training process computes with, so that all use the machine once."""
-    return max(1, min(os.cpu_count() or 1, int(cluster_cpus())) // config.train.num_workers)
+    """Threads that one training process computes with."""
+    return training_threads(config, cluster_cpus())
 
 
 def _check_resources(config: RunConfig, gpus: float, on_wait: Callable[[str], None]) -> None:

@@ -187,8 +187,15 @@ class SelfTrainer:
         """Whether the last step is done."""
         return self.step >= self._config.refine.steps
 
-    def advance(self, steps: int) -> dict[str, float]:
+    def advance(self, steps: int, longest_s: float = math.inf) -> dict[str, float]:
         """Do some more steps; step, mean loss and slices a second.
+
+        Parameters
+        ----------
+        steps
+            How many at most.
+        longest_s
+            Seconds after which no further step is begun.
 
         Raises
         ------
@@ -197,8 +204,11 @@ class SelfTrainer:
         """
         began, first = time.monotonic(), self.step
         total = torch.zeros((), device=self._device)
-        while self.step < min(first + steps, self._config.refine.steps):
+        last = min(first + steps, self._config.refine.steps)
+        while self.step < last:
             total += self._one_step()
+            if time.monotonic() - began >= longest_s:
+                break
         done = self.step - first
         loss = float(total) / max(1, done)
         if not math.isfinite(loss):

@@ -147,6 +147,11 @@ class Trainer:
         self._sums = torch.zeros(2 + len(self._task.metrics), device=self.device)
         self._since = time.monotonic()
 
+    @property
+    def slices_per_example(self) -> int:
+        """Slices that the network sees for one example."""
+        return self._task.slices_per_example
+
     def train_step(self, rows: Rows) -> None:
         """One optimizer step on a batch of rows, see `ctray.pretext.tasks.example_rows`."""
         rate = learning_rate(self.config, self.step)
@@ -214,6 +219,7 @@ def train(
     *,
     validation: Mapping[str, Rows | None] | None = None,
     on_log: Callable[[dict[str, float]], None] = lambda row: None,
+    on_step: Callable[[int], None] = lambda step: None,
     on_checkpoint: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
     """Train from the trainer's step to the configured last one.
@@ -228,6 +234,8 @@ def train(
         Rows to look at with every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
+    on_step
+        Called after every step with the number of steps that are done.
     on_checkpoint
         Called every `checkpoint_every` steps and after the last.
 
@@ -240,6 +248,7 @@ def train(
     for batch in _batches(trainer, rounds):
         logged = len(trainer.metrics.rows)
         trainer.train_step(batch)
+        on_step(trainer.step)
         due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
         if due:
             # A checkpoint of broken weights would take the place of the last good one.

@@ -86,7 +86,8 @@ def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
     if "NoSuchBucket" in said or "bucket does not exist" in said:
         return NotFoundError(f"{url}: the bucket does not exist; create it or mend the URL")
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return NotFoundError(f"{url}: nothing to {doing} there; check the URL")
+        what = "URL" if "://" in url else "path"
+        return NotFoundError(f"{url}: nothing to {doing} there; check the {what}")
     remote = any(
         _is_from(e, "botocore", "obstore", "aiohttp") for e in (error, error.__cause__) if e
     )

@@ -23,9 +23,10 @@ import ray
 import torch
 
 from ctray.config import RayConfig, RunConfig, parse_config
+from ctray.engine.prepared_files import read_prepared
 from ctray.engine.progress import Pace
 from ctray.engine.session import ray_session
-from ctray.engine.stream import example_stream, read_prepared, rounds
+from ctray.engine.stream import example_stream, rounds
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.prepare import prepare
 from ctray.pretext.examples import Rows, num_rounds, steps_per_round

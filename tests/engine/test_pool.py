@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from ctray.config import PoolConfig, RunConfig
-from ctray.engine import actors, archive, plan
+from ctray.engine import actors, archive
 from ctray.engine.actors import run_pool
 from ctray.engine.archive import catalog_stage, localize_stage, open_run
 from ctray.engine.plan import plan_archive
@@ -208,7 +208,7 @@ def test_plan_asks_the_cluster_for_its_room(
 
     more = config.model_copy(update={"pool": PoolConfig(num_cpus=0.5, max_size=9)})
     for grows, expected in ((False, 4), (True, 9)):
-        monkeypatch.setattr(plan, "autoscales", lambda grows=grows: grows)
+        monkeypatch.setattr(actors, "autoscales", lambda grows=grows: grows)
         assert plan_archive(build_catalog(str(mixed_archive[0])), more).num_actors == expected
 
 

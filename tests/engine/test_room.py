@@ -64,7 +64,7 @@ def test_what_is_waited_for_is_told_now_and_then(ray_cpus: int) -> None:
     assert told == [f"{node}, {n} s so far" for n in (12, 43)]
     patience.over()
     patience.over()
-    assert told[2:] == ["no longer waiting"]
+    assert told[2:] == ["Ray workers are ready"]
     now[0] = 100.0
     patience.wait()
     assert len(told) == 3, "it has only begun to wait"

@@ -12,6 +12,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from ctray.config import RunConfig, override, parse_config
+from ctray.engine import ray_self_train
 from ctray.engine import self_train as engine_self_train
 from ctray.engine.archive import check_trained, open_run, pretrain_stage, run_archive
 from ctray.errors import ConfigError, NotFoundError, TrainingError
@@ -155,15 +156,14 @@ def test_it_begins_anew_where_its_node_died(
         if len(asked) <= deaths:
             raise ActorUnavailableError("its node is out of reach", None)
 
-    monkeypatch.setattr(engine_self_train, "_ranges", lambda *_: [])
-    monkeypatch.setattr(engine_self_train, "_train", die)
-    engine_self_train.self_train(run, config, lambda event: None)
+    monkeypatch.setattr(ray_self_train, "_train", die)
+    ray_self_train.train_slabs(run, config, [], lambda event: None)
     assert asked == [{"CPU": 1.0, "GPU": 0.0}] * 3
 
     asked.clear()
     deaths = 99
     with pytest.raises(TrainingError, match="self-training failed"):
-        engine_self_train.self_train(run, config, lambda event: None)
+        ray_self_train.train_slabs(run, config, [], lambda event: None)
     assert len(asked) == 5
 
 

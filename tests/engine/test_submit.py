@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -24,7 +28,7 @@ from ctray.engine.archive import catalog_stage, open_run
 from ctray.engine.events import Event
 from ctray.engine.job_log import parse_line
 from ctray.engine.orders import job_id, make_order
-from ctray.engine.submit import Cluster, why_failed
+from ctray.engine.submit import Cluster, lines_of, why_failed
 from ctray.errors import AccessError, ConfigError, JobError, NotFoundError
 from ctray.pretext.checkpoint import save_checkpoint
 from ctray.pretext.training import Trainer
@@ -333,3 +337,73 @@ def test_keys_that_a_node_misses_are_told_with_the_remedy(
     assert done.stderr.count("\n") == 1
     assert RUN in done.stderr
     assert "from the environment of the cluster's nodes (on Kubernetes: a Secret)" in done.stderr
+
+
+# --- following a log -------------------------------------------------------------------------
+
+
+def test_lines_come_whole_out_of_any_chunks() -> None:
+    async def chunks() -> AsyncIterator[str]:
+        for chunk in ("one\ntw", "o\n", "\nthr", "ee"):
+            yield chunk
+
+    assert list(lines_of(chunks())) == ["one", "two", "", "three"]
+
+
+def test_ctrl_c_while_a_log_is_silent_is_an_interrupt_and_nothing_else() -> None:
+    ended = []
+
+    async def chunks() -> AsyncIterator[str]:
+        try:
+            yield "one\n"
+            asyncio.get_running_loop().call_later(0.05, signal.raise_signal, signal.SIGINT)
+            await asyncio.sleep(600)
+        finally:
+            ended.append(True)
+
+    lines = lines_of(chunks())
+    assert next(lines) == "one"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == [True]
+
+
+def test_whoever_stops_listening_ends_the_connection() -> None:
+    ended = []
+
+    async def chunks() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "on and on\n"
+        finally:
+            ended.append(True)
+
+    lines = lines_of(chunks())
+    next(lines)
+    lines.close()  # type: ignore[attr-defined]
+    assert ended == [True]
+
+
+def test_a_cluster_that_does_not_answer_is_told_without_loading_ray() -> None:
+    code = (
+        "import sys\n"
+        "from ctray.cli.main import cli\n"
+        "try:\n"
+        "    cli(sys.argv[1:], prog_name='ctray')\n"
+        "finally:\n"
+        "    print([m for m in ('ray', 'torch') if m in sys.modules], file=sys.stderr)\n"
+    )
+    address = ("--address", f"http://127.0.0.1:{free_port()}")
+    places = ("--archive", "s3://a/scans", "--out", "s3://a/run")
+    for words in (("jobs", "list"), ("jobs", "status", "x"), ("submit", "archive", *places)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words, *address], capture_output=True, text=True
+        )
+        assert done.returncode == 1
+        *_, error, loaded = done.stderr.splitlines()
+        assert error.startswith("error: no cluster answers at ")
+        assert loaded == "[]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ import torch
 from ray.util import list_named_actors
 
 from ctray.config import RunConfig
+from ctray.engine.encoder_training import EncoderTraining
 from ctray.engine.stream import example_stream
-from ctray.engine.train import data_config, pretrain
+from ctray.engine.train import data_config, train_encoder
 from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
 from ctray.preprocess.prepare import Prepared
 from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
@@ -24,6 +25,26 @@ pytestmark = pytest.mark.ray
 
 ConfigOf = Callable[..., RunConfig]
 SIDE = 24
+
+
+def pretrain(
+    config: RunConfig,
+    urls: list[str],
+    side: int,
+    checkpoint: str,
+    on_log: Callable[[dict[str, float]], None] = lambda row: None,
+    validation_urls: Sequence[str] = (),
+) -> None:
+    train_encoder(
+        EncoderTraining(
+            config=config,
+            side=side,
+            checkpoint_url=checkpoint,
+            training_urls=urls,
+            validation_urls=validation_urls,
+        ),
+        on_log,
+    )
 
 
 def plain_checkpoints(config: RunConfig, volumes: list[Prepared], folder: Path) -> Path:
