@@ -72,12 +72,22 @@ class VoxelStore(ObjectStore["S3Store"]):
                     raise
 
 
-def read(url: str) -> memoryview:
-    """Whole object, as it came: objects are large, and a copy costs a third of checking them."""
+def read(url: str, check: Callable[[int], None] | None = None) -> memoryview:
+    """Whole object, as it came: objects are large, and a copy costs a third of checking them.
+
+    `check`, if given, is called with the object's size before its content is fetched.
+    """
     import obstore
 
     bucket, key = split(url)
-    return _repeated(lambda: memoryview(obstore.get(client(bucket), key).bytes()))
+
+    def fetch() -> memoryview:
+        found = obstore.get(client(bucket), key)
+        if check is not None:
+            check(found.meta["size"])
+        return memoryview(found.bytes())
+
+    return _repeated(fetch)
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:

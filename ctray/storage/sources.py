@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ctray.errors import InvalidVolumeError, NotFoundError
-from ctray.geometry import Box
-from ctray.storage import store, voxel_metadata
+from ctray.storage import store
 from ctray.storage.hdf5_source import Hdf5Source, is_hdf5_name
 from ctray.storage.source_types import (
     Kind,
     NoVolumeError,
     VolumeSource,
-    check_dtype,
-    check_shape,
     open_binary,
 )
 from ctray.storage.tiff_folder import TiffFolderSource
 from ctray.storage.tiff_pages import is_tiff_name
 from ctray.storage.tiff_source import TiffSource
-from ctray.storage.volume import open_volume
+from ctray.storage.zarr_source import ZarrSource
 
 # Names that a Zarr array or group of format 2 or 3 always or often has at its root.
 ZARR_MARKERS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-class ZarrSource(VolumeSource):
-    """Level 0 of an OME-Zarr group, or a bare Zarr array, through `open_volume`."""
-
-    def __init__(self, url: str, dataset: str | None = None) -> None:
-        self.url = url
-        self.dataset = dataset
-        self._volume = open_volume(store.join(url, dataset) if dataset else url)
-        self.kind: Kind = "ome-zarr" if self._volume.ome_version else "zarr"
-        self.shape = check_shape(url, self._volume.shape)
-        self.dtype = check_dtype(url, self._volume.dtype)
-        level = self._volume.levels[0]
-        self.slab_depth = level.shard[0]
-        self.origin_um = self._volume.origin_um
-        if self._volume.voxel_size is not None:
-            self.voxel_size, self.voxel_size_source = self._volume.voxel_size, "OME-Zarr scale"
-        else:
-            self._take_voxel_size(voxel_metadata.from_sidecar(url, is_folder=True))
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        slab: np.ndarray = self._volume.read(
-            Box(start=(start, 0, 0), stop=(stop, self.shape[1], self.shape[2]))
-        )
-        self.bytes_read = self._volume.bytes_read
-        return slab
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def open_source(url: str, *, dataset: str | None = None) -> VolumeSource:

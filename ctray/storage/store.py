@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.storage import FsspecStore, LocalStore
 
-from ctray.errors import ConfigError, NotFoundError, StorageError
+from ctray.errors import ConfigError, InvalidVolumeError, NotFoundError, StorageError
 from ctray.storage import s3
 from ctray.storage.failures import mapped_errors
 
@@ -48,6 +50,7 @@ __all__ = [
     "list_tree",
     "mapped_errors",
     "normalize",
+    "open_local",
     "read_bytes",
     "read_json",
     "read_ranges",
@@ -116,20 +119,46 @@ def exists(url: str) -> bool:
     return True
 
 
-def read_bytes(url: str) -> bytes:
-    """Whole content of the object at `url`; `NotFoundError` if there is none."""
-    return bytes(read_view(url))
+def read_bytes(url: str, *, max_bytes: int | None = None) -> bytes:
+    """Whole content of the object at `url`; `NotFoundError` if there is none.
+
+    An object of more than `max_bytes` is not fetched: `InvalidVolumeError`.
+    """
+    return bytes(read_view(url, max_bytes=max_bytes))
 
 
-def read_view(url: str) -> bytes | memoryview:
+def read_view(url: str, *, max_bytes: int | None = None) -> bytes | memoryview:
     """`read_bytes` without a last copy, for large objects."""
     url = normalize(url)
+
+    def check(size: int) -> None:
+        if max_bytes is not None and size > max_bytes:
+            raise InvalidVolumeError(
+                f"{url}: {size:,} bytes, and it has at most {max_bytes:,}; it is damaged"
+            )
+
     with mapped_errors(url, "read"):
         if is_local(url):
-            return Path(url).read_bytes()
+            with open_local(url) as file:
+                check(os.fstat(file.fileno()).st_size)
+                return file.read()
         if _is_s3(url):
-            return s3.read(url)
-        return bytes(filesystem(url).cat_file(_path(url)))
+            return s3.read(url, check)
+        fs, path = filesystem(url), _path(url)
+        if max_bytes is not None:
+            check(int(fs.info(path)["size"] or 0))
+        return bytes(fs.cat_file(path))
+
+
+def open_local(url: str) -> FileIO:
+    """Open a local file for reading, without a buffer; `InvalidVolumeError` for a special file.
+
+    Opening a named pipe would wait for its writer for ever.
+    """
+    mode = Path(url).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InvalidVolumeError(f"{url}: a pipe, socket or device and no file; remove it")
+    return FileIO(url)
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
@@ -140,7 +169,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes |
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 return [os.pread(file.fileno(), b - a, a) for a, b in ranges]
         if _is_s3(url):
             return s3.read_ranges(url, ranges)
@@ -153,7 +182,7 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 size = os.fstat(file.fileno()).st_size
                 return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
         if _is_s3(url):
