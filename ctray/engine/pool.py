@@ -208,6 +208,7 @@ def receipt_of(
         shape=list(volume.shape),
         dtype=str(volume.dtype),
         voxel_size_um=list(volume.voxel_size.um) if volume.voxel_size else None,
+        plain_scale=str(volume.plain_scale) if volume.plain_scale else None,
         bytes_total=volume.num_bytes,
         bytes_read=volume.bytes_read,
         seconds=found.seconds,

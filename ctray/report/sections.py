@@ -259,6 +259,8 @@ def _volume_facts(row: VolumeRow) -> list[str]:
     if receipt.voxel_size_um:
         edges = dict.fromkeys(f"{um:.4g}" for um in receipt.voxel_size_um)
         facts.append(f"{' × '.join(edges)} µm")
+    elif receipt.plain_scale:
+        facts.append(f"voxel size {escape(receipt.plain_scale)}")
     box = receipt.sample_box
     if box is not None:
         extent = times(box.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,12 +11,16 @@ from pathlib import Path
 from ctray.errors import CtrayError
 from ctray.storage import store
 from ctray.storage.hdf5_source import is_hdf5_name
-from ctray.storage.metadata import UNFINISHED
+from ctray.storage.metadata import UNFINISHED, is_image
 from ctray.storage.source_types import Kind
 from ctray.storage.sources import ZARR_MARKERS
 from ctray.storage.stacks import NumberedStack, group_numbered
 from ctray.storage.tiff_folder import MIN_STACK_FILES
 from ctray.storage.tiff_pages import is_single_page, is_tiff_name
+from ctray.storage.zarr_json import as_mapping, read_document
+
+# Real archives are up to ten folders deep. Each level waits for the listings of the one above.
+MAX_FOLDER_DEPTH = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +110,9 @@ def find_volumes(
     with ThreadPoolExecutor(max_workers, thread_name_prefix="ctray-list") as pool:
         while level:
             level = [folder for folder in level if _is_new(folder[0], walk)]
+            if level and len(level[0][1]) > MAX_FOLDER_DEPTH:
+                walk.found.extend(_too_deep(url, path) for url, path in level)
+                break
             listings = list(pool.map(lambda folder: _list(folder[0]), level))
             below: list[tuple[str, tuple[str, ...]]] = []
             for (url, path), listing in zip(level, listings, strict=True):
@@ -117,6 +123,13 @@ def find_volumes(
         for found in pool.map(_expand_tiffs, walk.tiffs):
             walk.found.extend(found)
     return [f for f in walk.found if names.is_included(f.path[1:])], walk.excluded
+
+
+def _too_deep(url: str, path: tuple[str, ...]) -> Found:
+    reason = (
+        f"{url}: {MAX_FOLDER_DEPTH} folders deep; it was not looked into; give it as the archive"
+    )
+    return Found(url=url, path=path, kind="tiff-folder", reason=reason)
 
 
 def _is_new(url: str, walk: _Walk) -> bool:
@@ -143,23 +156,18 @@ def _list(url: str) -> _Listing:
 
 def _is_plain_group(url: str) -> bool:
     """Whether `url` is a Zarr group that is no image: a folder of arrays and images."""
-    for marker, attributes in (("zarr.json", None), (".zgroup", ".zattrs")):
-        where = store.join(url, marker)
-        if not store.exists(where):
-            continue
-        try:
-            metadata = store.read_json(where)
-            if attributes is not None:
-                where = store.join(url, attributes)
-                found = store.read_json(where) if store.exists(where) else {}
-                return "multiscales" not in found
-            return metadata["node_type"] == "group" and "multiscales" not in json.dumps(
-                metadata.get("attributes", {})
-            )
-        except (CtrayError, KeyError, TypeError, AttributeError):
-            # Damaged: opening it gives the error.
+    try:
+        group, _ = read_document(store.join(url, "zarr.json"))
+        if group is not None:
+            attributes = as_mapping(url, group.get("attributes", {}))
+            return group.get("node_type") == "group" and not is_image(attributes)
+        if not store.exists(store.join(url, ".zgroup")):
             return False
-    return False
+        attributes_v2, _ = read_document(store.join(url, ".zattrs"))
+        return not is_image(attributes_v2 or {})
+    except CtrayError:
+        # Damaged: opening it gives the error.
+        return False
 
 
 def _visit(

@@ -15,7 +15,7 @@ from ctray.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.storage import store
 from ctray.storage.parallel import bounded_map
-from ctray.storage.sources import VolumeSource, ZarrSource, open_source
+from ctray.storage.sources import VolumeSource, open_source
 from ctray.storage.writer import VolumeWriter, create_volume
 
 # One row of shards is held in memory: whole slices arrive, whole shards leave.
@@ -113,9 +113,10 @@ def import_volume(
             shape=source.shape,
             dtype=source.dtype,
             voxel_size=size,
-            origin_um=source.origin_um if isinstance(source, ZarrSource) else (0.0, 0.0, 0.0),
+            origin_um=source.origin_with(size),
             grid=choose_grid(source.shape, source.dtype),
             ome_version=ome_version,
+            plain_scale=source.plain_scale,
         )
         _copy(source, writer, progress)
         writer.build_pyramid()

@@ -11,6 +11,7 @@ from ctray.errors import CtrayError, GeometryError, InvalidVolumeError, NotFound
 from ctray.geometry import AXES, VoxelSize, micrometres_per
 from ctray.storage import store
 from ctray.storage.axes import axis_role
+from ctray.storage.voxel_metadata import PlainScale, printable
 from ctray.storage.zarr_json import as_mapping, read_document
 
 Floats = tuple[float, float, float]
@@ -32,23 +33,6 @@ class Dataset:
     path: str
     relative_scale: Floats | None = None
     offset: Floats | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlainScale:
-    """Edge lengths of a voxel, (z, y, x), in units that are missing or are no lengths."""
-
-    edges: Floats
-    units: tuple[str | None, str | None, str | None]
-
-    def __str__(self) -> str:
-        lengths = " × ".join(f"{edge:g}" for edge in self.edges)
-        names = dict.fromkeys(self.units)
-        if len(names) == 1:
-            unit = self.units[0]
-            return f"{lengths} (unit unknown)" if not unit else f"{lengths} {_shown(unit)}"
-        told = ", ".join(_shown(unit) if unit else "unknown" for unit in self.units)
-        return f"{lengths} (units {told})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +113,12 @@ def read_layout(url: str) -> Layout:
     raise InvalidVolumeError(f"{url} is no Zarr volume; give an array or OME-Zarr group")
 
 
+def is_image(attributes: dict[str, Any]) -> bool:
+    """Whether the attributes of a group are those of an OME-Zarr image, of any version."""
+    inner = attributes.get("ome")
+    return "multiscales" in attributes or (isinstance(inner, dict) and "multiscales" in inner)
+
+
 def _no_image(url: str) -> InvalidVolumeError:
     return InvalidVolumeError(
         f"{url} is a Zarr group without multiscales; give an image or array inside it"
@@ -144,7 +134,7 @@ def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int)
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         if version not in READABLE_VERSIONS:
             raise InvalidVolumeError(
-                f"{url}: OME-Zarr {_shown(version)} is not read; convert it to 0.4 or 0.5"
+                f"{url}: OME-Zarr {printable(version)} is not read; convert it to 0.4 or 0.5"
             )
         layout = _multiscale(url, multiscale)
     except (GeometryError, OverflowError) as error:
@@ -285,8 +275,3 @@ def _is_coloured(omero: Any) -> bool:
         return False
     colours = {str(c.get("color", "")).upper().lstrip("#") for c in channels if isinstance(c, dict)}
     return colours >= _COLOURS
-
-
-def _shown(text: str) -> str:
-    """Text of a stranger for a message: short, one line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:40])

@@ -54,6 +54,8 @@ class Receipt:
         part of all volumes at least.
     shape, dtype, voxel_size_um
         Of level 0; voxel size (z, y, x) in micrometres.
+    plain_scale
+        Voxel size in words where metadata give numbers without a unit of length.
     bytes_total, bytes_read, bytes_written
         Bytes of level 0 without compression; fetched while localizing and cropping; stored in
         the crop.
@@ -93,6 +95,7 @@ class Receipt:
     shape: list[int] | None = None
     dtype: str | None = None
     voxel_size_um: list[float] | None = None
+    plain_scale: str | None = None
     bytes_total: int | None = None
     bytes_read: int = 0
     bytes_written: int = 0

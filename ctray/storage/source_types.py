@@ -15,7 +15,7 @@ import numpy as np
 from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
 from ctray.geometry import AXES, Triple, VoxelSize, as_triple
 from ctray.storage import store
-from ctray.storage.voxel_metadata import FoundVoxelSize
+from ctray.storage.voxel_metadata import FoundVoxelSize, PlainScale
 
 Kind = Literal["ome-zarr", "zarr", "tiff", "tiff-folder", "hdf5"]
 
@@ -44,6 +44,8 @@ class VolumeSource(ABC):
         What `read` returns: native byte order, an integer or float32/float64.
     voxel_size, voxel_size_source
         Edge lengths, and which metadata said so; both None where nothing does.
+    plain_scale
+        Edge lengths where metadata give numbers without a unit of length; None else.
     slab_depth
         Slices that are stored together: reads aligned to it decompress nothing twice.
     bytes_stored
@@ -61,6 +63,7 @@ class VolumeSource(ABC):
     dtype: np.dtype[Any]
     voxel_size: VoxelSize | None = None
     voxel_size_source: str | None = None
+    plain_scale: PlainScale | None = None
     slab_depth: int = 1
     bytes_stored: int | None = None
     bytes_read: int = 0
@@ -91,6 +94,10 @@ class VolumeSource(ABC):
                 "the file is damaged or its metadata are wrong"
             )
         return np.ascontiguousarray(slab, dtype=self.dtype)
+
+    def origin_with(self, voxel_size: VoxelSize | None) -> tuple[float, float, float]:
+        """Centre of the first voxel in micrometres, (z, y, x); in voxels without a voxel size."""
+        return (0.0, 0.0, 0.0)
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:

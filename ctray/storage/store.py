@@ -13,6 +13,7 @@ bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2),
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,7 +22,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +70,16 @@ zarr.config.set({"threading.max_workers": min(16, max(2, NUM_CPUS)), "async.conc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One name in a folder; `size` in bytes, None for a folder."""
+    """One name in a folder; `size` in bytes, None for a folder.
+
+    `special` says what a file is that holds no stored bytes, such as a named pipe; None for others.
+    """
 
     url: str
     name: str
     is_dir: bool
     size: int | None
+    special: str | None = None
 
 
 def is_local(url: str) -> bool:
@@ -107,10 +111,10 @@ def exists(url: str) -> bool:
         If the store does not say. fsspec's own ``exists`` answers False then.
     """
     url = normalize(url)
-    if is_local(url):
-        return Path(url).exists()
     try:
         with mapped_errors(url, "look at"):
+            if is_local(url):
+                return Path(url).exists()
             if _is_s3(url):
                 return s3.exists(url)
             filesystem(url).info(_path(url))
@@ -134,7 +138,8 @@ def read_view(url: str, *, max_bytes: int | None = None) -> bytes | memoryview:
     def check(size: int) -> None:
         if max_bytes is not None and size > max_bytes:
             raise InvalidVolumeError(
-                f"{url}: {size:,} bytes, and it has at most {max_bytes:,}; it is damaged"
+                f"{url}: holds {size:,} bytes, more than the {max_bytes:,} that are read; it is "
+                "damaged, or not what its name says"
             )
 
     with mapped_errors(url, "read"):
@@ -148,17 +153,6 @@ def read_view(url: str, *, max_bytes: int | None = None) -> bytes | memoryview:
         if max_bytes is not None:
             check(int(fs.info(path)["size"] or 0))
         return bytes(fs.cat_file(path))
-
-
-def open_local(url: str) -> FileIO:
-    """Open a local file for reading, without a buffer; `InvalidVolumeError` for a special file.
-
-    Opening a named pipe would wait for its writer for ever.
-    """
-    mode = Path(url).stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise InvalidVolumeError(f"{url}: a pipe, socket or device and no file; remove it")
-    return FileIO(url)
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
@@ -235,7 +229,8 @@ def list_dir(url: str) -> list[Entry]:
     url = normalize(url)
     with mapped_errors(url, "list"):
         if is_local(url):
-            found = [_local_entry(p) for p in Path(url).iterdir()]
+            with os.scandir(url) as names:
+                found = [_local_entry(name) for name in names]
         else:
             found = [
                 Entry(url=join(url, name), name=name, is_dir=is_dir, size=size)
@@ -367,11 +362,49 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool)
         partial.unlink(missing_ok=True)
 
 
-def _local_entry(path: Path) -> Entry:
-    is_dir = path.is_dir()
-    # A dangling link has no size; whoever opens it gets the clear error.
-    size = None if is_dir or not path.exists() else path.stat().st_size
-    return Entry(url=str(path), name=path.name, is_dir=is_dir, size=size)
+def open_local(url: str) -> io.FileIO:
+    """Open a local file for reading; `StorageError` for a pipe, a socket or a device.
+
+    Opening one of those may wait for ever for somebody who writes into it.
+    """
+    special = _special(Path(url).stat().st_mode)
+    if special is None:
+        # Not to wait either where a pipe takes the file's place meanwhile.
+        number = os.open(url, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            special = _special(os.fstat(number).st_mode)
+            if special is None:
+                return io.FileIO(number, "rb")
+        except BaseException:
+            os.close(number)
+            raise
+        os.close(number)
+    raise StorageError(f"{url} is a {special}, not a file; it is never opened, move it elsewhere")
+
+
+def _special(mode: int) -> str | None:
+    """What a file is that is neither a regular one nor a folder."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def _local_entry(name: os.DirEntry[str]) -> Entry:
+    try:
+        found = name.stat()
+    except OSError:
+        # A dangling link has no size, nor has what may not be looked at; whoever opens it gets
+        # the clear error.
+        return Entry(url=name.path, name=name.name, is_dir=False, size=None)
+    is_dir = stat.S_ISDIR(found.st_mode)
+    return Entry(
+        url=name.path,
+        name=name.name,
+        is_dir=is_dir,
+        size=None if is_dir else found.st_size,
+        special=_special(found.st_mode),
+    )
 
 
 def _folder(url: str) -> list[tuple[str, bool, int | None]]:

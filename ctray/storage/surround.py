@@ -141,6 +141,7 @@ def restore(
         origin_um=[o - a * e for o, a, e in zip(crop.origin_um, box.start, edge, strict=True)],
         ome_version=ome_version,
         fill_value=fill,
+        plain_scale=crop.plain_scale,
     )
 
     def fill_shard(shard: Box) -> int:

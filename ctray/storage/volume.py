@@ -16,10 +16,11 @@ from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
 from ctray.storage.arrays import OpenedArray, damage_named, open_array
 from ctray.storage.chunk_reading import read_region
-from ctray.storage.metadata import Dataset, Layout, PlainScale, read_layout
+from ctray.storage.metadata import Dataset, Layout, read_layout
 from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.stored_chunks import StoredChunks
 from ctray.storage.transfer import Transfer
+from ctray.storage.voxel_metadata import PlainScale
 from ctray.storage.working import read_working_level
 
 

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from ctray.geometry import Box
+from ctray.errors import CtrayError
+from ctray.geometry import Box, VoxelSize
 from ctray.storage import store, voxel_metadata
 from ctray.storage.source_types import Kind, NoVolumeError, VolumeSource, check_dtype, check_shape
 from ctray.storage.volume import Volume, open_volume
@@ -26,7 +27,7 @@ class ZarrSource(VolumeSource):
     NoVolumeError
         If the voxels are labels or a mask, or a single plane.
     InvalidVolumeError
-        As `open_volume`; and if no voxel was ever stored.
+        As `open_volume`.
     """
 
     def __init__(self, url: str, dataset: str | None = None) -> None:
@@ -40,23 +41,32 @@ class ZarrSource(VolumeSource):
         self.dtype = check_dtype(url, volume.dtype)
         level = volume.levels[0]
         self.slab_depth = level.shard[0]
-        self.origin_um = volume.origin_um
         if volume.voxel_size is not None:
             self.voxel_size, self.voxel_size_source = volume.voxel_size, "OME-Zarr scale"
         else:
             self._take_voxel_size(voxel_metadata.from_sidecar(url, is_folder=True))
         self.plain_scale = None if self.voxel_size is not None else volume.plain_scale
+        self.origin_um = self.origin_with(self.voxel_size)
         self.notes = (*volume.notes, *self._notes())
+
+    def origin_with(self, voxel_size: VoxelSize | None) -> tuple[float, float, float]:
+        """Centre of the first voxel in micrometres, in voxels where `voxel_size` is None."""
+        origin = self._volume.origin_um
+        if voxel_size is None or self._volume.voxel_size is not None:
+            return origin
+        z, y, x = (o * e for o, e in zip(origin, voxel_size.um, strict=True))
+        return (z, y, x)
 
     def _notes(self) -> list[str]:
         notes = []
         if self.plain_scale is not None:
             notes.append(f"voxel size {self.plain_scale}, z, y, x")
-        missing = missing_objects(self._volume)
-        if missing is not None and missing[0]:
+        found = count_objects(self._volume)
+        if found is not None and found[0] < found[1]:
+            stored, total = found
             notes.append(
-                f"{missing[0]} of {missing[1]} chunks of level 0 are not stored; they read as the "
-                f"fill value {self._volume.fill_value}"
+                f"{stored} of {total} chunks of level 0 are stored; the others read as the fill "
+                f"value {self._volume.fill_value}"
             )
         return notes
 
@@ -71,28 +81,28 @@ class ZarrSource(VolumeSource):
         """Nothing to close."""
 
 
-def missing_objects(volume: Volume) -> tuple[int, int] | None:
-    """How many of the objects of level 0 are not in the store, and how many there should be.
+def count_objects(volume: Volume) -> tuple[int, int] | None:
+    """How many of the objects of level 0 are in the store, and how many there are with all.
 
     Chunks of the fill value alone need not be stored, and an interrupted copy lacks chunks too.
-    None where there are so many that counting them is slow, where the store cannot list, and for
-    volumes that ctray wrote, whose last object says that they are complete.
+    None where there are so many that counting them is slow, where the store does not list, and
+    for volumes that ctray wrote, whose last object says that they are complete.
     """
     level = volume.levels[0]
     total = math.prod(-(-n // s) for n, s in zip(level.shape, level.shard, strict=True))
     most = _MOST_COUNTED if store.is_local(volume.url) else _MOST_COUNTED_REMOTE
-    if total > most or volume.attributes:
+    if volume.attributes or total > most:
         return None
-    expected = volume.object_keys(0)
     where = store.join(volume.url, level.path)
     try:
         # What else is in the folder is not worth a long listing.
         listed = list(itertools.islice(store.list_tree(where), 2 * most))
-    except NotImplementedError:
+    except (NotImplementedError, CtrayError):
         return None
     if len(listed) == 2 * most:
         return None
-    return total - sum(1 for key, _ in listed if key in expected), total
+    expected = volume.object_keys(0)
+    return sum(1 for key, _ in listed if key in expected), total
 
 
 def _refuse_annotation(volume: Volume) -> None:
