@@ -279,7 +279,7 @@ def test_levels_that_do_not_belong_are_left_out_or_refused(tmp_path: Path) -> No
     url = write_image(
         tmp_path / "order", [halved(voxels), voxels], [COARSE, FINE], axes=axes_of("zyx")
     )
-    with pytest.raises(InvalidVolumeError, match="level '1' .* is larger than level '0'"):
+    with pytest.raises(InvalidVolumeError, match=r"level '1' .* is larger than level '0'"):
         open_volume(url)
 
 
