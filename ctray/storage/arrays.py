@@ -14,13 +14,14 @@ from zarr.core.array import AsyncArray
 from zarr.storage import StorePath
 
 from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
-from ctray.geometry import Triple, as_triple
+from ctray.geometry import AXES, Triple, as_triple
 from ctray.storage import store
-from ctray.storage.axes import spatial_axes
+from ctray.storage.axes import axis_role, spatial_axes
 from ctray.storage.bounded_codecs import bounded_metadata, check_codecs, check_shards, shard_chunks
 from ctray.storage.metadata import Layout
 from ctray.storage.transfer import CountingStore, Transfer
 from ctray.storage.unpacking import allowed, check_sizes
+from ctray.storage.voxel_metadata import printable
 from ctray.storage.zarr_json import read_document
 
 
@@ -104,7 +105,7 @@ def open_array(
         document = _read(url, layout.zarr_format, transfer)
     with damage_named(url):
         shape = _lengths(url, document, "shape")
-        axes = spatial_axes(url, shape, _names(document, layout), coloured=layout.is_coloured)
+        axes = spatial_axes(url, shape, _names(url, document, layout), coloured=layout.is_coloured)
         check_codecs(url, document, layout.zarr_format)
         array = _built(url, document, layout.zarr_format, transfer)
         if np.dtype(array.dtype).kind not in "biuf":
@@ -189,14 +190,19 @@ def _lengths(url: str, document: dict[str, Any], key: str) -> tuple[int, ...]:
     return tuple(found or ())
 
 
-def _names(document: dict[str, Any], layout: Layout) -> Sequence[str | None] | None:
+def _names(url: str, document: dict[str, Any], layout: Layout) -> Sequence[str | None] | None:
     """Names of the axes: of OME-Zarr, of Zarr v3, or as xarray notes them in attributes."""
-    if layout.axes is not None:
-        return layout.axes
     names = document.get("dimension_names")
     attributes = document.get("attributes")
     if names is None and isinstance(attributes, dict):
         names = attributes.get("_ARRAY_DIMENSIONS")
-    if not isinstance(names, list):
-        return None
-    return [name if isinstance(name, str) else None for name in names]
+    own = [n if isinstance(n, str) else None for n in names] if isinstance(names, list) else None
+    if layout.axes is None or own is None:
+        return layout.axes or own
+    roles, own_roles = ([axis_role(name) for name in given] for given in (layout.axes, own))
+    if set(AXES) <= set(own_roles) and own_roles != roles:
+        raise InvalidVolumeError(
+            f"{url}: its image says that its axes are {printable(', '.join(layout.axes))}, and "
+            f"its own metadata {printable(', '.join(str(n) for n in own))}; mend one of them"
+        )
+    return layout.axes

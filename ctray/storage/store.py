@@ -211,7 +211,7 @@ def read_json(url: str) -> Any:
     data = read_bytes(url)
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{url} holds no valid JSON ({error}); remove or mend it") from error
 
 

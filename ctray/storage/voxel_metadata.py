@@ -169,9 +169,8 @@ def from_sidecar(url: str, *, is_folder: bool) -> FoundVoxelSize | None:
         try:
             if not store.exists(candidate):
                 continue
-            data = store.read_bytes(candidate)
-            content = json.loads(data) if len(data) <= _SIDECAR_MAX_BYTES else None
-        except (CtrayError, ValueError):
+            content = json.loads(store.read_bytes(candidate, max_bytes=_SIDECAR_MAX_BYTES))
+        except (CtrayError, ValueError, RecursionError):
             continue
         if not isinstance(content, dict) or content.get("file", name) != name:
             continue

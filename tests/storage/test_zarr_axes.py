@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Box
+from ctray.storage import store
 from ctray.storage.axes import spatial_axes
 from ctray.storage.crops import write_crop
 from ctray.storage.importing import import_volume
 from ctray.storage.source_types import NoVolumeError
+from ctray.storage.sources import open_source
 from ctray.storage.volume import open_volume
 
 ORDERS = ["".join(order) for order in itertools.permutations("zyx")]
@@ -191,3 +194,48 @@ def test_arrays_whose_axes_are_not_read(shape: tuple[int, ...], names: Any, mess
     with pytest.raises(InvalidVolumeError, match=message) as caught:
         spatial_axes("the/array", shape, names)
     assert not isinstance(caught.value, NoVolumeError)
+
+
+def test_group_and_array_that_contradict_each_other(tmp_path: Path) -> None:
+    voxels = noise((8, 8, 8))
+    url = write_image(
+        tmp_path / "v", [voxels], [[scale(1, 1, 1)]], axes=axes_of("zyx"), version="0.5"
+    )
+    path = tmp_path / "v" / "0" / "zarr.json"
+    document = json.loads(path.read_text())
+    for names, is_read in ((["x", "y", "z"], False), (["Z", "Y", "X"], True), ([None] * 3, True)):
+        path.write_text(json.dumps({**document, "dimension_names": names}))
+        if is_read:
+            np.testing.assert_array_equal(open_volume(url).read_level(0), voxels)
+        else:
+            with pytest.raises(InvalidVolumeError, match="z, y, x, and its own metadata x, y, z"):
+                open_volume(url)
+
+
+@pytest.mark.parametrize("shards", [None, (8, 8, 8)])
+def test_another_order_on_every_store(base_url: str, shards: Any) -> None:
+    voxels = noise((12, 16, 20))
+    url = store.join(base_url, "array")
+    array = zarr.create_array(
+        store.zarr_store(url, read_only=False),
+        shape=(20, 16, 12),
+        chunks=(4, 4, 4),
+        shards=shards,
+        dtype=voxels.dtype,
+        dimension_names=("x", "y", "z"),
+    )
+    array[...] = turned(voxels, "xyz")
+    volume = open_volume(url)
+    np.testing.assert_array_equal(volume.read_level(0), voxels)
+    np.testing.assert_array_equal(volume.read(BOX.clip(voxels.shape)), voxels[BOX.slices])
+    with open_source(url) as source:
+        assert source.notes == ()
+    # A chunk that is larger than any can be, and one that is not there.
+    first, second = sorted(k for k, _ in store.list_tree(url) if k.startswith("c/"))[:2]
+    store.write_bytes(store.join(url, first), bytes(10**6))
+    store.delete_file(store.join(url, second))
+    with pytest.raises(InvalidVolumeError, match=r"more than|checksum|bytes"):
+        open_volume(url).read_level(0)
+    with open_source(url) as source:
+        total = 3 * 2 * 2 if shards else 5 * 4 * 3
+        assert source.notes[0].startswith(f"{total - 1} of {total} chunks of level 0 are stored")
