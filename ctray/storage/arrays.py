@@ -13,7 +13,7 @@ import zarr
 from zarr.core.array import AsyncArray
 from zarr.storage import StorePath
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
+from ctray.errors import CtrayError, GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import AXES, Triple, as_triple
 from ctray.storage import store
 from ctray.storage.axes import axis_role, spatial_axes
@@ -130,10 +130,12 @@ def damage_named(url: str) -> Iterator[None]:
     with store.mapped_errors(url, "read"):
         try:
             yield
-        except (CtrayError, OSError, MemoryError, ImportError):
+        except (OSError, MemoryError, ImportError):
             raise
         except Exception as error:
-            if type(error).__module__.split(".")[0] in ("botocore", "obstore", "aiohttp"):
+            # Of our own errors, only those of geometry do not name what they are about.
+            own = isinstance(error, CtrayError) and not isinstance(error, GeometryError)
+            if own or type(error).__module__.split(".")[0] in ("botocore", "obstore", "aiohttp"):
                 raise
             # Libraries raise anything from TypeError to RecursionError.
             text = " ".join(str(error).split())[:300] or type(error).__name__

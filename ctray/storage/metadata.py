@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from ctray.errors import CtrayError, GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import AXES, VoxelSize, micrometres_per
@@ -205,7 +206,8 @@ def _physical(units: list[str | None], scale: Floats, shift: Floats) -> dict[str
 
 def _path(url: str, path: Any) -> str:
     """Path of a level inside its group; refused where it leads out of it."""
-    parts = path.split("/") if isinstance(path, str) else []
+    # A web server takes %2e for a dot.
+    parts = unquote(path).split("/") if isinstance(path, str) else []
     plain = all(part not in ("", ".", "..") and part.isprintable() for part in parts)
     if not parts or not plain or "\\" in path or ":" in parts[0]:
         raise InvalidVolumeError(

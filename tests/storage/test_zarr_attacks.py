@@ -21,8 +21,11 @@ from zarr.codecs import BytesCodec, ShardingCodec
 from zarr_makers import axes_of, scale, write_array, write_image
 
 from ctray.errors import CtrayError, InvalidVolumeError
+from ctray.geometry import Box
 from ctray.storage.catalog import build_catalog
+from ctray.storage.crops import write_crop
 from ctray.storage.discovery import MAX_FOLDER_DEPTH
+from ctray.storage.surround import restore
 from ctray.storage.volume import open_volume
 from ctray.storage.zarr_json import MAX_DOCUMENT_BYTES
 
@@ -148,6 +151,7 @@ def test_groups_in_groups_end_soon(tmp_path: Path) -> None:
         ".",
         "",
         "a/../../secret",
+        "%2e%2e/secret",
         "/etc",
         "s3://bucket/key",
         "file:///etc",
@@ -184,6 +188,29 @@ def test_levels_in_folders_of_the_group_are_read(tmp_path: Path) -> None:
 
     edit(folder / ".zattrs", change)
     np.testing.assert_array_equal(open_volume(str(folder)).read_level(0), noise())
+
+
+@pytest.mark.parametrize("ome_version", ["0.4", "0.5"])
+def test_a_crop_restores_from_its_own_surround_alone(tmp_path: Path, ome_version: str) -> None:
+    volume = open_volume(write_array(tmp_path / "v", noise(), zarr_format=2))
+    box = Box(start=(4, 4, 4), stop=(12, 12, 12))
+    url = str(tmp_path / "crop")
+    write_crop(volume, box, url, provenance={}, surround_size=8, ome_version=ome_version)
+    restored = restore(url, str(tmp_path / "restored"))
+    whole = open_volume(restored.url).read_level(0)
+    np.testing.assert_array_equal(whole[box.slices], noise()[box.slices])
+    assert whole[0].std() > 0
+    name = "zarr.json" if ome_version == "0.5" else ".zattrs"
+    for wrong in ({"path": "../v"}, {"factors": [0, 1, 1]}, {"factors": "x"}, {"path": None}):
+        sound = (tmp_path / "crop" / name).read_text()
+
+        def change(document: dict[str, Any], wrong: dict[str, Any] = wrong) -> None:
+            document.get("attributes", document)["ctray"]["surround"].update(wrong)
+
+        edit(tmp_path / "crop" / name, change)
+        with pytest.raises(CtrayError, match="crop"):
+            restore(url, str(tmp_path / "again"))
+        (tmp_path / "crop" / name).write_text(sound)
 
 
 def zarray(**changes: Any) -> dict[str, Any]:
