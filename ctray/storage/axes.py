@@ -147,8 +147,8 @@ def _by_place(url: str, shape: Sequence[int]) -> Triple:
     *inner, last = shape
     if last in _COLOURS and min(inner[-2:]) >= _SMALLEST_PICTURE:
         raise NoVolumeError(
-            f"{url}: array of shape {_text(shape)}, whose last axis looks like colours: "
-            "a colour image, no grey values"
+            f"{url}: array of shape {_text(shape)}, whose last axis looks like colours; where it "
+            "is a volume, name its axes z, y, x"
         )
     kept = list(range(len(shape)))
     while len(kept) > 3 and any(shape[position] == 1 for position in kept):

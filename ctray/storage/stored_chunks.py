@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -236,7 +236,8 @@ def _has_usual_index(array: zarr.Array[Any]) -> bool:
     }
 
 
-def cells_of(start: Triple, stop: Triple) -> list[Triple]:
+def cells_of(start: Triple, stop: Triple) -> Iterator[Triple]:
     """Cells of a grid from `start` to before `stop`, z slowest."""
+    # Not a list: a region may have millions of cells.
     ranges = [range(a, b) for a, b in zip(start, stop, strict=True)]
-    return [as_triple(cell, "cell") for cell in itertools.product(*ranges)]
+    return itertools.product(*ranges)  # type: ignore[return-value]

@@ -27,6 +27,12 @@ MAX_CHUNKS_PER_SHARD = 2**24
 # 65,536 cubed: months of work for one worker, and hundreds of times the largest scans.
 MAX_VOXELS = 2**48
 MAX_SIDE = 2**24
+# In chunks of 64 cubed, 41,000 voxels cubed. A chunk is asked for at a time, whether it is there
+# or not.
+MAX_CHUNKS = 2**28
+# Each chunk of a region takes some KiB while it is read, however few voxels it has.
+MAX_TINY_CHUNKS = 2**18
+_TINY_VOXELS = 512
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # RFC 8878, 3.1.1.2.4: no block unpacks to more.
@@ -54,12 +60,22 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
     ------
     InvalidVolumeError
         If a chunk is larger than 2 GiB, a shard holds more than 2**24 chunks, or the array has
-        a side of more than 2**24 or in all more than 2**48 voxels.
+        a side of more than 2**24, or in all more than 2**48 voxels or 2**28
+        chunks (2**18 of less than 512 voxels).
     """
     if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
         raise InvalidVolumeError(
             f"{url}: shape {shape} is larger than any volume that is read, {MAX_SIDE:,} voxels a "
             f"side and {MAX_VOXELS:,} in all; mend its metadata"
+        )
+    count = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
+    is_tiny = math.prod(chunk) < _TINY_VOXELS
+    most = MAX_TINY_CHUNKS if is_tiny else MAX_CHUNKS
+    if count > most:
+        which = f" of less than {_TINY_VOXELS} voxels" if is_tiny else ""
+        raise InvalidVolumeError(
+            f"{url}: shape {shape} in chunks of shape {chunk} has {count:,} chunks, more than "
+            f"{most:,}{which}; store the volume in larger chunks, or mend its metadata"
         )
     size = math.prod(chunk) * itemsize
     if size > MAX_CHUNK_BYTES:

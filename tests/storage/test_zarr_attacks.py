@@ -288,6 +288,20 @@ def test_arrays_of_nonsense(tmp_path: Path, changes: dict[str, Any], message: st
     refused(write_v2(tmp_path / "v", bytes(16**3), **changes), message)
 
 
+@pytest.mark.parametrize(
+    ("shape", "chunks", "message"),
+    [
+        ([2**15] * 3, [32, 32, 32], "1,073,741,824 chunks, more than 268,435,456"),
+        ([100] * 3, [1, 1, 1], r"1,000,000 chunks, more than 262,144 of less than 512 voxels"),
+        ([2**10] * 3, [1, 1, 256], "4,194,304 chunks, more than"),
+    ],
+)
+def test_chunks_without_number(
+    tmp_path: Path, shape: list[int], chunks: list[int], message: str
+) -> None:
+    refused(write_v2(tmp_path / "v", b"", shape=shape, chunks=chunks), message)
+
+
 def deflated(num_bytes: int) -> bytes:
     packer = zlib.compressobj(9)
     piece = bytes(2**20)
