@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Triple, as_triple
 from ctray.storage.source_types import NoVolumeError
+from ctray.storage.voxel_metadata import printable
 
 # Names as OME-NGFF, xarray, scikit-image and dask write them.
 _ROLES = {
@@ -82,8 +83,7 @@ def axis_role(name: str | None) -> str | None:
     if not _has_name(name):
         return None
     plain = str(name).strip().lower()
-    # Names of strangers reach messages.
-    return _ROLES.get(plain, "".join(c if c.isprintable() else "?" for c in plain[:40]))
+    return _ROLES.get(plain, printable(plain))
 
 
 def _has_name(name: str | None) -> bool:
@@ -166,4 +166,4 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _listed(names: Sequence[str | None] | None) -> str:
-    return ", ".join(str(name)[:40] for name in names or ())
+    return ", ".join(printable(str(name)) for name in names or ())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from zarr_makers import axes_of, scale, translation
 
 from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import Box, VoxelSize
@@ -18,17 +19,6 @@ from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import create_volume
 
 RNG = np.random.default_rng(11)
-
-
-def axes_of(names: str, unit: str | None = "micrometer") -> list[dict[str, str]]:
-    kinds = {"t": "time", "c": "channel"}
-    axes = []
-    for name in names:
-        axis = {"name": name, "type": kinds.get(name, "space")}
-        if unit and name in "zyx":
-            axis["unit"] = unit
-        axes.append(axis)
-    return axes
 
 
 def image(
@@ -53,14 +43,6 @@ def image(
     else:
         group.attrs["multiscales"] = [entry | ({"version": version} if version else {})]
     return str(folder)
-
-
-def scale(*values: float) -> dict[str, Any]:
-    return {"type": "scale", "scale": list(values)}
-
-
-def translation(*values: float) -> dict[str, Any]:
-    return {"type": "translation", "translation": list(values)}
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from poison import confinement
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
 from ctray.errors import CtrayError
@@ -143,26 +141,6 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def confined() -> Iterator[None]:
-    """20 s, and 1 GiB more than now."""
-
-    def late(*_: Any) -> None:
-        raise TimeoutError("took more than 20 s")
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, before[1]))
-    earlier = signal.signal(signal.SIGALRM, late)
-    signal.alarm(20)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
-        resource.setrlimit(resource.RLIMIT_AS, before)
-
-
 def judge(folder: Path) -> None:
     """Open and read as a catalog, and as whoever works on the volume, would."""
     said = []
@@ -198,7 +176,7 @@ def test_any_document_ends_in_a_volume_or_a_named_refusal(
     sound = path.read_text()
     path.write_text(json.dumps(changed(json.loads(sound), changes)))
     try:
-        with confined():
+        with confinement(2**30, 20):
             judge(volumes / name)
     finally:
         path.write_text(sound)
