@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
@@ -170,7 +170,7 @@ def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
         caching["cache_options"] = {"maxblocks": _MAX_BLOCKS}
     with store.mapped_errors(url, doing="read"):
         if store.is_local(url):
-            file: IO[bytes] = Path(url).open("rb")  # noqa: SIM115  (closed below)
+            file: IO[bytes] = io.BufferedReader(store.open_local(url))
         else:
             file = cast(
                 "IO[bytes]",

@@ -13,9 +13,11 @@ bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2),
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -48,6 +50,7 @@ __all__ = [
     "list_tree",
     "mapped_errors",
     "normalize",
+    "open_local",
     "read_bytes",
     "read_json",
     "read_ranges",
@@ -67,12 +70,16 @@ zarr.config.set({"threading.max_workers": min(16, max(2, NUM_CPUS)), "async.conc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One name in a folder; `size` in bytes, None for a folder."""
+    """One name in a folder; `size` in bytes, None for a folder.
+
+    `special` says what a file is that holds no stored bytes, such as a named pipe; None for others.
+    """
 
     url: str
     name: str
     is_dir: bool
     size: int | None
+    special: str | None = None
 
 
 def is_local(url: str) -> bool:
@@ -104,10 +111,10 @@ def exists(url: str) -> bool:
         If the store does not say. fsspec's own ``exists`` answers False then.
     """
     url = normalize(url)
-    if is_local(url):
-        return Path(url).exists()
     try:
         with mapped_errors(url, "look at"):
+            if is_local(url):
+                return Path(url).exists()
             if _is_s3(url):
                 return s3.exists(url)
             filesystem(url).info(_path(url))
@@ -126,7 +133,8 @@ def read_view(url: str) -> bytes | memoryview:
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            return Path(url).read_bytes()
+            with open_local(url) as file:
+                return file.read()
         if _is_s3(url):
             return s3.read(url)
         return bytes(filesystem(url).cat_file(_path(url)))
@@ -140,7 +148,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes |
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 return [os.pread(file.fileno(), b - a, a) for a, b in ranges]
         if _is_s3(url):
             return s3.read_ranges(url, ranges)
@@ -153,7 +161,7 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 size = os.fstat(file.fileno()).st_size
                 return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
         if _is_s3(url):
@@ -206,7 +214,8 @@ def list_dir(url: str) -> list[Entry]:
     url = normalize(url)
     with mapped_errors(url, "list"):
         if is_local(url):
-            found = [_local_entry(p) for p in Path(url).iterdir()]
+            with os.scandir(url) as names:
+                found = [_local_entry(name) for name in names]
         else:
             found = [
                 Entry(url=join(url, name), name=name, is_dir=is_dir, size=size)
@@ -338,11 +347,49 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool)
         partial.unlink(missing_ok=True)
 
 
-def _local_entry(path: Path) -> Entry:
-    is_dir = path.is_dir()
-    # A dangling link has no size; whoever opens it gets the clear error.
-    size = None if is_dir or not path.exists() else path.stat().st_size
-    return Entry(url=str(path), name=path.name, is_dir=is_dir, size=size)
+def open_local(url: str) -> io.FileIO:
+    """Open a local file for reading; `StorageError` for a pipe, a socket or a device.
+
+    Opening one of those may wait for ever for somebody who writes into it.
+    """
+    special = _special(os.stat(url).st_mode)
+    if special is None:
+        # Not to wait either where a pipe takes the file's place meanwhile.
+        number = os.open(url, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            special = _special(os.fstat(number).st_mode)
+            if special is None:
+                return io.FileIO(number, "rb")
+        except BaseException:
+            os.close(number)
+            raise
+        os.close(number)
+    raise StorageError(f"{url} is a {special}, not a file; it is never opened, move it elsewhere")
+
+
+def _special(mode: int) -> str | None:
+    """What a file is that is neither a regular one nor a folder."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
+
+
+def _local_entry(name: os.DirEntry[str]) -> Entry:
+    try:
+        found = name.stat()
+    except OSError:
+        # A dangling link has no size, nor has what may not be looked at; whoever opens it gets
+        # the clear error.
+        return Entry(url=name.path, name=name.name, is_dir=False, size=None)
+    is_dir = stat.S_ISDIR(found.st_mode)
+    return Entry(
+        url=name.path,
+        name=name.name,
+        is_dir=is_dir,
+        size=None if is_dir else found.st_size,
+        special=_special(found.st_mode),
+    )
 
 
 def _folder(url: str) -> list[tuple[str, bool, int | None]]:
