@@ -61,7 +61,12 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
         yield
     except CtrayError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        # obstore's panics are no `Exception`, and one volume's must not end the work on others.
+        if type(error).__name__ == "PanicException":
+            raise StorageError(f"{url}: failed to {doing} it ({_one_line(error)})") from error
+        if not isinstance(error, Exception):
+            raise
         mapped = _translate(error, url, doing)
         if mapped is None:
             raise

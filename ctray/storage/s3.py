@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from zarr.storage import ObjectStore
 
@@ -110,6 +111,14 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
         if "non-partial response" in str(error):
             return bytes(read(url)[-num_bytes:])
         raise
+
+
+def size(url: str) -> int:
+    """Bytes of an object."""
+    import obstore
+
+    bucket, key = split(url)
+    return int(_repeated(lambda: obstore.head(client(bucket), key))["size"])
 
 
 def write(url: str, parts: Sequence[bytes | memoryview]) -> None:
@@ -273,7 +282,22 @@ def _found_keys(environment: tuple[str | None, ...], period: int) -> Any:
 
 
 def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    """URL of the store; `ConfigError` for what is no URL, on which the client would crash."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        text = os.environ.get(name)
+        if not text:
+            continue
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                f"{name}={text!r} is no URL of a store; write http://HOST:PORT or https://HOST"
+            )
+        return text
+    return None
 
 
 def _region() -> str:

@@ -17,7 +17,17 @@ from ctray.geometry import AXES, Triple, VoxelSize, as_triple
 from ctray.storage import store
 from ctray.storage.voxel_metadata import FoundVoxelSize
 
-Kind = Literal["ome-zarr", "zarr", "tiff", "tiff-folder", "hdf5"]
+Kind = Literal[
+    "ome-zarr",
+    "zarr",
+    "tiff",
+    "tiff-folder",
+    "hdf5",
+    "raw",
+    "image-folder",
+    "edf",
+    "dicom",
+]
 
 # A remote file is asked for what is wanted and this much more. A multi-page TIFF's directory lies
 # in small pieces all over the file: larger blocks would fetch all of it just to count pages.
@@ -52,6 +62,8 @@ class VolumeSource(ABC):
         Stored bytes of everything read so far.
     notes
         Oddities that are no error, such as gaps in the numbering of a TIFF folder.
+    files
+        Further files that hold this volume's voxels and are no volumes themselves.
     """
 
     url: str
@@ -65,6 +77,7 @@ class VolumeSource(ABC):
     bytes_stored: int | None = None
     bytes_read: int = 0
     notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:

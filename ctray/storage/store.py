@@ -31,7 +31,7 @@ from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.storage import FsspecStore, LocalStore
 
 from ctray.errors import ConfigError, NotFoundError, StorageError
-from ctray.storage import s3
+from ctray.storage import s3, zipped
 from ctray.storage.failures import mapped_errors
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "delete_file",
     "delete_tree",
     "exists",
+    "file_bytes",
     "filesystem",
     "is_local",
     "join",
@@ -169,6 +170,17 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
         fs = filesystem(url)
         size = int(fs.info(_path(url))["size"] or 0)
         return bytes(fs.cat_file(_path(url), start=max(0, size - num_bytes)))
+
+
+def file_bytes(url: str) -> int:
+    """Size of the object at `url`; `NotFoundError` if there is none."""
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            return Path(url).stat().st_size
+        if _is_s3(url):
+            return s3.size(url)
+        return int(filesystem(url).info(_path(url))["size"] or 0)
 
 
 def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
@@ -314,6 +326,10 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
 def filesystem(url: str) -> Any:
     """Return the fsspec file system for `url`, with bounded waits and no listing cache."""
     protocol = "file" if is_local(url) else url.split("://", 1)[0]
+    if protocol == "zip":
+        # Refuses a pipe of that name, which would be waited for.
+        open_local(zipped.file_of(url)).close()
+        return zipped.zip_filesystem(url)
     if protocol != "s3":
         return fsspec.filesystem(protocol)
     fs = fsspec.filesystem("s3", **s3.s3fs_options())
@@ -328,6 +344,8 @@ def _is_s3(url: str) -> bool:
 
 def _path(url: str) -> str:
     """Path of a remote `url` as its file system wants it."""
+    if url.startswith(zipped.SCHEME):
+        return zipped.inner_path(url)
     scheme, rest = url.split("://", 1)
     return url if scheme in ("http", "https") else ("/" + rest if scheme == "memory" else rest)
 
@@ -352,7 +370,7 @@ def open_local(url: str) -> io.FileIO:
 
     Opening one of those may wait for ever for somebody who writes into it.
     """
-    special = _special(os.stat(url).st_mode)
+    special = _special(Path(url).stat().st_mode)
     if special is None:
         # Not to wait either where a pipe takes the file's place meanwhile.
         number = os.open(url, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -7,6 +7,7 @@ volume whose id another one would have too gets a longer one.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -26,6 +27,7 @@ _SUFFIX = re.compile(
     r"|vol\.info|raw\.info)$",
     re.IGNORECASE,
 )
+_COUNTS = re.compile(r"\d+|\d*(bit|bits)|u?int\d+|float\d*")
 # File systems take 255 bytes a name. What a run writes adds ".zarr", a number, and while it is
 # being written 41 bytes more.
 MAX_BYTES = 120
@@ -46,7 +48,7 @@ def volume_ids(paths: Sequence[Sequence[str]]) -> list[str]:
     ----------
     paths
         For each volume the names from the archive's folder (included) down to its own. The
-        archive's name is used where nothing else tells.
+        archive's name is used where those below it are weak, such as `rec_8bit`.
     """
     ids = [_short(path) for path in paths]
     for longer in (_with_generic, _with_suffix, _with_digest, _with_number):
@@ -65,11 +67,17 @@ def same_file(volume_id: str) -> str:
 
 def _short(path: Sequence[str]) -> str:
     below = [part for part in map(_clean, path[1:]) if part.lower() not in _GENERIC]
-    if not below:
+    if all(map(is_weak, below)):
         root = _clean(path[0])
-        below = [root] if root.lower() not in _GENERIC else [_clean(path[-1])]
-    told = [a for a, b in zip(below, below[1:], strict=False) if not _repeats(a, b)]
+        below = [root, *below] if not is_weak(root) else below or [_clean(path[-1])]
+    told = [a for a, b in itertools.pairwise(below) if not _repeats(a, b)]
     return _bounded([*told, below[-1]], path)
+
+
+def is_weak(name: str) -> bool:
+    """Whether a name says only what kind of file it is, or counts: `recon`, `rec_8bit`, `0001`."""
+    words = [word for word in re.split(r"[_.\s-]+", name.lower()) if word]
+    return all(word in _GENERIC or _COUNTS.fullmatch(word) for word in words)
 
 
 def _repeats(folder: str, name: str) -> bool:
@@ -83,9 +91,7 @@ def _with_generic(paths: list[Sequence[str]]) -> list[str]:
     parts = [[_clean(name) for name in path[1:]] for path in paths]
     shared = set.intersection(*({part.lower() for part in some} for some in parts)) & _GENERIC
     kept = [[part for part in some if part.lower() not in shared] for some in parts]
-    return [
-        _bounded(some or [_short(path)], path) for some, path in zip(kept, paths, strict=True)
-    ]
+    return [_bounded(some or [_short(path)], path) for some, path in zip(kept, paths, strict=True)]
 
 
 def _with_suffix(paths: list[Sequence[str]]) -> list[str]:
@@ -102,9 +108,7 @@ def _with_digest(paths: list[Sequence[str]]) -> list[str]:
 
 def _with_number(paths: list[Sequence[str]]) -> list[str]:
     """Ids of volumes of one path: several in one file."""
-    return [
-        _bounded([_short(path), str(n)], path, always=True) for n, path in enumerate(paths, 1)
-    ]
+    return [_bounded([_short(path), str(n)], path, always=True) for n, path in enumerate(paths, 1)]
 
 
 def _bounded(parts: Sequence[str], path: Sequence[str], *, always: bool = False) -> str:
