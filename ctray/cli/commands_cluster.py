@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.commands_job import JOB_NAMES, job_options, job_overrides, run
-from ctray.cli.options import Command, print_json, say, shared_options
+from ctray.cli.options import Command, archive_names_options, print_json, say, shared_options
 from ctray.errors import JobError, PartialFailureError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _which = click.argument("which", metavar="JOB")
 @click.argument("name", metavar="JOB", type=click.Choice(JOB_NAMES))
 @click.option("--config", metavar="FILE", help="YAML file with settings, such as job.run.")
 @job_options
+@archive_names_options
 @_address_option
 @click.option("--detach", is_flag=True, help="Do not wait for its end.")
 @click.option(

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from ctray.engine.events import STAGES, Event
+from ctray.errors import printable
 
 Format = Literal["text", "json"]
 
@@ -82,7 +83,7 @@ class JobLog:
         self.stream.flush()
 
     def _print(self, line: str) -> None:
-        self.stream.write(without_secrets(line) + "\n")
+        self.stream.write(printable(without_secrets(line)) + "\n")
         self.stream.flush()
 
 

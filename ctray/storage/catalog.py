@@ -115,8 +115,11 @@ class Catalog:
     def lines(self) -> list[str]:
         """What whoever relies on the catalog must know: failures, oddities, what is not read."""
         lines = [f"failed {e.volume_id}: {e.reason}" for e in self.failed]
-        lines += [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
-        return [*lines, *self.coverage.lines()]
+        return [*lines, *self.notes(), *self.coverage.lines()]
+
+    def notes(self) -> list[str]:
+        """Oddities of volumes, such as gaps in the numbers of slices, a line each."""
+        return [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
 
     @property
     def ok(self) -> tuple[CatalogEntry, ...]:

@@ -118,7 +118,7 @@ class Coverage:
             "them, --exclude GLOB skips others"
         ]
 
-    def to_json(self, limit: int = _KEPT) -> dict[str, Any]:
+    def to_json(self, limit: int | None = _KEPT) -> dict[str, Any]:
         """Plain values; of long lists the first `limit`."""
         values = asdict(self)
         values["excluded"] = list(self.excluded[:limit])

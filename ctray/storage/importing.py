@@ -15,6 +15,7 @@ from ctray.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.storage import store
 from ctray.storage.parallel import bounded_map
+from ctray.storage.places import is_inside
 from ctray.storage.sources import VolumeSource, ZarrSource, open_source
 from ctray.storage.writer import VolumeWriter, create_volume
 
@@ -103,7 +104,7 @@ def import_volume(
     """
     began = time.monotonic()
     src, dst = store.normalize(src), store.normalize(dst)
-    if dst == src or dst.startswith(f"{src}/"):
+    if is_inside(dst, src):
         raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
     with open_source(src, dataset=dataset) as source:
         size = voxel_size or source.voxel_size

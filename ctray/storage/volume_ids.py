@@ -27,7 +27,7 @@ _SUFFIX = re.compile(
     r"|vol\.info|raw\.info)$",
     re.IGNORECASE,
 )
-_COUNTS = re.compile(r"\d+|\d*(bit|bits)|u?int\d+|float\d*")
+_TYPE = re.compile(r"\d*(bit|bits)|u?int\d+|float\d*")
 # File systems take 255 bytes a name. What a run writes adds ".zarr", a number, and while it is
 # being written 41 bytes more.
 MAX_BYTES = 120
@@ -75,9 +75,9 @@ def _short(path: Sequence[str]) -> str:
 
 
 def is_weak(name: str) -> bool:
-    """Whether a name says only what kind of file it is, or counts: `recon`, `rec_8bit`, `0001`."""
+    """Whether a name says only what kind of file it is: `recon`, `rec_8bit`."""
     words = [word for word in re.split(r"[_.\s-]+", name.lower()) if word]
-    return all(word in _GENERIC or _COUNTS.fullmatch(word) for word in words)
+    return all(word in _GENERIC or _TYPE.fullmatch(word) for word in words)
 
 
 def _repeats(folder: str, name: str) -> bool:
