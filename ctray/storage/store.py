@@ -13,7 +13,6 @@ bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2),
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -28,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore
 
 from ctray.errors import ConfigError, NotFoundError, StorageError
 from ctray.storage import s3, zipped
 from ctray.storage.failures import mapped_errors
+from ctray.storage.local_files import FileStore, open_local, special_kind
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -311,7 +311,7 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
     url = normalize(url)
     with mapped_errors(url, "open"):
         if is_local(url):
-            return LocalStore(url, read_only=read_only)
+            return FileStore(url, read_only=read_only)
         if _is_s3(url):
             return s3.VoxelStore(s3.client(*s3.split(url)), read_only=read_only)
         fs = filesystem(url)
@@ -365,34 +365,6 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool)
         partial.unlink(missing_ok=True)
 
 
-def open_local(url: str) -> io.FileIO:
-    """Open a local file for reading; `StorageError` for a pipe, a socket or a device.
-
-    Opening one of those may wait for ever for somebody who writes into it.
-    """
-    special = _special(Path(url).stat().st_mode)
-    if special is None:
-        # Not to wait either where a pipe takes the file's place meanwhile.
-        number = os.open(url, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            special = _special(os.fstat(number).st_mode)
-            if special is None:
-                return io.FileIO(number, "rb")
-        except BaseException:
-            os.close(number)
-            raise
-        os.close(number)
-    raise StorageError(f"{url} is a {special}, not a file; it is never opened, move it elsewhere")
-
-
-def _special(mode: int) -> str | None:
-    """What a file is that is neither a regular one nor a folder."""
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
-    return kinds.get(stat.S_IFMT(mode), "device")
-
-
 def _local_entry(name: os.DirEntry[str]) -> Entry:
     try:
         found = name.stat()
@@ -406,7 +378,7 @@ def _local_entry(name: os.DirEntry[str]) -> Entry:
         name=name.name,
         is_dir=is_dir,
         size=None if is_dir else found.st_size,
-        special=_special(found.st_mode),
+        special=special_kind(found.st_mode),
     )
 
 
