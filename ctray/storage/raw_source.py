@@ -36,6 +36,7 @@ _LAYOUTS: dict[str, Callable[[str], RawLayout]] = {
 _STEP_BYTES = 1 << 20
 # zlib and gzip, told apart by their first bytes.
 _ANY_WRAPPER = 47
+_GZIP = b"\x1f\x8b"
 
 
 class RawSource(VolumeSource):
@@ -139,12 +140,15 @@ class _PackedVoxels:
     def _next(self, count: int) -> bytes:
         """Up to `count` unpacked bytes; none at the end of the stream."""
         assert self._file is not None
-        while not self._stream.eof:
-            given = self._stream.unconsumed_tail or self._file.read(_STEP_BYTES)
+        while True:
+            given = self._stream.unconsumed_tail or self._stream.unused_data
+            given = given or self._file.read(_STEP_BYTES)
+            if self._stream.eof:
+                # Streams may be joined; what follows and is none belongs to nobody.
+                if not given.startswith(_GZIP):
+                    return b""
+                self._stream = zlib.decompressobj(_ANY_WRAPPER)
             part = self._stream.decompress(given, min(count, _STEP_BYTES))
-            if part:
-                self._place += len(part)
+            self._place += len(part)
+            if part or not given:
                 return part
-            if not given:
-                break
-        return b""

@@ -23,7 +23,7 @@ _GENERIC = frozenset(
     )
 )
 _SUFFIX = re.compile(
-    r"(\.ome)?\.(zarr|zarr\.zip|tiff?|btf|tf8|h5|hdf5?|he5|nxs?|nexus|mhd|mha|nrrd|nhdr|vgi"
+    r"(\.ome)?\.(zarr|zarr\.zip|ozx|tiff?|btf|tf8|h5|hdf5?|he5|nxs?|nexus|mhd|mha|nrrd|nhdr|vgi"
     r"|vol\.info|raw\.info)$",
     re.IGNORECASE,
 )
