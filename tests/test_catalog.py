@@ -389,7 +389,11 @@ def test_volume_ids(paths: list[str], ids: list[str]) -> None:
 
 
 def test_ids_that_only_a_file_system_takes_for_one_are_told_apart() -> None:
-    for same in (["Ant.tif", "ant.tif"], ["a b.tif", "a_b.tif", "a+b.tif"], ["\uff11.tif", "1.tif"]):
+    for same in (
+        ["Ant.tif", "ant.tif"],
+        ["a b.tif", "a_b.tif", "a+b.tif"],
+        ["\uff11.tif", "1.tif"],
+    ):
         ids = volume_ids([("r", name) for name in same])
         assert len({unicodedata.normalize("NFKC", i).casefold() for i in ids}) == len(same)
 

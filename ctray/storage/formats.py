@@ -47,11 +47,11 @@ _MICROSCOPE = "microscope formats (.czi, .lif, .nd2, ...)"
 _FORMATS: dict[str, Format] = {
     ".zarr.zip": Format(name="zipped Zarr (.zarr.zip)", kind="zarr"),
     ".ozx": Format(name="zipped Zarr (.zarr.zip)", kind="zarr"),
-    ".tif.gz": _PACKED_TIFF,
-    ".tiff.gz": _PACKED_TIFF,
-    ".tif.bz2": _PACKED_TIFF,
-    ".tif.xz": _PACKED_TIFF,
-    ".tif.zip": _PACKED_TIFF,
+    **{
+        f".{image}.{packer}": _PACKED_TIFF
+        for image in ("tif", "tiff")
+        for packer in ("gz", "bz2", "xz", "zst", "zip")
+    },
     ".nii.gz": _NIFTI,
     ".edf.gz": Format(name="EDF packed as a whole (.edf.gz)", sliced=True),
     ".vol.info": Format(name="raw voxels with .info", kind="raw"),
