@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.commands_job import JOB_NAMES, job_options, job_overrides, run
-from ctray.cli.options import Command, archive_names_options, print_json, say, shared_options
+from ctray.cli.options import Command, archive_names_options, echo, print_json, say, shared_options
 from ctray.errors import JobError, PartialFailureError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def submit(
         if as_json:
             print_json({"id": submission_id, "run": order.run, "status": "PENDING"})
         else:
-            click.echo(submission_id)
+            echo(submission_id)
             say(f"follow it: ctray jobs logs {submission_id} --follow")
         return
     _follow(cluster, submission_id, as_json)
@@ -134,10 +134,10 @@ def status(which: str, address: str, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(job), "progress": far, "reason": why})
         return
-    click.echo(f"{job.id}: {job.status}{f', {far}' if far else ''}")
-    click.echo(f"{job.name} of {job.run}")
+    echo(f"{job.id}: {job.status}{f', {far}' if far else ''}")
+    echo(f"{job.name} of {job.run}")
     if why:
-        click.echo(why)
+        echo(why)
 
 
 @jobs.command(short_help="What a job has printed.")
@@ -173,7 +173,7 @@ def stop(which: str, address: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(job))
     else:
-        click.echo(f"{job.id}: {job.status}")
+        echo(f"{job.id}: {job.status}")
 
 
 jobs.add_command(run)
@@ -188,7 +188,7 @@ def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
     if as_json:
         print_json(manifest)
     elif apply:
-        click.echo(own)
+        echo(own)
         say(f"follow it: kubectl -n {namespace} get rayjob {own} --watch")
     else:
         click.echo(kube.to_yaml(manifest), nl=False)
@@ -215,7 +215,7 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(job))
     else:
-        click.echo(f"{job.id}: {job.status}")
+        echo(f"{job.id}: {job.status}")
     if job.status == "SUCCEEDED":
         return
     if job.status == "STOPPED":

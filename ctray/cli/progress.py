@@ -162,7 +162,7 @@ def reporter() -> Iterator[Reporter]:
         TextColumn("{task.fields[line]}"),
         TimeElapsedColumn(),
         TextColumn("{task.fields[text]}", style="dim", markup=False),
-        console=Console(stderr=True),
+        console=Console(stderr=True, emoji=False),
     )
     with bars:
         yield Reporter(bars)

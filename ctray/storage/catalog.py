@@ -152,7 +152,7 @@ def build_catalog(
     Volumes are what `ctray.storage.sources.open_source` opens; slices are at least three numbered
     files of a folder. What is there besides stands in the catalog's `coverage`; hidden files and
     those that hold no voxels by their names are passed over. Only metadata are read. What takes
-    longer than `CTRAY_ENTRY_TIMEOUT_S` seconds (300) to open is a failed entry.
+    longer than `CTRAY_ENTRY_TIMEOUT_S` seconds (600) to open is a failed entry.
 
     Parameters
     ----------

@@ -44,9 +44,10 @@ class _TiffFolder:
 
 @dataclass(kw_only=True, slots=True)
 class _Walk:
-    """What a walk has gathered so far."""
+    """What a walk has gathered so far; `root` is the archive's folder once it was met."""
 
     names: NameFilter
+    root: str = ""
     findings: Findings = field(default_factory=Findings)
     tiffs: list[_TiffFolder] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -103,11 +104,18 @@ def root_name(url: str) -> str:
 
 
 def _is_new(url: str, walk: _Walk) -> bool:
+    """Whether a folder is to be listed: not a second time, nor where a link leads back up."""
     # Not `Path.resolve`, which raises where links go in a circle.
     real = os.path.realpath(url) if store.is_local(url) else url
-    new = real not in walk.seen
+    if real in walk.seen:
+        return False
+    if store.is_local(url) and walk.root.startswith(f"{real.rstrip('/')}/"):
+        reason = f"{url}: a link to a folder that holds the archive, not followed"
+        walk.findings.left_out.append(LeftOut(url=url, reason=reason))
+        return False
     walk.seen.add(real)
-    return new
+    walk.root = walk.root or real
+    return True
 
 
 def _list(url: str) -> _Listing:
@@ -176,22 +184,19 @@ def _visit(url: str, path: tuple[str, ...], listing: _Listing, walk: _Walk) -> l
         if refused is not None:
             findings.left_out.append(refused)
             continue
-        is_volume = is_tiff_name(entry.name) or is_hdf5_name(entry.name)
-        if walk.names.is_excluded(inner[1:]):
-            if entry.is_dir or is_hdf5_name(entry.name):
-                findings.excluded.append("/".join(inner[1:]))
-            elif is_volume:
-                tiffs.append(entry.name)
-            elif format_of(entry.name) is not None:
-                others.append(entry.name)
+        is_hdf5 = is_hdf5_name(entry.name)
+        if not entry.is_dir and is_tiff_name(entry.name):
+            tiffs.append(entry.name)  # judged by stacks, also whether they are excluded
+        elif not entry.is_dir and not is_hdf5 and format_of(entry.name) is not None:
+            others.append(entry.name)
+        elif not entry.is_dir and not is_hdf5:
+            continue
+        elif walk.names.is_excluded(inner[1:]):
+            findings.excluded.append("/".join(inner[1:]))
         elif entry.is_dir:
             below.append((entry.url, inner))
-        elif is_tiff_name(entry.name):
-            tiffs.append(entry.name)
-        elif is_volume:
+        else:
             findings.volumes.append(Found(url=entry.url, path=inner, kind="hdf5"))
-        elif format_of(entry.name) is not None:
-            others.append(entry.name)
     if tiffs:
         walk.tiffs.append(_judge_tiffs(url, path, tiffs, walk))
     judge_others(url, path, others, walk.names, findings, alone=not tiffs)

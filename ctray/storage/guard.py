@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Longer than a store that fails is asked again: its own error says more than this limit.
-_LIMIT_S = 300.0
+_LIMIT_S = 600.0
 _LOOK_EVERY_S = 0.2
 
 
@@ -24,7 +24,7 @@ class OverdueError(StorageError):
 
 
 def entry_limit_s() -> float:
-    """Longest time for opening one entry: `CTRAY_ENTRY_TIMEOUT_S`, else five minutes."""
+    """Longest time for opening one entry: `CTRAY_ENTRY_TIMEOUT_S`, else ten minutes."""
     text = os.environ.get("CTRAY_ENTRY_TIMEOUT_S", "")
     try:
         limit = float(text) if text else _LIMIT_S
@@ -49,6 +49,16 @@ def guarded_map(
         yield from pool.results()
     finally:
         pool.stop()
+
+
+def within_limit(url: str, call: Callable[[], Result]) -> Result:
+    """Result of `call`, which opens `url`; `OverdueError` after `entry_limit_s`."""
+    (outcome,) = guarded_map(lambda _: call(), [url], max_workers=1)
+    if isinstance(outcome, OverdueError):
+        raise OverdueError(f"{url}: {outcome}")
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 class _Task(Generic[Item, Result]):

@@ -18,6 +18,7 @@ import zarr
 
 from ctray.errors import ConfigError, StorageError
 from ctray.storage import catalog as catalog_module
+from ctray.storage import importing as importing_module
 from ctray.storage import store
 from ctray.storage.catalog import Catalog, build_catalog
 from ctray.storage.guard import OverdueError, guarded_map
@@ -102,6 +103,17 @@ def test_an_entry_that_takes_for_ever_is_a_failed_one(
     never.set()
     assert statuses(catalog) == {"good": "ok", "slow": "failed"}
     assert "slow.tif: not opened within 0.5 s" in str(catalog.failed[0].reason)
+
+
+def test_an_import_that_never_opens_is_given_up(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.5")
+    never = threading.Event()
+    monkeypatch.setattr(importing_module, "open_source", lambda *_, **__: never.wait())
+    with pytest.raises(OverdueError, match=r"good\.tif: not opened within 0\.5 s"):
+        import_volume(str(archive / "good.tif"), str(tmp_path / "out.zarr"))
+    never.set()
 
 
 # --- special files -----------------------------------------------------------------------------
@@ -201,6 +213,18 @@ def test_links_in_a_circle(archive: Path) -> None:
     (archive / "inside").mkdir()
     (archive / "inside" / "up").symlink_to("..")
     assert statuses(build_catalog(str(archive))) == {"good": "ok", "loop": "failed"}
+
+
+def test_a_link_to_what_holds_the_archive_is_told_and_not_followed(archive: Path) -> None:
+    (archive.parent / "another").mkdir()
+    tifffile.imwrite(archive.parent / "another" / "a.tif", VOLUME, photometric="minisblack")
+    (archive / "up").symlink_to("..")
+    (archive / "all").symlink_to("/")
+    (archive / "linked").symlink_to("../another")
+    catalog = build_catalog(str(archive))
+    assert statuses(catalog) == {"good": "ok", "linked_a": "ok"}
+    assert sorted(Path(left.url).name for left in catalog.without_volume) == ["all", "up"]
+    assert all("holds the archive, not followed" in o.reason for o in catalog.without_volume)
 
 
 def test_folders_without_end_are_told(archive: Path) -> None:
