@@ -19,6 +19,7 @@ from ctray.storage.coverage import Coverage, LeftOut, OtherFormat, count_formats
 from ctray.storage.discovery import find_volumes, root_name
 from ctray.storage.found import Findings, Found, NameFilter
 from ctray.storage.guard import guarded_map
+from ctray.storage.isolated import Helpers
 from ctray.storage.sources import (
     Kind,
     NoVolumeError,
@@ -180,12 +181,7 @@ def build_catalog(
     names = NameFilter(include=tuple(include), exclude=tuple(exclude))
     findings = _find(archive_url, names, max_workers)
     found = findings.volumes
-    opened: list[_Opened] = []
-    results = guarded_map(lambda f: _open(f, dataset), found, max_workers=max_workers)
-    for one, result in zip(found, results, strict=True):
-        opened.append(_failed(one, result) if isinstance(result, BaseException) else result)
-        if progress is not None:
-            progress(len(opened), len(found))
+    opened = _open_all(found, dataset, max_workers, progress)
     volumes = [(f, o.entry) for f, o in zip(found, opened, strict=True) if o.entry is not None]
     coverage = _coverage(findings, opened, tuple(exclude) != DEFAULT_EXCLUDE)
     if not volumes:
@@ -245,6 +241,8 @@ def read_coverage(url: str) -> Coverage:
         raise StorageError(f"{url}: its coverage cannot be read ({one_line(error)})") from error
 
 
+# Each takes most of a second to start, and a core.
+_HELPERS = min(4, store.NUM_CPUS)
 _COVERAGE = b"ctray.coverage"
 _NOTHING = json.dumps(Coverage().to_json())
 _SCHEMA = pa.schema(
@@ -302,8 +300,42 @@ def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
     return findings
 
 
+def _open_all(
+    found: Sequence[Found],
+    dataset: str | None,
+    max_workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[_Opened]:
+    """What opening each candidate gave, whatever it did to its reader."""
+    opened: dict[int, _Opened] = {}
+    apart = [i for i, one in enumerate(found) if _is_apart(one)]
+    together = [i for i, one in enumerate(found) if not _is_apart(one)]
+    with Helpers() as helpers:
+        for places, workers in ((together, max_workers), (apart, min(max_workers, _HELPERS))):
+
+            def open_(one: Found) -> _Opened:
+                if _is_apart(one):
+                    return helpers.call(_open, one, dataset)
+                return _open(one, dataset)
+
+            results = guarded_map(open_, [found[i] for i in places], max_workers=workers)
+            for i, result in zip(places, results, strict=True):
+                if isinstance(result, BaseException):
+                    result = _failed(found[i], result)
+                opened[i] = result
+                if progress is not None:
+                    progress(len(opened), len(found))
+    return [opened[i] for i in range(len(found))]
+
+
+def _is_apart(found: Found) -> bool:
+    """Whether a candidate is opened by another process, which its library may hang or crash."""
+    # What is in the memory of this process is seen by no other.
+    return found.kind == "hdf5" and not found.url.startswith("memory://")
+
+
 def _open(found: Found, dataset: str | None) -> _Opened:
-    """Open a candidate, whatever it does to its reader."""
+    """Open a candidate."""
     if found.reason is not None:
         return _failed(found, found.reason)
     dataset = dataset if found.kind == "hdf5" else None

@@ -132,12 +132,13 @@ class _Pool(Generic[Item, Result]):
         now = time.monotonic()
         for task in tuple(self._running):
             overdue = task.began is not None and now - task.began > self._limit_s
-            if overdue and task.finish(OverdueError(_overdue(self._limit_s))):
+            if overdue and task.finish(OverdueError(overdue_reason(self._limit_s))):
                 self._running.discard(task)
                 self._start()
 
 
-def _overdue(limit_s: float) -> str:
+def overdue_reason(limit_s: float) -> str:
+    """What is said of an entry that took longer than the limit."""
     return (
         f"not opened within {limit_s:g} s; look at it by itself, or set CTRAY_ENTRY_TIMEOUT_S "
         "to more seconds"
