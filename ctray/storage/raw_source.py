@@ -34,6 +34,9 @@ _LAYOUTS: dict[str, Callable[[str], RawLayout]] = {
     ".vgi": vgi_layout,
 }
 _STEP_BYTES = 1 << 20
+_MAX_SLICE_BYTES = 4 << 30
+# Deflate packs 1,032 to 1 at most.
+_MOST_PACKED = 1100
 # zlib and gzip, told apart by their first bytes.
 _ANY_WRAPPER = 47
 _GZIP = b"\x1f\x8b"
@@ -61,11 +64,27 @@ class RawSource(VolumeSource):
         self.shape, self.notes = layout.shape, layout.notes
         self.dtype = check_dtype(url, layout.dtype)
         self.bytes_stored = store.file_bytes(layout.data_url)
+        self._check_size(self.bytes_stored)
         self._offset = 0 if layout.packed else self._checked_offset(self.bytes_stored)
         self._packed = _PackedVoxels(layout) if layout.packed else None
         self._take_voxel_size(
             layout.voxel_size or voxel_metadata.from_sidecar(url, is_folder=False)
         )
+
+    def _check_size(self, stored: int) -> None:
+        """Refuse what no memory holds, and a stream that claims more than it can unpack to."""
+        slice_bytes = math.prod(self.shape[1:]) * self._layout.dtype.itemsize
+        if slice_bytes > _MAX_SLICE_BYTES:
+            raise InvalidVolumeError(
+                f"{self.url}: slices of {self.shape[1]} x {self.shape[2]} {self._layout.dtype} are "
+                f"over {_MAX_SLICE_BYTES} bytes each; mend the header, or convert to Zarr"
+            )
+        if self._layout.packed and slice_bytes * self.shape[0] > _MOST_PACKED * stored:
+            raise damaged(
+                self._layout.data_url,
+                "packed voxels",
+                f"{stored} bytes for {slice_bytes * self.shape[0]}",
+            )
 
     def _checked_offset(self, size: int) -> int:
         layout = self._layout

@@ -138,6 +138,8 @@ def detect_kind(url: str) -> Kind:
     if is_hdf5_name(name):
         return "hdf5"
     if known is not None and known.kind is not None:
+        if known.sliced:
+            raise NoVolumeError(f"{url}: one slice; give its folder, or a pattern such as s_*.png")
         return known.kind
     with open_binary(url) as file:
         head = file.read(8)
@@ -145,6 +147,10 @@ def detect_kind(url: str) -> Kind:
         return "hdf5"
     if head[:4] in _TIFF_MAGIC:
         return "tiff"
+    if known is not None and known.is_bare:
+        raise InvalidVolumeError(
+            f"{url}: raw voxels; give the header that describes them: .mhd, .nhdr, .info or .vgi"
+        )
     what = "neither TIFF, HDF5 nor Zarr" if known is None else f"{known.name} is not read"
     raise InvalidVolumeError(f"{url}: {what}; convert it to one of TIFF, HDF5 and Zarr")
 

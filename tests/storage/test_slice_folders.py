@@ -140,6 +140,24 @@ def test_one_odd_slice_is_named(
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("s_1.png", "one slice; give its folder"),
+        ("s_1.dcm", "one slice; give its folder"),
+        ("v.raw", "give the header that describes them"),
+        ("v.ims", r"Imaris \(\.ims\) is not read"),
+        ("v.txt", "neither TIFF, HDF5 nor Zarr"),
+    ],
+)
+def test_a_file_that_is_no_volume_says_what_to_give(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / name).write_bytes(b"any bytes")
+    with pytest.raises(InvalidVolumeError, match=message):
+        open_source(str(tmp_path / name))
+
+
 def test_a_png_that_claims_to_be_huge_is_not_decoded(tmp_path: Path) -> None:
     for z in range(12):
         head = struct.pack(">IIBBBBB", 15_000, 15_000, 8, 0, 0, 0, 0)
