@@ -9,7 +9,9 @@ import click
 
 from ctray.cli.commands_run import finish, run_facts
 from ctray.cli.options import (
+    archive_names_options,
     config_options,
+    echo,
     instances_option,
     print_json,
     say,
@@ -36,6 +38,7 @@ _sample = click.option(
 @click.option("--out", metavar="RUN", help="Run whose receipts or trained model are to be used.")
 @_sample
 @config_options
+@archive_names_options
 @shared_options()
 def plan(
     archive: str,
@@ -62,7 +65,7 @@ def plan(
         print_json(found.to_json())
     else:
         for line in plan_lines(found):
-            click.echo(line)
+            echo(line)
 
 
 @click.command(name="archive", short_help="As run, for big archives: shows the plan first.")
@@ -76,6 +79,7 @@ def plan(
 )
 @_sample
 @config_options
+@archive_names_options
 @instances_option
 @shared_options()
 def archive_(

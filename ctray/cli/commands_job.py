@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.options import Command, shared_options
+from ctray.cli.options import Command, archive_names_options, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def job_overrides(
 @click.argument("config", metavar="[CONFIG]", required=False)
 @click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
 @_set_option
+@archive_names_options
 @shared_options(machine=False)
 def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.

@@ -13,6 +13,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ctray.cli.time_left import TimeLeft, in_words
+from ctray.errors import printable
 
 # A log that nobody watches needs a sign of life, not a line a step.
 _PLAIN_EVERY_S = 15.0
@@ -40,6 +41,8 @@ class _Event(Protocol):
     def bytes_done(self) -> int: ...
     @property
     def bytes_total(self) -> int: ...
+    @property
+    def stays(self) -> bool: ...
 
 
 class Stage:
@@ -97,12 +100,16 @@ class Reporter:
 
     def __call__(self, event: _Event) -> None:
         """Take an event of a run."""
+        if event.stays:
+            self.note(event.text)
+            return
         self.update(
             event.stage, event.done, event.total, event.text, event.bytes_done, event.bytes_total
         )
 
     def note(self, text: str) -> None:
         """Say one line that stays."""
+        text = printable(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -124,7 +131,9 @@ class Reporter:
         assert self._stage is not None
         line = self._stage.line(done, total, bytes_done, bytes_total)
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, line=line, text=text)
+            self._bars.update(
+                self._task, completed=done, total=total, line=line, text=printable(text)
+            )
             return
         now = time.monotonic()
         if done >= total or now - self._last_line >= _PLAIN_EVERY_S:
@@ -152,8 +161,8 @@ def reporter() -> Iterator[Reporter]:
         BarColumn(bar_width=24),
         TextColumn("{task.fields[line]}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[text]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[text]}", style="dim", markup=False),
+        console=Console(stderr=True, emoji=False),
     )
     with bars:
         yield Reporter(bars)

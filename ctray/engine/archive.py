@@ -129,6 +129,9 @@ def catalog_stage(
     if store.exists(run.catalog):
         catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)
+    for line in (*catalog.notes(), *catalog.coverage.lines()):
+        told = Event(stage="catalog", done=len(catalog), total=len(catalog), text=line, stays=True)
+        on_event(told)
     found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
         if run.read_receipt(entry.volume_id) is None:

@@ -69,6 +69,8 @@ class ArchivePlan:
         Of reading, localizing and cropping what is left to do; training is not in it.
     assumptions
         One line each.
+    coverage
+        What is in the archive and no volume of it, one line each.
     """
 
     num_volumes: int
@@ -85,6 +87,7 @@ class ArchivePlan:
     could_hold: int
     hours: Estimate | None
     assumptions: tuple[str, ...]
+    coverage: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -146,6 +149,7 @@ def plan_archive(
             left,
         ),
         assumptions=_assumptions(basis, usable, looks, config, run, actors),
+        coverage=(*catalog.notes(), *catalog.coverage.lines()),
     )
 
 

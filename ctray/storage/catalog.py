@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, NotFoundError, StorageError
+from ctray.errors import CtrayError, NotFoundError, StorageError, one_line
 from ctray.geometry import AXES, Triple, VoxelSize
 from ctray.storage import store
-from ctray.storage.discovery import Found, NameFilter, find_volumes
-from ctray.storage.sources import Kind, NoVolumeError, detect_kind, open_as
+from ctray.storage.coverage import Coverage, LeftOut, OtherFormat, count_formats
+from ctray.storage.discovery import find_volumes, root_name
+from ctray.storage.found import Findings, Found, NameFilter
+from ctray.storage.guard import guarded_map
+from ctray.storage.isolated import Helpers
+from ctray.storage.sources import (
+    Kind,
+    NoVolumeError,
+    VolumeSource,
+    detect_kind,
+    is_pattern,
+    open_as,
+)
 from ctray.storage.stacks import natural_key
 from ctray.storage.tiff_folder import MIN_STACK_FILES
 from ctray.storage.volume_ids import volume_ids
+from ctray.storage.zipped import is_zipped_zarr
 
 Status = Literal["ok", "failed"]
 
@@ -39,7 +51,7 @@ class CatalogEntry:
     Parameters
     ----------
     volume_id
-        Unique in the catalog, of characters `A-Za-z0-9._-`.
+        Unique in the catalog, fit for a file name, see `ctray.storage.volume_ids`.
     url
         What `open_source` and `import_volume` take.
     kind
@@ -73,22 +85,42 @@ class CatalogEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalog:
-    """Entries in natural order of their paths, and what was passed over.
+    """Entries in natural order of their paths, and what else is there.
 
     Parameters
     ----------
     entries
         Volumes, failed ones included.
-    excluded
-        Paths that the exclude patterns left out; a stack of slices or a folder counts once.
-    without_volume
-        Paths of readable files that hold no volume: single 2D images, HDF5 files without 3D
-        data. Previews and logs are no failures.
+    coverage
+        What is there and is not among the entries.
     """
 
     entries: tuple[CatalogEntry, ...]
-    excluded: tuple[str, ...] = ()
-    without_volume: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Paths that the exclude patterns left out; a stack of slices or a folder counts once."""
+        return self.coverage.excluded
+
+    @property
+    def without_volume(self) -> tuple[LeftOut, ...]:
+        """What was looked at and holds no volume, or was not looked at, with the reasons."""
+        return self.coverage.without_volume
+
+    @property
+    def other_formats(self) -> tuple[OtherFormat, ...]:
+        """Counts of what is there in formats that are not read."""
+        return self.coverage.other_formats
+
+    def lines(self) -> list[str]:
+        """What whoever relies on the catalog must know: failures, oddities, what is not read."""
+        lines = [f"failed {e.volume_id}: {e.reason}" for e in self.failed]
+        return [*lines, *self.notes(), *self.coverage.lines()]
+
+    def notes(self) -> list[str]:
+        """Oddities of volumes, such as gaps in the numbers of slices, a line each."""
+        return [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
 
     @property
     def ok(self) -> tuple[CatalogEntry, ...]:
@@ -118,9 +150,10 @@ def build_catalog(
 ) -> Catalog:
     """Find the volumes under `archive_url`; one bad volume is one failed entry, never an error.
 
-    Volumes are OME-Zarr images, bare Zarr arrays, multi-page TIFFs, folders (or groups of names
-    in a folder) of at least three numbered single-page TIFFs, and HDF5 files. Other files and
-    hidden ones are passed over silently. Only metadata are read.
+    Volumes are what `ctray.storage.sources.open_source` opens; slices are at least three numbered
+    files of a folder. What is there besides stands in the catalog's `coverage`; hidden files and
+    those that hold no voxels by their names are passed over. Only metadata are read. What takes
+    longer than `CTRAY_ENTRY_TIMEOUT_S` seconds (600) to open is a failed entry.
 
     Parameters
     ----------
@@ -146,30 +179,28 @@ def build_catalog(
     """
     archive_url = store.normalize(archive_url)
     names = NameFilter(include=tuple(include), exclude=tuple(exclude))
-    found, excluded = _find(archive_url, names, max_workers)
-    opened: list[CatalogEntry | None] = []
-    with ThreadPoolExecutor(max_workers, thread_name_prefix="ctray-catalog") as pool:
-        for entry in pool.map(lambda f: _entry(f, dataset), found):
-            opened.append(entry)
-            if progress is not None:
-                progress(len(opened), len(found))
-    volumes = [(f, e) for f, e in zip(found, opened, strict=True) if e is not None]
-    without = tuple(f.url for f, e in zip(found, opened, strict=True) if e is None)
+    findings = _find(archive_url, names, max_workers)
+    found = findings.volumes
+    opened = _open_all(found, dataset, max_workers, progress)
+    volumes = [(f, o.entry) for f, o in zip(found, opened, strict=True) if o.entry is not None]
+    coverage = _coverage(findings, opened, tuple(exclude) != DEFAULT_EXCLUDE)
     if not volumes:
-        raise _nothing_found(archive_url, names, len(excluded), len(without))
+        raise _nothing_found(archive_url, names, coverage)
     ids = volume_ids([f.path for f, _ in volumes])
     entries = tuple(
         replace(entry, volume_id=volume_id)
         for (_, entry), volume_id in zip(volumes, ids, strict=True)
     )
-    return Catalog(entries=entries, excluded=tuple(sorted(excluded)), without_volume=without)
+    return Catalog(entries=entries, coverage=coverage)
 
 
-def write_catalog(catalog: Iterable[CatalogEntry], url: str) -> None:
-    """Write entries as one Parquet file, one row each; shape and voxel size by axis."""
+def write_catalog(catalog: Catalog | Iterable[CatalogEntry], url: str) -> None:
+    """Write a catalog as one Parquet file: a row an entry, and its coverage as metadata."""
+    coverage = catalog.coverage if isinstance(catalog, Catalog) else Coverage()
+    schema = _SCHEMA.with_metadata({_COVERAGE: json.dumps(coverage.to_json()).encode()})
     rows = [_row(entry) for entry in catalog]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
     store.write_bytes(url, sink.getvalue().to_pybytes())
 
 
@@ -192,6 +223,28 @@ def read_catalog(url: str) -> list[CatalogEntry]:
         raise StorageError(f"{url}: no catalog ({what}); make it with ctray catalog") from error
 
 
+def read_coverage(url: str) -> Coverage:
+    """What a catalog that `write_catalog` wrote does not hold of its archive.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing is at `url`.
+    StorageError
+        If it is no catalog.
+    """
+    data = store.read_bytes(url)
+    try:
+        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+        return Coverage.from_json(json.loads(metadata.get(_COVERAGE, _NOTHING)))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{url}: its coverage cannot be read ({one_line(error)})") from error
+
+
+# Each takes most of a second to start, and a core.
+_HELPERS = min(4, store.NUM_CPUS)
+_COVERAGE = b"ctray.coverage"
+_NOTHING = json.dumps(Coverage().to_json())
 _SCHEMA = pa.schema(
     [
         *[(name, pa.string()) for name in ("volume_id", "url", "kind", "dataset")],
@@ -227,55 +280,114 @@ def _from_row(row: dict[str, Any]) -> CatalogEntry:
     )
 
 
-def _find(archive_url: str, names: NameFilter, max_workers: int) -> tuple[list[Found], list[str]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Opened:
+    """What opening a candidate gave: an entry, its id still to come, or why it is no volume."""
+
+    entry: CatalogEntry | None = None
+    left_out: LeftOut | None = None
+    files: tuple[str, ...] = ()
+
+
+def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
     """Candidates in natural order; an archive that is one file or pattern is its only one."""
     kind = detect_kind(archive_url)
-    name = archive_url.rpartition("/")[2]
-    if kind in ("tiff", "hdf5") or "*" in name:
-        parent = archive_url.rpartition("/")[0].rpartition("/")[2]
-        return [Found(url=archive_url, path=(parent, name), kind=kind)], []
-    found, excluded = find_volumes(archive_url, names, max_workers=max_workers)
-    return sorted(found, key=lambda f: natural_key("/".join(f.path))), excluded
+    above, _, name = archive_url.rpartition("/")
+    if kind in ("tiff", "hdf5", "raw") or is_zipped_zarr(name) or is_pattern(archive_url):
+        return Findings(volumes=[Found(url=archive_url, path=(root_name(above), name), kind=kind)])
+    findings = find_volumes(archive_url, names, max_workers=max_workers)
+    findings.volumes.sort(key=lambda f: natural_key("/".join(f.path)))
+    return findings
 
 
-def _entry(found: Found, dataset: str | None) -> CatalogEntry | None:
-    """Entry of a candidate, its id still to come; None if it holds no volume."""
+def _open_all(
+    found: Sequence[Found],
+    dataset: str | None,
+    max_workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[_Opened]:
+    """What opening each candidate gave, whatever it did to its reader."""
+    opened: dict[int, _Opened] = {}
+    apart = [i for i, one in enumerate(found) if _is_apart(one)]
+    together = [i for i, one in enumerate(found) if not _is_apart(one)]
+    with Helpers() as helpers:
+        for places, workers in ((together, max_workers), (apart, min(max_workers, _HELPERS))):
+
+            def open_(one: Found) -> _Opened:
+                if _is_apart(one):
+                    return helpers.call(_open, one, dataset)
+                return _open(one, dataset)
+
+            results = guarded_map(open_, [found[i] for i in places], max_workers=workers)
+            for i, result in zip(places, results, strict=True):
+                if isinstance(result, BaseException):
+                    result = _failed(found[i], result)
+                opened[i] = result
+                if progress is not None:
+                    progress(len(opened), len(found))
+    return [opened[i] for i in range(len(found))]
+
+
+def _is_apart(found: Found) -> bool:
+    """Whether a candidate is opened by another process, which its library may hang or crash."""
+    # What is in the memory of this process is seen by no other.
+    return found.kind == "hdf5" and not found.url.startswith("memory://")
+
+
+def _open(found: Found, dataset: str | None) -> _Opened:
+    """Open a candidate."""
     if found.reason is not None:
         return _failed(found, found.reason)
     dataset = dataset if found.kind == "hdf5" else None
     try:
         with open_as(found.url, found.kind, dataset=dataset) as source:
-            return CatalogEntry(
-                volume_id="",
-                url=found.url,
-                kind=source.kind,
-                dataset=source.dataset,
-                shape=source.shape,
-                dtype=str(source.dtype),
-                voxel_size=source.voxel_size,
-                num_bytes=math.prod(source.shape) * source.dtype.itemsize,
-                notes="; ".join(source.notes) or None,
-            )
-    except NoVolumeError:
-        return None
-    except CtrayError as error:
-        return _failed(found, str(error))
-    except Exception as error:  # One file that no check foresaw must not cost the archive.
-        return _failed(found, f"{found.url}: {type(error).__name__}: {error}")
+            return _Opened(entry=_entry(found, source), files=source.files)
+    except NoVolumeError as error:
+        return _Opened(left_out=LeftOut(url=found.url, reason=one_line(error)))
 
 
-def _failed(found: Found, reason: str) -> CatalogEntry:
+def _entry(found: Found, source: VolumeSource) -> CatalogEntry:
+    return CatalogEntry(
+        volume_id="",
+        url=found.url,
+        kind=source.kind,
+        dataset=source.dataset,
+        shape=source.shape,
+        dtype=str(source.dtype),
+        voxel_size=source.voxel_size,
+        num_bytes=math.prod(source.shape) * source.dtype.itemsize,
+        notes="; ".join(source.notes) or None,
+    )
+
+
+def _failed(found: Found, why: BaseException | str) -> _Opened:
+    reason = str(why)
+    if isinstance(why, BaseException) and (not isinstance(why, CtrayError) or not reason):
+        reason = f"{type(why).__name__}: {reason}"
     line = " ".join(reason.split())
-    return CatalogEntry(volume_id="", url=found.url, kind=found.kind, status="failed", reason=line)
+    if found.url.rpartition("/")[0] not in line:  # Not all errors know which file they are of.
+        line = f"{found.url}: {line}"
+    entry = CatalogEntry(volume_id="", url=found.url, kind=found.kind, status="failed", reason=line)
+    return _Opened(entry=entry)
 
 
-def _nothing_found(
-    archive_url: str, names: NameFilter, num_excluded: int, num_without: int
-) -> NotFoundError:
-    left_out = f"; {num_excluded} left out by --exclude" if num_excluded else ""
-    left_out += f"; {num_without} files without a 3D volume" if num_without else ""
+def _coverage(findings: Findings, opened: Sequence[_Opened], exclude_asked: bool) -> Coverage:
+    claimed = {url for one in opened for url in one.files}
+    others = [o for o in findings.others if not (o.bare and o.url in claimed)]
+    left_out = [*findings.left_out, *(o.left_out for o in opened if o.left_out is not None)]
+    return Coverage(
+        excluded=tuple(sorted(findings.excluded)),
+        exclude_asked=exclude_asked,
+        without_volume=tuple(left_out),
+        other_formats=count_formats((o.format_name, o.url) for o in others),
+    )
+
+
+def _nothing_found(archive_url: str, names: NameFilter, coverage: Coverage) -> NotFoundError:
     asked = f" that match {', '.join(names.include)}" if names.include else ""
+    told = "; ".join(line.strip() for line in coverage.lines())
     return NotFoundError(
         f"{archive_url}: no volumes{asked}; looked for multi-page TIFFs, folders of at least "
-        f"{MIN_STACK_FILES} numbered TIFFs, HDF5 or NeXus files, and Zarr{left_out}"
+        f"{MIN_STACK_FILES} numbered slices, HDF5 or NeXus files, Zarr, and headers of raw voxels"
+        + (f"; {told}" if told else "")
     )

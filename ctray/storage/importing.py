@@ -14,7 +14,9 @@ from ctray.errors import OutputExistsError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.storage import store
+from ctray.storage.guard import within_limit
 from ctray.storage.parallel import bounded_map
+from ctray.storage.places import is_inside
 from ctray.storage.sources import VolumeSource, open_source
 from ctray.storage.writer import VolumeWriter, create_volume
 
@@ -103,9 +105,9 @@ def import_volume(
     """
     began = time.monotonic()
     src, dst = store.normalize(src), store.normalize(dst)
-    if dst == src or dst.startswith(f"{src}/"):
+    if is_inside(dst, src):
         raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
-    with open_source(src, dataset=dataset) as source:
+    with within_limit(src, lambda: open_source(src, dataset=dataset)) as source:
         size = voxel_size or source.voxel_size
         size_source = "given" if voxel_size is not None else source.voxel_size_source
         writer = create_volume(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
@@ -17,7 +17,17 @@ from ctray.geometry import AXES, Triple, VoxelSize, as_triple
 from ctray.storage import store
 from ctray.storage.voxel_metadata import FoundVoxelSize, PlainScale
 
-Kind = Literal["ome-zarr", "zarr", "tiff", "tiff-folder", "hdf5"]
+Kind = Literal[
+    "ome-zarr",
+    "zarr",
+    "tiff",
+    "tiff-folder",
+    "hdf5",
+    "raw",
+    "image-folder",
+    "edf",
+    "dicom",
+]
 
 # A remote file is asked for what is wanted and this much more. A multi-page TIFF's directory lies
 # in small pieces all over the file: larger blocks would fetch all of it just to count pages.
@@ -54,6 +64,8 @@ class VolumeSource(ABC):
         Stored bytes of everything read so far.
     notes
         Oddities that are no error, such as gaps in the numbering of a TIFF folder.
+    files
+        Further files that hold this volume's voxels and are no volumes themselves.
     """
 
     url: str
@@ -68,6 +80,7 @@ class VolumeSource(ABC):
     bytes_stored: int | None = None
     bytes_read: int = 0
     notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -177,7 +190,7 @@ def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
         caching["cache_options"] = {"maxblocks": _MAX_BLOCKS}
     with store.mapped_errors(url, doing="read"):
         if store.is_local(url):
-            file: IO[bytes] = Path(url).open("rb")  # noqa: SIM115  (closed below)
+            file: IO[bytes] = io.BufferedReader(store.open_local(url))
         else:
             file = cast(
                 "IO[bytes]",

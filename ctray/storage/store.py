@@ -13,7 +13,6 @@ bounds one request (30 s), ``CTRAY_S3_RETRIES`` the repeats of a failed one (2),
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -28,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore
 
 from ctray.errors import ConfigError, InvalidVolumeError, NotFoundError, StorageError
-from ctray.storage import s3
+from ctray.storage import s3, zipped
 from ctray.storage.failures import mapped_errors
+from ctray.storage.local_files import FileStore, open_local, special_kind
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -43,6 +43,7 @@ __all__ = [
     "delete_file",
     "delete_tree",
     "exists",
+    "file_bytes",
     "filesystem",
     "is_local",
     "join",
@@ -186,6 +187,17 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
         return bytes(fs.cat_file(_path(url), start=max(0, size - num_bytes)))
 
 
+def file_bytes(url: str) -> int:
+    """Size of the object at `url`; `NotFoundError` if there is none."""
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            return Path(url).stat().st_size
+        if _is_s3(url):
+            return s3.size(url)
+        return int(filesystem(url).info(_path(url))["size"] or 0)
+
+
 def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
     """Write an object whole or not at all: a single put, or a rename within the local folder.
 
@@ -314,7 +326,7 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
     url = normalize(url)
     with mapped_errors(url, "open"):
         if is_local(url):
-            return LocalStore(url, read_only=read_only)
+            return FileStore(url, read_only=read_only)
         if _is_s3(url):
             return s3.VoxelStore(s3.client(*s3.split(url)), read_only=read_only)
         fs = filesystem(url)
@@ -329,6 +341,10 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
 def filesystem(url: str) -> Any:
     """Return the fsspec file system for `url`, with bounded waits and no listing cache."""
     protocol = "file" if is_local(url) else url.split("://", 1)[0]
+    if protocol == "zip":
+        # Refuses a pipe of that name, which would be waited for.
+        open_local(zipped.file_of(url)).close()
+        return zipped.zip_filesystem(url)
     if protocol != "s3":
         return fsspec.filesystem(protocol)
     fs = fsspec.filesystem("s3", **s3.s3fs_options())
@@ -343,6 +359,8 @@ def _is_s3(url: str) -> bool:
 
 def _path(url: str) -> str:
     """Path of a remote `url` as its file system wants it."""
+    if url.startswith(zipped.SCHEME):
+        return zipped.inner_path(url)
     scheme, rest = url.split("://", 1)
     return url if scheme in ("http", "https") else ("/" + rest if scheme == "memory" else rest)
 
@@ -362,34 +380,6 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool)
         partial.unlink(missing_ok=True)
 
 
-def open_local(url: str) -> io.FileIO:
-    """Open a local file for reading; `StorageError` for a pipe, a socket or a device.
-
-    Opening one of those may wait for ever for somebody who writes into it.
-    """
-    special = _special(Path(url).stat().st_mode)
-    if special is None:
-        # Not to wait either where a pipe takes the file's place meanwhile.
-        number = os.open(url, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            special = _special(os.fstat(number).st_mode)
-            if special is None:
-                return io.FileIO(number, "rb")
-        except BaseException:
-            os.close(number)
-            raise
-        os.close(number)
-    raise StorageError(f"{url} is a {special}, not a file; it is never opened, move it elsewhere")
-
-
-def _special(mode: int) -> str | None:
-    """What a file is that is neither a regular one nor a folder."""
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
-    return kinds.get(stat.S_IFMT(mode), "device")
-
-
 def _local_entry(name: os.DirEntry[str]) -> Entry:
     try:
         found = name.stat()
@@ -403,7 +393,7 @@ def _local_entry(name: os.DirEntry[str]) -> Entry:
         name=name.name,
         is_dir=is_dir,
         size=None if is_dir else found.st_size,
-        special=_special(found.st_mode),
+        special=special_kind(found.st_mode),
     )
 
 
