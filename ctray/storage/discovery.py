@@ -161,7 +161,7 @@ def _is_plain_group(url: str) -> bool:
         if group is not None:
             attributes = as_mapping(url, group.get("attributes", {}))
             return group.get("node_type") == "group" and not is_image(attributes)
-        if not store.exists(store.join(url, ".zgroup")):
+        if read_document(store.join(url, ".zgroup"))[0] is None:
             return False
         attributes_v2, _ = read_document(store.join(url, ".zattrs"))
         return not is_image(attributes_v2 or {})

@@ -478,7 +478,7 @@ def test_a_pipe_for_a_chunk_does_not_hang(tmp_path: Path, options: dict[str, Any
         open_volume(str(tmp_path / "v")).read_level(0)
 
 
-@pytest.mark.parametrize("name", ["zarr.json", ".zarray", ".zattrs"])
+@pytest.mark.parametrize("name", ["zarr.json", ".zarray", ".zattrs", ".zgroup"])
 def test_a_pipe_for_metadata_does_not_hang(tmp_path: Path, name: str) -> None:
     (tmp_path / "v.zarr").mkdir()
     os.mkfifo(tmp_path / "v.zarr" / name)
