@@ -65,9 +65,7 @@ def spatial_axes(
     if len(shape) < 3:
         raise NoVolumeError(f"{url}: {len(shape)}D array of shape {_text(shape)}, no volume")
     if len(shape) > _MAX_AXES:
-        raise InvalidVolumeError(
-            f"{url}: {len(shape)}D array of shape {_text(shape)}; ctray reads z, y, x"
-        )
+        raise InvalidVolumeError(f"{url}: {len(shape)}D array; ctray reads z, y, x")
     roles = _roles(url, shape, names)
     for role, n in zip(roles, shape, strict=True):
         if n == 0:
@@ -93,12 +91,12 @@ def _has_name(name: str | None) -> bool:
 
 def _roles(url: str, shape: Sequence[int], names: Sequence[str | None] | None) -> list[str]:
     """Role of every axis; those without a name take what is left of z, y, x, in this order."""
-    given = [axis_role(name) for name in names or [None] * len(shape)]
-    if len(given) != len(shape):
+    if names is not None and len(names) != len(shape):
         raise InvalidVolumeError(
-            f"{url}: its metadata name {len(given)} axes, and the array of shape {_text(shape)} "
+            f"{url}: its metadata name {len(names)} axes, and the array of shape {_text(shape)} "
             f"has {len(shape)}; mend the names"
         )
+    given = [axis_role(name) for name in names or [None] * len(shape)]
     if not any(given):
         return list(("t", "c", *AXES)[-len(shape) :])
     for role in given:

@@ -20,6 +20,9 @@ UNFINISHED = "ctray.unfinished.json"
 READABLE_VERSIONS = ("0.4", "0.5")
 # Halving the longest side that is read, 2**24 voxels, gives 25.
 _MAX_LEVELS = 64
+# OME-NGFF, section "axes", allows five; a level has two transforms, and its image as many.
+_MAX_AXES = 16
+_MAX_STEPS = 16
 _COLOURS = {"FF0000", "00FF00", "0000FF"}
 
 
@@ -160,12 +163,11 @@ def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int)
 
 
 def _multiscale(url: str, multiscale: dict[str, Any]) -> Layout:
-    names = tuple(str(axis["name"]) for axis in multiscale["axes"])
+    entries = _bounded(multiscale["datasets"], _MAX_LEVELS, "levels")
+    axes = _bounded(multiscale["axes"], _MAX_AXES, "axes")
+    names = tuple(str(axis["name"]) for axis in axes)
     space = _space(names)
     outer = multiscale.get("coordinateTransformations") or []
-    entries = multiscale["datasets"]
-    if not 0 < len(entries) <= _MAX_LEVELS:
-        raise ValueError(f"{len(entries)} levels; an image has 1 to {_MAX_LEVELS}")
     placed = [
         _transform([*(entry.get("coordinateTransformations") or []), *outer], len(names))
         for entry in entries
@@ -188,8 +190,15 @@ def _multiscale(url: str, multiscale: dict[str, Any]) -> Layout:
     if space is None or not (stated[0] or _has_scale(outer)):
         # Without a scale a voxel may have any size, and a translation counts in no known unit.
         return layout
-    units = [_unit(multiscale["axes"][i].get("unit")) for i in space]
+    units = [_unit(axes[i].get("unit")) for i in space]
     return replace(layout, **_physical(units, _pick(scale0, space), _pick(shift0, space)))
+
+
+def _bounded(found: Any, most: int, what: str) -> list[dict[str, Any]]:
+    if not isinstance(found, list) or not 0 < len(found) <= most:
+        count = len(found) if isinstance(found, list) else "no list of"
+        raise ValueError(f"{count} {what}; an image has 1 to {most}")
+    return found
 
 
 def _physical(units: list[str | None], scale: Floats, shift: Floats) -> dict[str, Any]:
@@ -224,6 +233,8 @@ def _has_scale(steps: Any) -> bool:
 def _transform(steps: Sequence[dict[str, Any]], ndim: int) -> tuple[list[float], list[float]]:
     """Scale and translation of a chain of transforms, applied first to last."""
     scale, shift = [1.0] * ndim, [0.0] * ndim
+    if len(steps) > _MAX_STEPS:
+        raise ValueError(f"{len(steps)} transforms in a row, more than {_MAX_STEPS}")
     for step in steps:
         if step["type"] == "scale":
             factors = [float(v) for v in step["scale"]]

@@ -485,15 +485,29 @@ def test_a_pipe_for_metadata_does_not_hang(tmp_path: Path, name: str) -> None:
     assert entry.status == "failed"
 
 
-def test_too_many_levels_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("datasets", "10000 levels"),
+        ("axes", "30000 axes"),
+        ("coordinateTransformations", "10001 transforms"),
+    ],
+)
+def test_lists_without_end_are_refused(tmp_path: Path, key: str, message: str) -> None:
     folder = tmp_path / "v"
-    write_image(folder, [noise()], [[scale(1, 1, 1)]], axes=axes_of("zyx"))
+    outer = {"coordinateTransformations": [scale(1, 1, 1)]}
+    write_image(folder, [noise()], [[scale(1, 1, 1)]], axes=axes_of("zyx"), multiscale=outer)
 
     def change(document: dict[str, Any]) -> None:
-        document["multiscales"][0]["datasets"] *= 10_000
+        document["multiscales"][0][key] *= 10_000
 
     edit(folder / ".zattrs", change)
-    refused(folder, "10000 levels")
+    refused(folder, message)
+
+
+def test_an_array_of_thousands_of_axes(tmp_path: Path) -> None:
+    folder = write_v2(tmp_path / "v", b"", shape=[1] * 100_000, chunks=[1] * 100_000)
+    refused(folder, "100000D array")
 
 
 @pytest.mark.parametrize(
