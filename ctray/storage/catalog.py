@@ -118,9 +118,15 @@ class Catalog:
         lines = [f"failed {e.volume_id}: {e.reason}" for e in self.failed]
         return [*lines, *self.notes(), *self.coverage.lines()]
 
-    def notes(self) -> list[str]:
+    def notes(self, limit: int | None = None) -> list[str]:
         """Oddities of volumes, such as gaps in the numbers of slices, a line each."""
-        return [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
+        lines = [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
+        if limit is None or len(lines) <= limit:
+            return lines
+        return [
+            *lines[:limit],
+            f"{len(lines) - limit:,} more volumes with notes; see ctray catalog",
+        ]
 
     @property
     def ok(self) -> tuple[CatalogEntry, ...]:

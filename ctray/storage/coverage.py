@@ -88,6 +88,14 @@ class Coverage:
         """What is there and not read, a line each: other formats, no volume, excluded."""
         return [*self._format_lines(), *self._without_lines(), *self._excluded_lines()]
 
+    def counts(self) -> dict[str, Any]:
+        """How many there are of each, other formats by name."""
+        return {
+            "excluded": self.num_excluded,
+            "without_volume": self.num_without_volume,
+            "other_formats": {found.name: found.count for found in self.other_formats},
+        }
+
     def _format_lines(self) -> list[str]:
         if not self.other_formats:
             return []
