@@ -292,7 +292,7 @@ class _Opened:
 
     entry: CatalogEntry | None = None
     left_out: LeftOut | None = None
-    files: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
@@ -346,8 +346,10 @@ def _open(found: Found, dataset: str | None) -> _Opened:
         return _failed(found, found.reason)
     dataset = dataset if found.kind == "hdf5" else None
     try:
+        if found.no_volume is not None:
+            raise NoVolumeError(found.no_volume)
         with open_as(found.url, found.kind, dataset=dataset) as source:
-            return _Opened(entry=_entry(found, source), files=source.files)
+            return _Opened(entry=_entry(found, source), parts=source.parts)
     except NoVolumeError as error:
         return _Opened(left_out=LeftOut(url=found.url, reason=one_line(error)))
 
@@ -362,7 +364,7 @@ def _entry(found: Found, source: VolumeSource) -> CatalogEntry:
         dtype=str(source.dtype),
         voxel_size=source.voxel_size,
         num_bytes=math.prod(source.shape) * source.dtype.itemsize,
-        notes="; ".join(source.notes) or None,
+        notes="; ".join([*source.notes, *filter(None, [found.note])]) or None,
     )
 
 
@@ -378,7 +380,7 @@ def _failed(found: Found, why: BaseException | str) -> _Opened:
 
 
 def _coverage(findings: Findings, opened: Sequence[_Opened], exclude_asked: bool) -> Coverage:
-    claimed = {url for one in opened for url in one.files}
+    claimed = {url for one in opened for url in one.parts}
     others = [o for o in findings.others if not (o.bare and o.url in claimed)]
     left_out = [*findings.left_out, *(o.left_out for o in opened if o.left_out is not None)]
     return Coverage(
