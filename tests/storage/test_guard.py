@@ -19,6 +19,7 @@ import zarr
 from ctray.errors import ConfigError, StorageError
 from ctray.storage import catalog as catalog_module
 from ctray.storage import importing as importing_module
+from ctray.storage import opening as opening_module
 from ctray.storage import store
 from ctray.storage.catalog import Catalog, build_catalog
 from ctray.storage.guard import OverdueError, guarded_map
@@ -91,14 +92,14 @@ def test_an_entry_that_takes_for_ever_is_a_failed_one(
     monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.5")
     tifffile.imwrite(archive / "slow.tif", VOLUME, photometric="minisblack")
     never = threading.Event()
-    real = catalog_module.open_as
+    real = opening_module.open_as
 
     def slow(url: str, *args: object, **options: object) -> object:
         if url.endswith("slow.tif"):
             never.wait()
         return real(url, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(catalog_module, "open_as", slow)
+    monkeypatch.setattr(opening_module, "open_as", slow)
     catalog = build_catalog(str(archive))
     never.set()
     assert statuses(catalog) == {"good": "ok", "slow": "failed"}
