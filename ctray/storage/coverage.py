@@ -108,7 +108,7 @@ class Coverage:
         if not count:
             return []
         named = self.without_volume[:_SHOWN]
-        lines = [f"{count:,} not taken, without a 3D volume of grey values:"]
+        lines = [f"{count:,} looked at and not taken:"]
         lines += [f"  {printable(left.reason)}" for left in named]
         if count > len(named):
             lines.append(f"  and {count - len(named):,} more; ctray catalog --json names them")

@@ -58,6 +58,8 @@ _Folder = tuple[str, tuple[str, ...]]
 _Listing = list[store.Entry] | CtrayError | Kind
 # Folders of people are a dozen deep; whatever is deeper was made by a program that went astray.
 _MAX_DEPTH = 64
+# Stores can make up folders without end, wider and wider.
+_MAX_FOLDERS = 200_000
 # More is no description of a group; opening it gives the error.
 _MAX_METADATA_BYTES = 16 << 20
 
@@ -72,7 +74,7 @@ def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Fi
     walk = _Walk(names=names)
     level: list[_Folder] = [(archive_url, root)]
     while level:
-        level = [folder for folder in level if _is_new(folder[0], walk)]
+        level = _within_count([f for f in level if _is_new(f[0], walk)], walk)
         below: list[_Folder] = []
         listings = guarded_map(_list, [url for url, _ in level], max_workers=max_workers)
         for (url, path), listing in zip(level, listings, strict=True):
@@ -92,6 +94,16 @@ def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Fi
     findings.volumes = [f for f in findings.volumes if names.is_included(f.path[1:])]
     findings.others = [f for f in findings.others if names.is_included(f.path[1:])]
     return findings
+
+
+def _within_count(level: list[_Folder], walk: _Walk) -> list[_Folder]:
+    """Folders of a level, as many as one archive may have."""
+    most = max(0, _MAX_FOLDERS - (len(walk.seen) - len(level)))
+    if len(level) > most > 0:  # told once
+        url = level[most][0]
+        reason = f"{url} and others: over {_MAX_FOLDERS:,} folders, not looked into"
+        walk.findings.left_out.append(LeftOut(url=url, reason=reason))
+    return level[:most]
 
 
 def root_name(url: str) -> str:

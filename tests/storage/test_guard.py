@@ -18,9 +18,9 @@ import zarr
 
 from ctray.errors import ConfigError, StorageError
 from ctray.storage import catalog as catalog_module
+from ctray.storage import discovery, store
 from ctray.storage import importing as importing_module
 from ctray.storage import opening as opening_module
-from ctray.storage import store
 from ctray.storage.catalog import Catalog, build_catalog
 from ctray.storage.guard import OverdueError, guarded_map
 from ctray.storage.importing import import_volume
@@ -241,6 +241,25 @@ def test_folders_without_end_are_told(archive: Path) -> None:
     assert statuses(catalog) == {"good": "ok"}
     (left,) = catalog.without_volume
     assert "folders deep, not looked into" in left.reason
+
+
+def test_folders_without_number_are_told(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a store may make them up: every folder holds two more."""
+    monkeypatch.setattr(discovery, "_MAX_FOLDERS", 50)
+    real = store.list_dir
+
+    def two_more(url: str) -> list[store.Entry]:
+        found = real(url) if url == str(archive) else []
+        more = [
+            store.Entry(url=f"{url}/{name}", name=name, is_dir=True, size=None) for name in "ab"
+        ]
+        return [*found, *more]
+
+    monkeypatch.setattr(store, "list_dir", two_more)
+    catalog = build_catalog(str(archive))
+    assert statuses(catalog) == {"good": "ok"}
+    (left,) = catalog.without_volume
+    assert "over 50 folders, not looked into" in left.reason
 
 
 def test_zarr_groups_without_end_are_told(archive: Path) -> None:
