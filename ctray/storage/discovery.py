@@ -44,10 +44,14 @@ class _TiffFolder:
 
 @dataclass(kw_only=True, slots=True)
 class _Walk:
-    """What a walk has gathered so far; `root` is the archive's folder once it was met."""
+    """What a walk has gathered so far; `root` is the archive's folder once it was met.
+
+    `is_full` says that more folders were found than are listed.
+    """
 
     names: NameFilter
     root: str = ""
+    is_full: bool = False
     findings: Findings = field(default_factory=Findings)
     tiffs: list[_TiffFolder] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -99,7 +103,8 @@ def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Fi
 def _within_count(level: list[_Folder], walk: _Walk) -> list[_Folder]:
     """Folders of a level, as many as one archive may have."""
     most = max(0, _MAX_FOLDERS - (len(walk.seen) - len(level)))
-    if len(level) > most > 0:  # told once
+    if len(level) > most and not walk.is_full:
+        walk.is_full = True
         url = level[most][0]
         reason = f"{url} and others: over {_MAX_FOLDERS:,} folders, not looked into"
         walk.findings.left_out.append(LeftOut(url=url, reason=reason))
