@@ -198,7 +198,7 @@ def _coverage(findings: Findings, opened: Sequence[Opened], exclude_asked: bool)
 
 def _nothing_found(archive_url: str, names: NameFilter, coverage: Coverage) -> NotFoundError:
     asked = f" that match {', '.join(names.include)}" if names.include else ""
-    told = "; ".join(line.strip() for line in coverage.lines())
+    told = "; ".join(line.strip() for line in coverage.lines()).replace(":; ", ": ")
     return NotFoundError(
         f"{archive_url}: no volumes{asked}; looked for multi-page TIFFs, folders of at least "
         f"{MIN_STACK_FILES} numbered slices, HDF5 or NeXus files, Zarr, and headers of raw voxels"
