@@ -222,6 +222,9 @@ def _visit(url: str, path: tuple[str, ...], listing: _Listing, walk: _Walk) -> l
 
 def _refused(entry: store.Entry, depth: int) -> LeftOut | None:
     """Why an entry is not even looked at; None for most."""
+    if not entry.name:
+        reason = f"{entry.url}: keys with two slashes in a row, not looked into; rename them"
+        return LeftOut(url=entry.url, reason=reason)
     if entry.special is not None:
         return LeftOut(url=entry.url, reason=f"{entry.url}: a {entry.special}, never opened")
     if entry.is_dir and depth > _MAX_DEPTH:
