@@ -79,7 +79,7 @@ def test_calls_that_hang_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[5:] == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", text)
     with pytest.raises(ConfigError, match="CTRAY_ENTRY_TIMEOUT_S"):
