@@ -26,6 +26,7 @@ OnLook = Callable[[int, int, str], None]
 _LEVEL = 0.95
 # Fewer receipts than this say less than a sample.
 _ENOUGH = 5
+_FEW_NOTES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,7 +150,7 @@ def plan_archive(
             left,
         ),
         assumptions=_assumptions(basis, usable, looks, config, run, actors),
-        coverage=(*catalog.notes(), *catalog.coverage.lines()),
+        coverage=(*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()),
     )
 
 

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, NotFoundError, StorageError, one_line
-from ctray.geometry import AXES, Triple, VoxelSize
+from ctray.errors import NotFoundError, StorageError, one_line
+from ctray.geometry import AXES, VoxelSize
 from ctray.storage import store
-from ctray.storage.coverage import Coverage, LeftOut, OtherFormat, count_formats
+from ctray.storage.catalog_entry import Catalog, CatalogEntry, Status
+from ctray.storage.coverage import Coverage, count_formats
 from ctray.storage.discovery import find_volumes, root_name
 from ctray.storage.found import Findings, Found, NameFilter
-from ctray.storage.guard import guarded_map
-from ctray.storage.isolated import Helpers
-from ctray.storage.sources import (
-    Kind,
-    NoVolumeError,
-    VolumeSource,
-    detect_kind,
-    is_pattern,
-    open_as,
-)
+from ctray.storage.opening import Opened, open_all
+from ctray.storage.sources import Kind, detect_kind, is_pattern
 from ctray.storage.stacks import natural_key
 from ctray.storage.tiff_folder import MIN_STACK_FILES
 from ctray.storage.volume_ids import volume_ids
 from ctray.storage.zipped import is_zipped_zarr
-
-Status = Literal["ok", "failed"]
 
 # Annotations lie beside the volumes that they belong to, and are as large.
 _ANNOTATIONS = ("mask", "masks", "label", "labels", "seg", "segmentation")
@@ -42,101 +32,6 @@ DEFAULT_EXCLUDE: tuple[str, ...] = (
     *(shape.format(word) for word in _ANNOTATIONS for shape in _SHAPES),
     *("truth", "truth.*", "*[_-]truth", "*[_-]truth.*", "ground[_-]truth", "annotations"),
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogEntry:
-    """One volume of an archive.
-
-    Parameters
-    ----------
-    volume_id
-        Unique in the catalog, fit for a file name, see `ctray.storage.volume_ids`.
-    url
-        What `open_source` and `import_volume` take.
-    kind
-        How it is stored.
-    dataset
-        Path inside an HDF5 file.
-    shape, dtype
-        Voxels (z, y, x) and their type; None if the volume failed.
-    voxel_size
-        None where no metadata tell.
-    num_bytes
-        Bytes of all voxels, uncompressed.
-    status, reason
-        "ok", or "failed" with one line that says why.
-    notes
-        Oddities that are no failure, such as slices missing in the numbering.
-    """
-
-    volume_id: str
-    url: str
-    kind: Kind
-    dataset: str | None = None
-    shape: Triple | None = None
-    dtype: str | None = None
-    voxel_size: VoxelSize | None = None
-    num_bytes: int | None = None
-    status: Status = "ok"
-    reason: str | None = None
-    notes: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Catalog:
-    """Entries in natural order of their paths, and what else is there.
-
-    Parameters
-    ----------
-    entries
-        Volumes, failed ones included.
-    coverage
-        What is there and is not among the entries.
-    """
-
-    entries: tuple[CatalogEntry, ...]
-    coverage: Coverage = field(default_factory=Coverage)
-
-    @property
-    def excluded(self) -> tuple[str, ...]:
-        """Paths that the exclude patterns left out; a stack of slices or a folder counts once."""
-        return self.coverage.excluded
-
-    @property
-    def without_volume(self) -> tuple[LeftOut, ...]:
-        """What was looked at and holds no volume, or was not looked at, with the reasons."""
-        return self.coverage.without_volume
-
-    @property
-    def other_formats(self) -> tuple[OtherFormat, ...]:
-        """Counts of what is there in formats that are not read."""
-        return self.coverage.other_formats
-
-    def lines(self) -> list[str]:
-        """What whoever relies on the catalog must know: failures, oddities, what is not read."""
-        lines = [f"failed {e.volume_id}: {e.reason}" for e in self.failed]
-        return [*lines, *self.notes(), *self.coverage.lines()]
-
-    def notes(self) -> list[str]:
-        """Oddities of volumes, such as gaps in the numbers of slices, a line each."""
-        return [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
-
-    @property
-    def ok(self) -> tuple[CatalogEntry, ...]:
-        """Entries that can be worked on."""
-        return tuple(entry for entry in self.entries if entry.status == "ok")
-
-    @property
-    def failed(self) -> tuple[CatalogEntry, ...]:
-        """Entries that cannot, with their reasons."""
-        return tuple(entry for entry in self.entries if entry.status == "failed")
-
-    def __iter__(self) -> Iterator[CatalogEntry]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 def build_catalog(
@@ -181,7 +76,7 @@ def build_catalog(
     names = NameFilter(include=tuple(include), exclude=tuple(exclude))
     findings = _find(archive_url, names, max_workers)
     found = findings.volumes
-    opened = _open_all(found, dataset, max_workers, progress)
+    opened = open_all(found, dataset, max_workers, progress)
     volumes = [(f, o.entry) for f, o in zip(found, opened, strict=True) if o.entry is not None]
     coverage = _coverage(findings, opened, tuple(exclude) != DEFAULT_EXCLUDE)
     if not volumes:
@@ -241,8 +136,6 @@ def read_coverage(url: str) -> Coverage:
         raise StorageError(f"{url}: its coverage cannot be read ({one_line(error)})") from error
 
 
-# Each takes most of a second to start, and a core.
-_HELPERS = min(4, store.NUM_CPUS)
 _COVERAGE = b"ctray.coverage"
 _NOTHING = json.dumps(Coverage().to_json())
 _SCHEMA = pa.schema(
@@ -280,15 +173,6 @@ def _from_row(row: dict[str, Any]) -> CatalogEntry:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Opened:
-    """What opening a candidate gave: an entry, its id still to come, or why it is no volume."""
-
-    entry: CatalogEntry | None = None
-    left_out: LeftOut | None = None
-    files: tuple[str, ...] = ()
-
-
 def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
     """Candidates in natural order; an archive that is one file or pattern is its only one."""
     kind = detect_kind(archive_url)
@@ -300,79 +184,8 @@ def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
     return findings
 
 
-def _open_all(
-    found: Sequence[Found],
-    dataset: str | None,
-    max_workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[_Opened]:
-    """What opening each candidate gave, whatever it did to its reader."""
-    opened: dict[int, _Opened] = {}
-    apart = [i for i, one in enumerate(found) if _is_apart(one)]
-    together = [i for i, one in enumerate(found) if not _is_apart(one)]
-    with Helpers() as helpers:
-        for places, workers in ((together, max_workers), (apart, min(max_workers, _HELPERS))):
-
-            def open_(one: Found) -> _Opened:
-                if _is_apart(one):
-                    return helpers.call(_open, one, dataset)
-                return _open(one, dataset)
-
-            results = guarded_map(open_, [found[i] for i in places], max_workers=workers)
-            for i, result in zip(places, results, strict=True):
-                if isinstance(result, BaseException):
-                    result = _failed(found[i], result)
-                opened[i] = result
-                if progress is not None:
-                    progress(len(opened), len(found))
-    return [opened[i] for i in range(len(found))]
-
-
-def _is_apart(found: Found) -> bool:
-    """Whether a candidate is opened by another process, which its library may hang or crash."""
-    # What is in the memory of this process is seen by no other.
-    return found.kind == "hdf5" and not found.url.startswith("memory://")
-
-
-def _open(found: Found, dataset: str | None) -> _Opened:
-    """Open a candidate."""
-    if found.reason is not None:
-        return _failed(found, found.reason)
-    dataset = dataset if found.kind == "hdf5" else None
-    try:
-        with open_as(found.url, found.kind, dataset=dataset) as source:
-            return _Opened(entry=_entry(found, source), files=source.files)
-    except NoVolumeError as error:
-        return _Opened(left_out=LeftOut(url=found.url, reason=one_line(error)))
-
-
-def _entry(found: Found, source: VolumeSource) -> CatalogEntry:
-    return CatalogEntry(
-        volume_id="",
-        url=found.url,
-        kind=source.kind,
-        dataset=source.dataset,
-        shape=source.shape,
-        dtype=str(source.dtype),
-        voxel_size=source.voxel_size,
-        num_bytes=math.prod(source.shape) * source.dtype.itemsize,
-        notes="; ".join(source.notes) or None,
-    )
-
-
-def _failed(found: Found, why: BaseException | str) -> _Opened:
-    reason = str(why)
-    if isinstance(why, BaseException) and (not isinstance(why, CtrayError) or not reason):
-        reason = f"{type(why).__name__}: {reason}"
-    line = " ".join(reason.split())
-    if found.url.rpartition("/")[0] not in line:  # Not all errors know which file they are of.
-        line = f"{found.url}: {line}"
-    entry = CatalogEntry(volume_id="", url=found.url, kind=found.kind, status="failed", reason=line)
-    return _Opened(entry=entry)
-
-
-def _coverage(findings: Findings, opened: Sequence[_Opened], exclude_asked: bool) -> Coverage:
-    claimed = {url for one in opened for url in one.files}
+def _coverage(findings: Findings, opened: Sequence[Opened], exclude_asked: bool) -> Coverage:
+    claimed = {url for one in opened for url in one.parts}
     others = [o for o in findings.others if not (o.bare and o.url in claimed)]
     left_out = [*findings.left_out, *(o.left_out for o in opened if o.left_out is not None)]
     return Coverage(
@@ -385,9 +198,20 @@ def _coverage(findings: Findings, opened: Sequence[_Opened], exclude_asked: bool
 
 def _nothing_found(archive_url: str, names: NameFilter, coverage: Coverage) -> NotFoundError:
     asked = f" that match {', '.join(names.include)}" if names.include else ""
-    told = "; ".join(line.strip() for line in coverage.lines())
+    told = "; ".join(line.strip() for line in coverage.lines()).replace(":; ", ": ")
     return NotFoundError(
         f"{archive_url}: no volumes{asked}; looked for multi-page TIFFs, folders of at least "
         f"{MIN_STACK_FILES} numbered slices, HDF5 or NeXus files, Zarr, and headers of raw voxels"
         + (f"; {told}" if told else "")
     )
+
+
+__all__ = [
+    "DEFAULT_EXCLUDE",
+    "Catalog",
+    "CatalogEntry",
+    "build_catalog",
+    "read_catalog",
+    "read_coverage",
+    "write_catalog",
+]

@@ -88,6 +88,14 @@ class Coverage:
         """What is there and not read, a line each: other formats, no volume, excluded."""
         return [*self._format_lines(), *self._without_lines(), *self._excluded_lines()]
 
+    def counts(self) -> dict[str, Any]:
+        """How many there are of each, other formats by name."""
+        return {
+            "excluded": self.num_excluded,
+            "without_volume": self.num_without_volume,
+            "other_formats": {found.name: found.count for found in self.other_formats},
+        }
+
     def _format_lines(self) -> list[str]:
         if not self.other_formats:
             return []
@@ -100,7 +108,7 @@ class Coverage:
         if not count:
             return []
         named = self.without_volume[:_SHOWN]
-        lines = [f"{count:,} not taken, without a 3D volume of grey values:"]
+        lines = [f"{count:,} looked at and not taken:"]
         lines += [f"  {printable(left.reason)}" for left in named]
         if count > len(named):
             lines.append(f"  and {count - len(named):,} more; ctray catalog --json names them")

@@ -41,10 +41,14 @@ class _TiffFolder:
 
 @dataclass(kw_only=True, slots=True)
 class _Walk:
-    """What a walk has gathered so far; `root` is the archive's folder once it was met."""
+    """What a walk has gathered so far; `root` is the archive's folder once it was met.
+
+    `is_full` says that more folders were found than are listed.
+    """
 
     names: NameFilter
     root: str = ""
+    is_full: bool = False
     findings: Findings = field(default_factory=Findings)
     tiffs: list[_TiffFolder] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -55,6 +59,8 @@ _Folder = tuple[str, tuple[str, ...]]
 _Listing = list[store.Entry] | CtrayError | Kind
 # Folders of people are a dozen deep; whatever is deeper was made by a program that went astray.
 _MAX_DEPTH = 64
+# Stores can make up folders without end, wider and wider.
+_MAX_FOLDERS = 200_000
 
 
 def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Findings:
@@ -67,7 +73,7 @@ def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Fi
     walk = _Walk(names=names)
     level: list[_Folder] = [(archive_url, root)]
     while level:
-        level = [folder for folder in level if _is_new(folder[0], walk)]
+        level = _within_count([f for f in level if _is_new(f[0], walk)], walk)
         below: list[_Folder] = []
         listings = guarded_map(_list, [url for url, _ in level], max_workers=max_workers)
         for (url, path), listing in zip(level, listings, strict=True):
@@ -87,6 +93,17 @@ def find_volumes(archive_url: str, names: NameFilter, *, max_workers: int) -> Fi
     findings.volumes = [f for f in findings.volumes if names.is_included(f.path[1:])]
     findings.others = [f for f in findings.others if names.is_included(f.path[1:])]
     return findings
+
+
+def _within_count(level: list[_Folder], walk: _Walk) -> list[_Folder]:
+    """Folders of a level, as many as one archive may have."""
+    most = max(0, _MAX_FOLDERS - (len(walk.seen) - len(level)))
+    if len(level) > most and not walk.is_full:
+        walk.is_full = True
+        url = level[most][0]
+        reason = f"{url} and others: over {_MAX_FOLDERS:,} folders, not looked into"
+        walk.findings.left_out.append(LeftOut(url=url, reason=reason))
+    return level[:most]
 
 
 def root_name(url: str) -> str:
@@ -189,6 +206,9 @@ def _visit(url: str, path: tuple[str, ...], listing: _Listing, walk: _Walk) -> l
 
 def _refused(entry: store.Entry, depth: int) -> LeftOut | None:
     """Why an entry is not even looked at; None for most."""
+    if not entry.name:
+        reason = f"{entry.url}: keys with two slashes in a row, not looked into; rename them"
+        return LeftOut(url=entry.url, reason=reason)
     if entry.special is not None:
         return LeftOut(url=entry.url, reason=f"{entry.url}: a {entry.special}, never opened")
     if entry.is_dir and depth > _MAX_DEPTH:

@@ -24,12 +24,18 @@ class Found:
         What it looks like from outside.
     reason
         Why it cannot even be looked at; None where it can.
+    no_volume
+        Why it is no volume, though nothing is wrong with it: projections of a raw scan.
+    note
+        What its entry should tell.
     """
 
     url: str
     path: tuple[str, ...]
     kind: Kind
     reason: str | None = None
+    no_volume: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

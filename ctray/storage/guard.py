@@ -16,6 +16,8 @@ Result = TypeVar("Result")
 
 # Longer than a store that fails is asked again: its own error says more than this limit.
 _LIMIT_S = 600.0
+# A year: timers take no more.
+_MOST_S = 3.2e7
 _LOOK_EVERY_S = 0.2
 
 
@@ -30,8 +32,8 @@ def entry_limit_s() -> float:
         limit = float(text) if text else _LIMIT_S
     except ValueError as error:
         raise ConfigError(f"CTRAY_ENTRY_TIMEOUT_S={text!r} is no number") from error
-    if not limit > 0:
-        raise ConfigError(f"CTRAY_ENTRY_TIMEOUT_S={text} must be above 0")
+    if not 0 < limit < _MOST_S:
+        raise ConfigError(f"CTRAY_ENTRY_TIMEOUT_S={text} must be above 0 and below {_MOST_S:,.0f}")
     return limit
 
 

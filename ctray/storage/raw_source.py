@@ -60,7 +60,7 @@ class RawSource(VolumeSource):
         self.url = url
         layout = _LAYOUTS["." + url.rpartition(".")[2].lower()](url)
         self._layout = layout
-        self.files = (layout.data_url,)
+        self.parts = (layout.data_url,)
         self.shape, self.notes = layout.shape, layout.notes
         self.dtype = check_dtype(url, layout.dtype)
         self.bytes_stored = store.file_bytes(layout.data_url)
@@ -70,6 +70,11 @@ class RawSource(VolumeSource):
         self._take_voxel_size(
             layout.voxel_size or voxel_metadata.from_sidecar(url, is_folder=False)
         )
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """URLs of the header and of the file that holds the voxels."""
+        return tuple(dict.fromkeys((self.url, *self.parts)))
 
     def _check_size(self, stored: int) -> None:
         """Refuse what no memory holds, and a stream that claims more than it can unpack to."""

@@ -66,19 +66,17 @@ def bounded_pages(url: str, pages: Iterable[Sequence[Any]], most: int) -> Iterat
 
 
 def _entries(answer: Mapping[str, Any], prefix: str) -> list[Listed]:
+    """Entries of one page; a folder whose keys have two slashes in a row has an empty name."""
     folders: list[Listed] = [
-        (_name(item["Prefix"]), True, None) for item in answer.get("CommonPrefixes", ())
+        (item["Prefix"][len(prefix) :].rstrip("/"), True, None)
+        for item in answer.get("CommonPrefixes", ())
     ]
     return folders + [
-        (_name(item["Key"]), False, int(item["Size"]))
+        (item["Key"][len(prefix) :], False, int(item["Size"]))
         for item in answer.get("Contents", ())
         # Some tools put an empty object with the folder's own name into it.
         if item["Key"] != prefix
     ]
-
-
-def _name(key: str) -> str:
-    return key.rstrip("/").rpartition("/")[2]
 
 
 class _Options:

@@ -71,6 +71,11 @@ class SliceFolderSource(VolumeSource):
             self._own_voxel_size() or voxel_metadata.from_sidecar(self._folder, is_folder=True)
         )
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """URLs of the slices, in their order."""
+        return tuple(map(self._file, self._names))
+
     def _find(self, url: str) -> tuple[str, Sequence[str], dict[str, int | None]]:
         """Folder, names of the slices in their order, and sizes by name."""
         folder, stack, sizes = stack_of(url, self.kind)

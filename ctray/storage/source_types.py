@@ -64,8 +64,8 @@ class VolumeSource(ABC):
         Stored bytes of everything read so far.
     notes
         Oddities that are no error, such as gaps in the numbering of a TIFF folder.
-    files
-        Further files that hold this volume's voxels and are no volumes themselves.
+    parts
+        URLs of other files that hold voxels of this volume.
     """
 
     url: str
@@ -80,7 +80,7 @@ class VolumeSource(ABC):
     bytes_stored: int | None = None
     bytes_read: int = 0
     notes: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:

@@ -7,6 +7,8 @@ store would be asked for the directory of the file again and again.
 from __future__ import annotations
 
 import zipfile
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -61,8 +63,15 @@ def zip_filesystem(url: str) -> Any:
         If it is no zip file, or a member would take more memory than any chunk does.
     """
     path = file_of(url)
+    state = Path(path).stat()
+    return _opened(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, mtime_ns: int, size: int) -> Any:
+    """File system of a zip file as it is now: one that was replaced is opened anew."""
     try:
-        fs = fsspec.filesystem("zip", fo=path, mode="r")
+        fs = fsspec.filesystem("zip", fo=path, mode="r", skip_instance_cache=True)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InvalidVolumeError(f"{path}: unreadable zip ({error}); copy it again") from error
     _check_members(path, fs.zip)
@@ -70,9 +79,7 @@ def zip_filesystem(url: str) -> Any:
 
 
 def _check_members(path: str, file: zipfile.ZipFile) -> None:
-    """Refuse members that would fill the memory, once a file."""
-    if getattr(file, "ctray_checked", False):
-        return
+    """Refuse members that would fill the memory."""
     for member in file.infolist():
         packed = member.compress_type != zipfile.ZIP_STORED
         limit = _MAX_PACKED_BYTES if packed else _MAX_MEMBER_BYTES
@@ -81,7 +88,6 @@ def _check_members(path: str, file: zipfile.ZipFile) -> None:
                 f"{path}: {member.filename} unpacks to {member.file_size} bytes, over {limit}; "
                 "unzip it to a folder"
             )
-    file.ctray_checked = True  # type: ignore[attr-defined]
 
 
 __all__ = ["SCHEME", "file_of", "inner_path", "is_zipped_zarr", "zip_filesystem", "zip_url"]

@@ -14,6 +14,7 @@ from ctray.engine.archive import run_archive
 from ctray.engine.events import Event
 from ctray.phantom import Phantom
 from ctray.report import write_report
+from ctray.storage import store
 from ctray.storage.catalog import read_catalog, read_coverage
 from ctray.storage.run_folder import read_localizations
 from ctray.storage.volume import open_volume
@@ -77,6 +78,13 @@ def test_every_name_comes_through_and_what_is_not_read_is_told(
         assert any(words in line for line in told)
         assert words in page
     assert read_coverage(run.catalog).other_formats[0].count == 1
+    assert store.read_json(run.manifest)["coverage"] == {
+        "volumes": 7,
+        "failed": 0,
+        "excluded": 0,
+        "without_volume": 1,
+        "other_formats": {"Imaris (.ims)": 1},
+    }
 
     # Scans that come later leave the ids of the others as they are, and take none of them.
     tifffile.imwrite(archive / "A_B.tif", volume[::-1], photometric="minisblack")

@@ -99,7 +99,7 @@ def test_what_holds_no_volume_is_told_with_its_reason(tmp_path: Path) -> None:
     assert "temperature" in told["log.h5"]
     assert "2D" in told["photo.tif"]
     text = "\n".join(catalog.lines())
-    assert "2 not taken" in text
+    assert "2 looked at and not taken" in text
     assert "temperature" in text
 
 
@@ -134,7 +134,7 @@ def test_long_lists_are_cut_and_counted() -> None:
     assert (len(kept.without_volume), kept.num_without_volume) == (1000, 2500)
     assert (len(kept.excluded), kept.num_excluded) == (1000, 1500)
     assert kept.lines() == coverage.lines()
-    assert "2,500 not taken" in kept.lines()[0]
+    assert "2,500 looked at and not taken" in kept.lines()[0]
 
 
 def test_formats_are_counted_the_most_frequent_first() -> None:

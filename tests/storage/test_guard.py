@@ -18,8 +18,9 @@ import zarr
 
 from ctray.errors import ConfigError, StorageError
 from ctray.storage import catalog as catalog_module
+from ctray.storage import discovery, store
 from ctray.storage import importing as importing_module
-from ctray.storage import store
+from ctray.storage import opening as opening_module
 from ctray.storage.catalog import Catalog, build_catalog
 from ctray.storage.guard import OverdueError, guarded_map
 from ctray.storage.importing import import_volume
@@ -78,7 +79,7 @@ def test_calls_that_hang_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[5:] == [5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
 def test_a_limit_that_is_no_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", text)
     with pytest.raises(ConfigError, match="CTRAY_ENTRY_TIMEOUT_S"):
@@ -91,14 +92,14 @@ def test_an_entry_that_takes_for_ever_is_a_failed_one(
     monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.5")
     tifffile.imwrite(archive / "slow.tif", VOLUME, photometric="minisblack")
     never = threading.Event()
-    real = catalog_module.open_as
+    real = opening_module.open_as
 
     def slow(url: str, *args: object, **options: object) -> object:
         if url.endswith("slow.tif"):
             never.wait()
         return real(url, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(catalog_module, "open_as", slow)
+    monkeypatch.setattr(opening_module, "open_as", slow)
     catalog = build_catalog(str(archive))
     never.set()
     assert statuses(catalog) == {"good": "ok", "slow": "failed"}
@@ -240,6 +241,25 @@ def test_folders_without_end_are_told(archive: Path) -> None:
     assert statuses(catalog) == {"good": "ok"}
     (left,) = catalog.without_volume
     assert "folders deep, not looked into" in left.reason
+
+
+def test_folders_without_number_are_told(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a store may make them up: every folder holds two more."""
+    monkeypatch.setattr(discovery, "_MAX_FOLDERS", 50)
+    real = store.list_dir
+
+    def two_more(url: str) -> list[store.Entry]:
+        found = real(url) if url == str(archive) else []
+        more = [
+            store.Entry(url=f"{url}/{name}", name=name, is_dir=True, size=None) for name in "ab"
+        ]
+        return [*found, *more]
+
+    monkeypatch.setattr(store, "list_dir", two_more)
+    catalog = build_catalog(str(archive))
+    assert statuses(catalog) == {"good": "ok"}
+    (left,) = catalog.without_volume
+    assert "over 50 folders, not looked into" in left.reason
 
 
 def test_zarr_groups_without_end_are_told(archive: Path) -> None:

@@ -307,6 +307,16 @@ def test_zipped_bare_zarr(tmp_path: Path, packed: int, zarr_format: Any) -> None
     np.testing.assert_array_equal(whole(str(path)), voxels())
 
 
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    for volume in (voxels(), voxels()[::-1]):
+        array = zarr.create_array(
+            str(tmp_path / "a.zarr"), shape=SHAPE, dtype="u2", chunks=SHAPE, overwrite=True
+        )
+        array[...] = volume
+        path = zipped(tmp_path / "a.zarr", tmp_path / "b.zarr.zip", zipfile.ZIP_DEFLATED)
+        np.testing.assert_array_equal(whole(str(path)), volume)
+
+
 def test_zipped_zarr_that_is_damaged(tmp_path: Path) -> None:
     array = zarr.create_array(str(tmp_path / "a.zarr"), shape=SHAPE, dtype="u2", chunks=SHAPE)
     array[...] = voxels()

@@ -1,15 +1,20 @@
-"""A server that goes on listing for ever: told, and not waited for."""
+"""Listings of object stores: without end, by broken endpoints, and with odd names."""
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+import tifffile
+from s3_servers import S3Server
 
 from ctray.errors import ConfigError, StorageError
 from ctray.storage import s3_listing, store
+from ctray.storage.catalog import build_catalog
 
 _PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>archive</Name>
@@ -94,3 +99,32 @@ def test_an_endpoint_that_is_no_url(text: str, name: str, monkeypatch: pytest.Mo
     for call in (store.list_dir, store.exists, store.read_bytes):
         with pytest.raises(ConfigError, match=rf"{name}='{text}' is no URL"):
             call("s3://archive/scans")
+
+
+# --- names on a store that works ----------------------------------------------------------------
+
+NAMES = ("昆虫", "a b", "a%20b", "a+b", "x#y", "q?", "-n", "[z]", "star*", "µ", "back\\s")
+
+
+def test_names_that_a_store_takes_are_found_and_told(
+    moto_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    moto_server.use(monkeypatch)
+    client = boto3.client("s3", endpoint_url=moto_server.endpoint)
+    data = io.BytesIO()
+    tifffile.imwrite(data, np.zeros((6, 7, 8), np.uint16), photometric="minisblack")
+    for key in (*(f"names/{name}.tif" for name in NAMES), "names/a//lost.tif"):
+        client.put_object(Bucket="archive", Key=key, Body=data.getvalue())
+    catalog = build_catalog("s3://archive/names")
+    assert {e.url for e in catalog.ok} == {f"s3://archive/names/{name}.tif" for name in NAMES}
+    assert len(catalog) == len(NAMES)
+    (left,) = catalog.without_volume
+    assert left.reason.startswith("s3://archive/names/a: keys with two slashes in a row")
+    for entry in catalog:
+        assert store.read_bytes(entry.url) == data.getvalue()
+        # Ids are names of objects, too.
+        store.write_json(f"s3://archive/ids/{entry.volume_id}.json", {})
+    found = {e.name for e in store.list_dir("s3://archive/ids")}
+    assert found == {f"{entry.volume_id}.json" for entry in catalog}
