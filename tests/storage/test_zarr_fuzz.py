@@ -124,13 +124,14 @@ def changed(document: Any, changes: list[tuple[int, str, Any]]) -> Any:
             break
         holder, key = places[number % len(places)]
         if how == "set":
-            holder[key] = value
+            # A copy: values are shared by all examples.
+            holder[key] = copy.deepcopy(value)
         elif how == "drop":
             del holder[key]
         elif isinstance(holder, list):
             holder.append(copy.deepcopy(holder[key]))
         else:
-            holder[f"{key}s"] = holder[key]
+            holder[f"{key}s"] = copy.deepcopy(holder[key])
     return document
 
 
