@@ -92,3 +92,25 @@ class PartialFailureError(CtrayError):
 def one_line(error: BaseException) -> str:
     """Message of an error, without line breaks."""
     return " ".join(str(error).split())
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""Text that does no more than show itself.
+
+    Whoever writes an archive chooses its names. Escape sequences in them move the cursor, set the
+    title or write to the clipboard of the terminal that shows them; control characters for the
+    direction of writing disguise a name. All of these become visible: ``\x1b``, ``\u202e``.
+
+    Parameters
+    ----------
+    text
+        What is to be shown.
+    keep
+        Characters that stay although they do not print, such as a line break.
+    """
+    raw = str(text)
+    if raw.isprintable():
+        return raw
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in raw
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -182,3 +183,18 @@ def noisy_phantom(index: int) -> Phantom:
 def held_out() -> list[Phantom]:
     """Phantoms that `trained_url` has not seen."""
     return [noisy_phantom(12 + i) for i in range(3)]
+
+
+@pytest.fixture
+def peak_bytes() -> Callable[[Callable[[], object]], int]:
+    """How many bytes Python and NumPy took at most while something ran."""
+
+    def measure(work: Callable[[], object]) -> int:
+        tracemalloc.start()
+        try:
+            work()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    return measure

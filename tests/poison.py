@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,27 @@ ABSURD_SIDE = 10**9
 # What the bombs unpack to: more than a test's process may hold.
 BOMB_BYTES = 8 * 2**30
 _RLE_BLOCK = 128 * 2**10
+
+
+@contextmanager
+def confinement(extra_bytes: int, seconds: int) -> Iterator[None]:
+    """Let the process take no more memory than now and `extra_bytes`, and end after `seconds`."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"took more than {seconds} s")
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + extra_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    earlier = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, earlier)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def write_good(url: str, voxels: np.ndarray, *, ome_version: str = "0.5", levels: int = 2) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ctray.storage.catalog import (
 )
 from ctray.storage.importing import import_volume
 from ctray.storage.sources import open_source
-from ctray.storage.volume_ids import volume_ids
+from ctray.storage.volume_ids import MAX_BYTES, volume_ids
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
 
@@ -94,9 +95,9 @@ def test_mixed_archive(mixed: Path) -> None:
         ("mouse_A_J", "tiff"),
         ("fish", "tiff-folder"),
         ("worm", "hdf5"),
-        ("worm_ome", "ome-zarr"),
+        ("imported_worm_ome", "ome-zarr"),
         ("bare", "zarr"),
-        ("colour", "tiff"),
+        ("bad_colour", "tiff"),
     }
     for entry in catalog.ok:
         assert entry.shape is not None
@@ -105,15 +106,15 @@ def test_mixed_archive(mixed: Path) -> None:
         # What the catalog names can be opened, and is what the catalog says.
         with open_source(entry.url, dataset=entry.dataset) as source:
             assert (source.shape, str(source.dtype)) == (entry.shape, entry.dtype)
-            if entry.volume_id != "colour":
+            if entry.volume_id != "bad_colour":
                 np.testing.assert_array_equal(source.read(0, 6), VOLUME)
     assert by_id(catalog)["mouse_A_J"].voxel_size == VoxelSize.of([3.0])
     assert {e.volume_id: e.kind for e in catalog.failed} == {
-        "cut": "tiff",
-        "words": "hdf5",
-        "two": "hdf5",
-        "rgb": "tiff",
-        "broken": "zarr",
+        "bad_cut": "tiff",
+        "bad_words": "hdf5",
+        "bad_two": "hdf5",
+        "bad_rgb": "tiff",
+        "bad_broken": "zarr",
     }
     for entry in catalog.failed:
         assert entry.reason
@@ -121,7 +122,10 @@ def test_mixed_archive(mixed: Path) -> None:
         assert Path(entry.url).name in entry.reason
         assert entry.shape is None
     assert catalog.excluded == ("mouse_A_J/labels.tif", "mouse_A_J/mask.tif")
-    assert {Path(url).name for url in catalog.without_volume} == {"photo.tif", "log.h5"}
+    # What holds no volume is named with its reason.
+    for left, name in zip(catalog.without_volume, ("log.h5", "photo.tif"), strict=True):
+        assert Path(left.url).name == name
+        assert name in left.reason
 
 
 def test_catalog_survives_parquet(mixed: Path, tmp_path: Path) -> None:
@@ -148,16 +152,16 @@ def test_order_and_ids_do_not_depend_on_threads(mixed: Path) -> None:
 def test_archive_that_is_one_volume(mixed: Path) -> None:
     for name, volume_id in [
         ("mouse_A_J/volume.tif", "mouse_A_J"),
-        ("fish/recon", "recon"),
+        ("fish/recon", "fish_recon"),
         ("worm.h5", "worm"),
         ("bare.zarr", "bare"),
         ("imported/worm_ome.zarr", "worm_ome"),
-        ("fish/recon/slice_*.tif", "slice"),
+        ("fish/recon/slice_*.tif", "fish_recon"),
     ]:
         catalog = build_catalog(str(mixed / name))
         assert len(catalog) == 1, name
         assert catalog.entries[0].status == "ok"
-        assert name.startswith("fish") or catalog.entries[0].volume_id == volume_id
+        assert catalog.entries[0].volume_id == volume_id
     # A mask that is asked for by its own name is taken.
     assert len(build_catalog(str(mixed / "mouse_A_J" / "mask.tif"))) == 1
 
@@ -230,8 +234,8 @@ def test_stacks_side_by_side(tmp_path: Path) -> None:
     write_slices(tmp_path / "scans", "left_{:d}.tif")
     write_slices(tmp_path / "scans", "right_{:d}.tif", VOLUME + 1)
     catalog = by_id(build_catalog(str(tmp_path)))
-    assert set(catalog) == {"left", "right"}
-    with open_source(catalog["right"].url) as source:
+    assert set(catalog) == {"scans_left", "scans_right"}
+    with open_source(catalog["scans_right"].url) as source:
         np.testing.assert_array_equal(source.read(0, 6), VOLUME + 1)
 
 
@@ -265,7 +269,7 @@ def test_zarr_group_of_volumes_is_a_folder(tmp_path: Path) -> None:
         for name in ("a", "b"):
             group.create_array(f"{name}{version}", shape=(6, 7, 8), dtype="u2", chunks=(2, 7, 8))
     catalog = build_catalog(str(tmp_path))
-    assert {e.volume_id for e in catalog.ok} == {"a2", "b2", "a3", "b3"}
+    assert {e.volume_id for e in catalog.ok} == {"v2_a2", "v2_b2", "v3_a3", "v3_b3"}
 
 
 def test_zarr_stores_are_not_walked(tmp_path: Path) -> None:
@@ -307,7 +311,7 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         build_catalog(str(tmp_path))
     write_tiff(tmp_path / "mask.tif")
     write_tiff(tmp_path / "photo.tif", VOLUME[0])
-    with pytest.raises(NotFoundError, match=r"1 left out by --exclude; 1 files without"):
+    with pytest.raises(NotFoundError, match=r"photo\.tif: .*1 skipped as masks"):
         build_catalog(str(tmp_path))
 
 
@@ -367,15 +371,47 @@ def test_many_pages_are_catalogued_quickly(tmp_path: Path) -> None:
         (["r/volume.tif"], ["r"]),
         (["data/volume.tif"], ["volume"]),
         (["r/x/a.tif", "r/y/a.tif"], ["x_a", "y_a"]),
-        (["r/x/a.tif", "r/y/A.tif", "r/y/b.tif"], ["x_a", "y_A", "b"]),
+        (["r/x/a.tif", "r/y/A.tif", "r/y/b.tif"], ["x_a", "y_A", "y_b"]),
         (["r/x/recon.tif", "r/x/raw.tif"], ["x_recon", "x_raw"]),
         (["r/a.tif", "r/a.h5"], ["a_tif", "a_h5"]),
-        (["r/a b (1).ome.zarr", "r/Größe.nxs"], ["a_b_1", "Groe"]),
+        (["r/a b (1).ome.zarr", "r/Größe.nxs"], ["a_b_1", "Größe"]),
+        (["r/昆虫の標本.tif", "r/昆虫の化石.tif"], ["昆虫の標本", "昆虫の化石"]),
+        (["r/scan_0001_LG/rec_8bit"], ["scan_0001_LG_rec_8bit"]),
+        (["scan_0001_LG/rec_8bit"], ["scan_0001_LG_rec_8bit"]),
+        (["r/scan_1/rec_8bit", "r/scan_2/rec_8bit"], ["scan_1_rec_8bit", "scan_2_rec_8bit"]),
+        (["r/mouse/mouse_left.tif"], ["mouse_left"]),
+        (["r/-n.tif", "r/\x1b[31mred\u202e.tif"], ["n", "31mred"]),
         (["r/1/s/volume.tif", "r/2/s/volume.tif"], ["1_s", "2_s"]),
     ],
 )
 def test_volume_ids(paths: list[str], ids: list[str]) -> None:
     assert volume_ids([path.split("/") for path in paths]) == ids
+
+
+def test_ids_that_only_a_file_system_takes_for_one_are_told_apart() -> None:
+    for same in (
+        ["Ant.tif", "ant.tif"],
+        ["a b.tif", "a_b.tif", "a+b.tif"],
+        ["\uff11.tif", "1.tif"],
+    ):
+        ids = volume_ids([("r", name) for name in same])
+        assert len({unicodedata.normalize("NFKC", i).casefold() for i in ids}) == len(same)
+
+
+@pytest.mark.parametrize("name", ["x" * 246, "標" * 84, "a" * 300])
+def test_long_names_fit_into_file_names_and_stay_apart(name: str) -> None:
+    ids = volume_ids([("r", name, "b.tif"), ("r", name + "y", "b.tif"), ("r", name + ".tif")])
+    assert len(set(ids)) == 3
+    # Behind it come "-12.zarr", or ".json" and what a file is called while it is written.
+    assert max(len(i.encode()) for i in ids) <= MAX_BYTES < 255 - len(".json") - 41
+
+
+def test_an_id_stays_when_other_volumes_come() -> None:
+    path = ("r", "scan_0001", "rec_8bit")
+    (alone,) = volume_ids([path])
+    assert volume_ids([("r", "a.tif"), path, ("r", "scan_0002", "rec_8bit")])[1] == alone
+    # Also when the archive moves.
+    assert volume_ids([("elsewhere", *path[1:])]) == [alone]
 
 
 NAMES = st.sampled_from(["a", "A", "b", "volume", "recon", "a_b", "x y", "ü", "a.tif", "a.h5", "_"])
@@ -389,12 +425,22 @@ def test_volume_ids_are_unique_and_safe(below: list[tuple[str, ...]]) -> None:
     assert len({name.lower() for name in ids}) == len(paths)
     for name in ids:
         assert name
-        assert not set(name) - set(
-            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
-        )
+        assert all(c.isalnum() or c in "._-" for c in name)
+        assert name[0] not in ".-"
     # Another order of finding them gives each the same id.
     backwards = volume_ids(paths[::-1])
     assert backwards[::-1] == ids
+
+
+@settings(max_examples=200, derandomize=True)
+@given(st.lists(st.text(min_size=1, max_size=90), unique=True, max_size=8))
+def test_any_name_gives_an_id(names: list[str]) -> None:
+    ids = volume_ids([("root", name) for name in names])
+    assert len({unicodedata.normalize("NFKC", i).casefold() for i in ids}) == len(names)
+    for volume_id in ids:
+        assert volume_id.isprintable()
+        assert "/" not in volume_id
+        assert len(volume_id.encode()) <= MAX_BYTES
 
 
 # --- real volumes ---------------------------------------------------------------------------

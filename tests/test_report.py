@@ -182,6 +182,13 @@ def test_whole_page(run: RunFolder) -> None:
     assert "../localizations.parquet" in page.attributes("a", "href")
 
 
+def test_a_voxel_size_without_a_unit_is_never_said_to_be_micrometres(run: RunFolder) -> None:
+    fill(run, located("a", voxel_size_um=None, plain_scale="0.65 × 0.65 × 2 (unit unknown)"))
+    text = page_of(run).text
+    assert "voxel size 0.65 × 0.65 × 2 (unit unknown)" in text
+    assert "µm" not in text
+
+
 def test_edge_of_medium_is_in_the_key_where_there_is_one(run: RunFolder) -> None:
     fill(run, located("a"))
     assert "edge of medium" not in page_of(run).text

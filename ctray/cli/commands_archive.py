@@ -9,7 +9,9 @@ import click
 
 from ctray.cli.commands_run import finish, look_first, run_facts
 from ctray.cli.options import (
+    archive_names_options,
     config_options,
+    echo,
     instances_option,
     print_json,
     ray_options,
@@ -37,6 +39,7 @@ _sample = click.option(
 @click.option("--out", metavar="RUN", help="Run whose receipts or trained model are to be used.")
 @_sample
 @config_options
+@archive_names_options
 @shared_options()
 def plan(
     archive: str,
@@ -68,7 +71,7 @@ def plan(
     from ctray.cli.tables import plan_lines
 
     for line in plan_lines(found):
-        click.echo(line)
+        echo(line)
 
 
 @click.command(name="archive", short_help="As run, for big archives: shows the plan first.")
@@ -82,6 +85,7 @@ def plan(
 )
 @_sample
 @config_options
+@archive_names_options
 @instances_option
 @ray_options
 @shared_options()

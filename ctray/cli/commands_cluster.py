@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.commands_job import JOB_NAMES, job_options, job_overrides, run
-from ctray.cli.options import Command, print_json, say, shared_options
+from ctray.cli.options import Command, archive_names_options, echo, print_json, say, shared_options
 from ctray.errors import JobError, PartialFailureError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _which = click.argument("which", metavar="JOB")
 @click.argument("name", metavar="JOB", type=click.Choice(JOB_NAMES))
 @click.option("--config", metavar="FILE", help="YAML file with settings, such as job.run.")
 @job_options
+@archive_names_options
 @_address_option
 @click.option("--detach", is_flag=True, help="Do not wait for its end.")
 @click.option(
@@ -88,7 +89,7 @@ def submit(
         if as_json:
             print_json({"id": submission_id, "run": order.run, "status": "PENDING"})
         else:
-            click.echo(submission_id)
+            echo(submission_id)
             say(f"follow it: ctray jobs logs {submission_id} --follow")
         return
     _follow(cluster, submission_id, as_json)
@@ -131,10 +132,10 @@ def status(which: str, address: str, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(job), "progress": far, "reason": why})
         return
-    click.echo(f"{job.id}: {job.status}{f', {far}' if far else ''}")
-    click.echo(f"{job.name} of {job.run}")
+    echo(f"{job.id}: {job.status}{f', {far}' if far else ''}")
+    echo(f"{job.name} of {job.run}")
     if why:
-        click.echo(why)
+        echo(why)
 
 
 @jobs.command(short_help="What a job has printed.")
@@ -166,7 +167,7 @@ def stop(which: str, address: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(job))
     else:
-        click.echo(f"{job.id}: {job.status}")
+        echo(f"{job.id}: {job.status}")
 
 
 jobs.add_command(run)
@@ -181,7 +182,7 @@ def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
     if as_json:
         print_json(manifest)
     elif apply:
-        click.echo(own)
+        echo(own)
         say(f"follow it: kubectl -n {namespace} get rayjob {own} --watch")
     else:
         click.echo(kube.to_yaml(manifest), nl=False)
@@ -218,7 +219,7 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(job))
     else:
-        click.echo(f"{job.id}: {job.status}")
+        echo(f"{job.id}: {job.status}")
     if job.status == "SUCCEEDED":
         return
     if job.status == "STOPPED":

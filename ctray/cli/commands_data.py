@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.cli.options import extents, lengths, print_json, say, shared_options, size_of
+from ctray.cli.options import (
+    echo,
+    extents,
+    lengths,
+    names_options,
+    print_json,
+    say,
+    shared_options,
+    size_of,
+)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,7 +45,10 @@ def import_(
     ome_version: str,
     as_json: bool,
 ) -> None:
-    """Copy the volume SRC (TIFF, folder of TIFFs, HDF5, Zarr) to an OME-Zarr at DST."""
+    """Copy the volume SRC to an OME-Zarr at DST.
+
+    SRC is a TIFF, an HDF5 or NeXus file, a Zarr, a folder of slices, or a header of raw voxels.
+    """
     from ctray.cli.progress import reporter
     from ctray.geometry import VoxelSize
     from ctray.storage.importing import import_volume
@@ -65,45 +77,33 @@ def import_(
     if size is None:
         say("note: the source tells no voxel size; give it with --voxel-size")
     shape = " × ".join(str(n) for n in result.shape)
-    click.echo(f"{result.url}: {shape} {result.dtype}, {known}, {result.seconds:.1f} s")
+    echo(f"{result.url}: {shape} {result.dtype}, {known}, {result.seconds:.1f} s")
 
 
 @click.command(short_help="List the volumes of an archive.")
 @click.argument("archive")
 @click.option("--out", metavar="FILE", help="Write the catalog, as catalog.parquet.")
-@click.option(
-    "--include", multiple=True, metavar="GLOB", help="Take only what matches; may be repeated."
-)
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="GLOB",
-    help="Skip what matches, instead of what is named like a mask or label; may be repeated.",
-)
-@click.option("--no-exclude", is_flag=True, help="Skip nothing.")
+@names_options
 @click.option("--dataset", metavar="PATH", help="Dataset inside HDF5 files.")
 @shared_options()
 def catalog(
     archive: str,
     out: str | None,
     include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    no_exclude: bool,
+    exclude: tuple[str, ...] | None,
     dataset: str | None,
     as_json: bool,
 ) -> None:
-    """List the volumes of ARCHIVE: any mix of TIFF, HDF5 and Zarr below a folder."""
+    """List the volumes of ARCHIVE: any mix of formats below a folder, and what is not read."""
     from ctray.cli.progress import reporter
     from ctray.cli.tables import catalog_lines, catalog_table, print_table
     from ctray.storage.catalog import DEFAULT_EXCLUDE, build_catalog, write_catalog
 
-    if exclude and no_exclude:
-        raise click.UsageError("give --exclude or --no-exclude, not both")
     with reporter() as progress:
         found = build_catalog(
             archive,
             include=include,
-            exclude=() if no_exclude else exclude or DEFAULT_EXCLUDE,
+            exclude=DEFAULT_EXCLUDE if exclude is None else exclude,
             dataset=dataset,
             progress=lambda done, total: progress.update("catalog", done, total),
         )
@@ -113,8 +113,7 @@ def catalog(
         volumes = [
             asdict(e) | {"voxel_size": e.voxel_size.um if e.voxel_size else None} for e in found
         ]
-        excluded, without = list(found.excluded), list(found.without_volume)
-        print_json({"volumes": volumes, "excluded": excluded, "without_volume": without})
+        print_json({"volumes": volumes, **found.coverage.to_json(limit=None)})
         return
     print_table(catalog_table(found))
     for line in catalog_lines(found):
@@ -220,6 +219,4 @@ def phantom(
         print_json({"volumes": volumes})
         return
     known = sum(r.skipped for r in records)
-    click.echo(
-        f"{len(records)} phantoms in {dst}{f', {known} of them already there' * bool(known)}"
-    )
+    echo(f"{len(records)} phantoms in {dst}{f', {known} of them already there' * bool(known)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctray.cli.heartbeat import Heartbeat
-from ctray.cli.options import Command, shared_options
+from ctray.cli.options import Command, archive_names_options, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def job_overrides(
 @click.argument("config", metavar="[CONFIG]", required=False)
 @click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
 @_set_option
+@archive_names_options
 @shared_options(machine=False, first_line=False)  # its log has a form of its own
 def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
     """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.
@@ -128,7 +129,7 @@ class _SignsOfLife:
         if self._last is None:
             self._log.say(text)
         else:
-            told = replace(self._last, text=text, volume_id="", status="", metrics={})
+            told = replace(self._last, text=text, volume_id="", status="", metrics={}, stays=False)
             self._log.event(replace(told, bytes_read=0, bytes_written=0))
 
 

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from ctray.cli.options import print_json, run_argument, say, shared_options
-from ctray.errors import ConfigError
+from ctray.cli.options import echo, print_json, run_argument, say, shared_options
+from ctray.errors import ConfigError, printable
 
 STATUSES = ("located", "empty", "uncertain", "failed", "unreadable")
 
@@ -50,7 +50,7 @@ def restore(crop_url: str, out: str, ome_version: str, as_json: bool) -> None:
         if result.factors is None
         else f"the surround at {' × '.join(str(f) for f in result.factors)} voxels a voxel"
     )
-    click.echo(f"{result.url}: {shape}; outside {result.box.ranges} {rest}")
+    echo(f"{result.url}: {shape}; outside {result.box.ranges} {rest}")
 
 
 @click.command(short_help="Check the crops of a run against checksums and sources.")
@@ -103,7 +103,7 @@ def verify(run_url: str, sources: bool, sample: float | None, as_json: bool) -> 
         if bad:
             print_table(check_table(bad))
         against = f", {compared:,} voxels compared with their sources" if compared else ""
-        click.echo(f"{len(checks)} crops: {len(checks) - len(bad)} sound, {len(bad)} bad{against}")
+        echo(f"{len(checks)} crops: {len(checks) - len(bad)} sound, {len(bad)} bad{against}")
     if bad:
         sys.exit(1)
 
@@ -154,11 +154,14 @@ def receipts(
     if as_csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=[*FIELDS, *DERIVED], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        # What a terminal would obey is made visible; --json has every name as it is.
+        writer.writerows(
+            {k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
+        )
     elif as_json:
         print_json({"run": run.url, "receipts": list(rows)})
     else:
         table = receipt_table(rows)
         if table.row_count:
             print_table(table)
-        click.echo(f"{table.row_count} receipts")
+        echo(f"{table.row_count} receipts")

@@ -11,7 +11,9 @@ import click
 
 from ctray.cli.options import (
     TASKS,
+    archive_names_options,
     config_options,
+    echo,
     instances_option,
     print_json,
     ray_options,
@@ -35,6 +37,7 @@ _out = click.option("--out", required=True, metavar="RUN", help="Folder of the r
 @click.argument("archive")
 @_out
 @config_options
+@archive_names_options
 @instances_option
 @surround_option
 @ray_options
@@ -69,6 +72,7 @@ def run(
 @click.argument("archive")
 @_out
 @config_options
+@archive_names_options
 @ray_options
 @shared_options()
 def pretrain(
@@ -96,8 +100,8 @@ def pretrain(
     if as_json:
         print_json({"run": folder.url, "checkpoint": folder.checkpoint, **failures})
     else:
-        click.echo(f"checkpoint {folder.checkpoint}")
-        click.echo(f"next: ctray localize {out}")
+        echo(f"checkpoint {folder.checkpoint}")
+        echo(f"next: ctray localize {out}")
     _end(failures["failed"], len(catalog))
 
 
@@ -157,7 +161,7 @@ def report(run_url: str, as_json: bool) -> None:
     if as_json:
         print_json({"run": folder.url, "report": url})
     else:
-        click.echo(url)
+        echo(url)
 
 
 def make_run(
@@ -192,7 +196,8 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
     from ctray.report.summary import summarize_run
     from ctray.storage import store
 
-    sizes = summarize_run(folder).sizes()
+    summary = summarize_run(folder)
+    sizes = summary.sizes()
     counts: Counter[str] = Counter()
     failed: list[Receipt] = []
     cropped = False
@@ -209,6 +214,7 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
         "report": write_report(folder) if report else None,
+        "coverage": summary.coverage,
         **_failures(failed),
     }
 
@@ -221,7 +227,7 @@ def finish(facts: dict[str, Any], as_json: bool) -> None:
         print_json(facts)
     else:
         for line in run_lines(facts):
-            click.echo(line)
+            echo(line)
     _end(facts["failed"], sum(facts["counts"].values()))
 
 

@@ -8,6 +8,7 @@ import click
 
 from ctray.cli.commands_run import finish, make_run, run_facts
 from ctray.cli.options import (
+    echo,
     extents,
     print_json,
     ray_options,
@@ -72,11 +73,11 @@ def calibrate(run_url: str, truth: str, as_json: bool) -> None:
     if as_json:
         print_json({"calibration": folder.calibration, "factor": factor, **found.to_json()})
         return
-    click.echo(
+    echo(
         f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
         f"{settings.crop.max_loss:.2%} in {settings.crop.coverage:.0%} of volumes"
     )
-    click.echo(folder.calibration)
+    echo(folder.calibration)
 
 
 @click.command(short_help="Try it all on phantoms, scored against the truth.")
@@ -161,4 +162,4 @@ def _print_scores(scores: Evaluation) -> None:
 
     print_table(score_table(scores))
     for line in score_lines(scores):
-        click.echo(line)
+        echo(line)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.errors import CtrayError, one_line
+from ctray.errors import CtrayError, one_line, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # The tasks of `ctray.config`, which --help does not wait for.
@@ -31,7 +31,12 @@ _line_is_out = threading.Event()
 def say(line: str) -> None:
     """One line for people: on stderr, so that stdout holds the result alone."""
     first_line_is_out()
-    click.echo(line, err=True)
+    click.echo(printable(line), err=True)
+
+
+def echo(line: str) -> None:
+    """One line of a result, on stdout; names in it cannot steer the terminal."""
+    click.echo(printable(line))
 
 
 def first_line_is_out() -> None:
@@ -159,6 +164,51 @@ def config_options(function: Command) -> Command:
         help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
     )(command)
     return click.option("--config", metavar="FILE", help="YAML file with settings.")(command)  # type: ignore[no-any-return]
+
+
+def names_options(function: Command) -> Command:
+    """Options ``--include``, ``--exclude`` and ``--no-exclude``: which names are taken."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, exclude: tuple[str, ...], no_exclude: bool, **kwargs: Any) -> Any:
+        if exclude and no_exclude:
+            raise click.UsageError("give --exclude or --no-exclude, not both")
+        patterns = () if no_exclude else exclude or None
+        return function(*args, exclude=patterns, **kwargs)
+
+    command: Any = click.option("--no-exclude", is_flag=True, help="Skip nothing.")(checked)
+    command = click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Skip what matches, instead of what is named like a mask or label; may be repeated.",
+    )(command)
+    return click.option(  # type: ignore[no-any-return]
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take only what matches, by name or path in the archive; may be repeated.",
+    )(command)
+
+
+def archive_names_options(function: Command) -> Command:
+    """`names_options` as settings ``catalog.include`` and ``catalog.exclude``."""
+
+    @functools.wraps(function)
+    def as_settings(
+        *args: Any,
+        include: tuple[str, ...],
+        exclude: tuple[str, ...] | None,
+        overrides: tuple[str, ...],
+        **kwargs: Any,
+    ) -> Any:
+        # As JSON, which is YAML: a pattern may have an asterisk or a bracket in front.
+        named = [f"catalog.include={json.dumps(include)}"] if include else []
+        if exclude is not None:
+            named.append(f"catalog.exclude={json.dumps(exclude)}")
+        return function(*args, overrides=(*named, *overrides), **kwargs)
+
+    return names_options(as_settings)  # type: ignore[return-value]
 
 
 def instances_option(function: Command) -> Command:

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import first_line_is_out
 from ctray.cli.time_left import TimeLeft, in_words
+from ctray.errors import printable
 
 # A log that nobody watches needs a sign of life, not a line a step.
 _PLAIN_EVERY_S = 15.0
@@ -44,6 +45,8 @@ class _Event(Protocol):
     def bytes_done(self) -> int: ...
     @property
     def bytes_total(self) -> int: ...
+    @property
+    def stays(self) -> bool: ...
 
 
 class Stage:
@@ -111,12 +114,16 @@ class Reporter:
 
     def __call__(self, event: _Event) -> None:
         """Take an event of a run."""
+        if event.stays:
+            self.note(event.text)
+            return
         self.update(
             event.stage, event.done, event.total, event.text, event.bytes_done, event.bytes_total
         )
 
     def note(self, text: str) -> None:
         """Say one line that stays."""
+        text = printable(text)
         self._latest = text
         self._write(text)
         self.heartbeat.said()
@@ -137,7 +144,9 @@ class Reporter:
         line = self._stage.line(done, total, bytes_done, bytes_total)
         self._latest = f"{stage}: {line}"
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, line=line, text=text)
+            self._bars.update(
+                self._task, completed=done, total=total, line=line, text=printable(text)
+            )
             return
         now = time.monotonic()
         if done >= total or now - self._last_line >= _PLAIN_EVERY_S:
@@ -184,8 +193,8 @@ def reporter() -> Iterator[Reporter]:
             BarColumn(bar_width=24),
             TextColumn("{task.fields[line]}"),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[text]}"),
-            console=Console(file=stream),
+            TextColumn("{task.fields[text]}", style="dim", markup=False),
+            console=Console(file=stream, emoji=False),
         )
         shown = Reporter(stream, bars)
         with bars, shown.heartbeat:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from ctray.errors import printable
 from ctray.localization.benchmark_table import TableRow
 from ctray.localization.evaluate import Evaluation
 from ctray.localization.instance_scores import MATCHED, InstanceScores
@@ -33,9 +34,10 @@ _PIPE_WIDTH = 10_000
 
 def print_table(table: Table) -> None:
     """Write a table to stdout."""
-    Console(
-        file=sys.stdout, width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False
-    ).print(table)
+    width = None if sys.stdout.isatty() else _PIPE_WIDTH
+    # Names are no markup: [red] in one is shown as it is.
+    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    console.print(table)
 
 
 def catalog_table(catalog: Catalog) -> Table:
@@ -57,17 +59,10 @@ def catalog_table(catalog: Catalog) -> Table:
 def catalog_lines(catalog: Catalog) -> list[str]:
     """What a catalog found and passed over, and how to change it."""
     total = decimal(sum(e.num_bytes or 0 for e in catalog.ok))
-    lines = [f"failed {e.volume_id}: {e.reason}" for e in catalog.failed]
-    lines += [f"note on {e.volume_id}: {e.notes}" for e in catalog.ok if e.notes]
-    lines += [f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable"]
-    if catalog.excluded:
-        lines.append(
-            f"{len(catalog.excluded)} skipped as masks or labels by name, such as "
-            f"{catalog.excluded[0]}; --no-exclude takes them, --exclude PATTERN skips others"
-        )
-    if catalog.without_volume:
-        lines.append(f"{len(catalog.without_volume)} readable files hold no 3D volume")
-    return lines
+    return [
+        f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable",
+        *catalog.lines(),
+    ]
 
 
 def score_table(evaluation: Evaluation) -> Table:
@@ -184,7 +179,7 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
                 for name in ("bytes_total", "bytes_read", "bytes_written")
             ),
             _number(row["seconds"], 1),
-            row["reason"] or "",
+            row["reason"] or row["notes"] or "",
         )
     return table
 
@@ -198,6 +193,7 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
             f"{decimal(facts['bytes_before'])} before, {decimal(facts['bytes_after'])} after: "
             f"{facts['saved']:.0%} saved"
         )
+    lines += facts.get("coverage", ())
     places = ("boxes", "crops", "report", "picture")
     return lines + [f"{what:<8}{facts[what]}" for what in places if facts.get(what)]
 
@@ -212,7 +208,8 @@ def plan_lines(plan: ArchivePlan) -> list[str]:
     ]
     if plan.num_done:
         lines.append(f"{plan.num_done:,} of them are done")
-    lines += [f"unreadable {url}: {reason}" for url, reason in plan.unreadable[:_FEW]]
+    lines += plan.coverage
+    lines += [f"unreadable: {reason}" for _, reason in plan.unreadable[:_FEW]]
     if plan.num_unreadable > _FEW:
         lines.append(f"{plan.num_unreadable - _FEW:,} more unreadable; --json names all of them")
     saved = _interval(plan.saved, lambda part: f"{part:.0%}")
@@ -271,9 +268,16 @@ def _score_cells(summary: MethodSummary) -> list[str]:
     ]
 
 
+class _PrintableTable(Table):
+    """Table of names that others chose: what steers a terminal is shown, not obeyed."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(printable(c) if isinstance(c, str) else c for c in cells), **options)
+
+
 def _plain_table(*columns: str) -> Table:
     """Table without lines; `>` before a heading aligns its column to the right."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = _PrintableTable(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         right = column.startswith(">")
         table.add_column(

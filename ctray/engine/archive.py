@@ -102,6 +102,10 @@ def catalog_stage(
     if store.exists(run.catalog):
         catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
     write_catalog(catalog, run.catalog)
+    _record_coverage(run, catalog)
+    for line in (*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()):
+        told = Event(stage="catalog", done=len(catalog), total=len(catalog), text=line, stays=True)
+        on_event(told)
     found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
         if run.read_receipt(entry.volume_id) is None:
@@ -130,6 +134,15 @@ def begin_run(
         found = find_archive(archive_url, config, on_event)
     run = open_run(archive_url, out_url, config)
     return run, catalog_stage(run, archive_url, config, on_event, found)
+
+
+def _record_coverage(run: RunFolder, catalog: Catalog) -> None:
+    """Say in `run.json` what of its archive the run covers, and what not."""
+    manifest = store.read_json(run.manifest)
+    coverage = {"volumes": len(catalog.ok), "failed": len(catalog.failed)}
+    coverage |= catalog.coverage.counts()
+    if manifest.get("coverage") != coverage:
+        store.write_json(run.manifest, {**manifest, "coverage": coverage})
 
 
 def pretrain_stage(
@@ -330,6 +343,8 @@ def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
     return dict(Counter(receipt.status for receipt in receipts))
 
 
+# Of notes on volumes; all are in the catalog, the receipts and the page.
+_FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ctray.config import RunConfig
 from ctray.engine.pool import PreparedRecord
 from ctray.storage.catalog import CatalogEntry
+from ctray.storage.volume_ids import same_file
 
 
 def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
@@ -36,13 +37,13 @@ def keep_ids(
 ) -> tuple[CatalogEntry, ...]:
     """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
     ids = {(e.url, e.dataset): e.volume_id for e in known}
-    taken = set(ids.values())
+    taken = {same_file(volume_id) for volume_id in ids.values()}
     kept = []
     for entry in found:
         volume_id = ids.get((entry.url, entry.dataset))
         if volume_id is None:
-            volume_id = next(v for v in _variants(entry.volume_id) if v not in taken)
-            taken.add(volume_id)
+            volume_id = next(v for v in _variants(entry.volume_id) if same_file(v) not in taken)
+            taken.add(same_file(volume_id))
         kept.append(replace(entry, volume_id=volume_id))
     return tuple(kept)
 
@@ -51,5 +52,5 @@ def _variants(volume_id: str) -> Iterator[str]:
     yield volume_id
     number = 2
     while True:
-        yield f"{volume_id}-{number}"
+        yield f"{volume_id}_{number}"
         number += 1

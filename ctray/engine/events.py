@@ -30,6 +30,8 @@ class Event:
         Of that volume.
     metrics
         Row of metrics of a training step.
+    stays
+        Whether `text` is a line of its own that people must read, and no passing state.
     """
 
     stage: str
@@ -43,6 +45,7 @@ class Event:
     bytes_read: int = 0
     bytes_written: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    stays: bool = False
 
 
 OnEvent = Callable[[Event], None]

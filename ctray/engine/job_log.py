@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from ctray.engine.events import STAGES, Event
+from ctray.errors import printable
 
 Format = Literal["text", "json"]
 
@@ -56,7 +57,9 @@ class JobLog:
 
     def event(self, event: Event) -> None:
         """Print one event."""
-        if self.style == "text":
+        if self.style == "text" and event.stays:
+            self._print(event.text)
+        elif self.style == "text":
             self._print(f"{event.stage} {event.done}/{event.total} {event.text}".rstrip())
         else:
             self._print_json("info", event.text, **_fields(event))
@@ -82,7 +85,7 @@ class JobLog:
         self.stream.flush()
 
     def _print(self, line: str) -> None:
-        self.stream.write(without_secrets(line) + "\n")
+        self.stream.write(printable(without_secrets(line)) + "\n")
         self.stream.flush()
 
 
@@ -123,6 +126,7 @@ def _parse_document(document: dict[str, Any]) -> Event | str:
         volume_id=str(document.get("volume_id", "")),
         status=str(document.get("status", "")),
         metrics=document.get("metrics", {}),
+        stays=bool(document.get("stays")),
         **{name: int(document.get(name, 0)) for name in _NUMBERS},
     )
 
@@ -132,7 +136,7 @@ def _fields(event: Event) -> dict[str, Any]:
     fields: dict[str, Any] = {"stage": event.stage, "done": event.done, "total": event.total}
     optional = {name: getattr(event, name) for name in _NUMBERS[2:]}
     optional |= {"volume_id": event.volume_id, "status": event.status}
-    optional |= {"metrics": dict(event.metrics)}
+    optional |= {"metrics": dict(event.metrics), "stays": event.stays}
     return fields | {name: value for name, value in optional.items() if value}
 
 

@@ -25,6 +25,7 @@ OnLook = Callable[[int, int, str], None]
 _LEVEL = 0.95
 # Fewer receipts than this say less than a sample.
 _ENOUGH = 5
+_FEW_NOTES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +71,8 @@ class ArchivePlan:
         Of reading, localizing and cropping what is left to do; training is not in it.
     assumptions
         One line each.
+    coverage
+        What is in the archive and no volume of it, one line each.
     """
 
     num_volumes: int
@@ -87,6 +90,7 @@ class ArchivePlan:
     training_hours: float
     hours: Estimate | None
     assumptions: tuple[str, ...]
+    coverage: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -156,6 +160,7 @@ def plan_archive(
             left,
         ),
         assumptions=_assumptions(basis, usable, looks, config, training, actors),
+        coverage=(*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()),
     )
 
 

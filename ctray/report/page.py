@@ -84,6 +84,7 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
         sections.notes_part(summary.notes),
         sections.scores_part(summary),
         sections.sizes_part(summary),
+        sections.coverage_part(summary.coverage),
         sections.model_part(summary, _links(run)),
         sections.volumes_part(summary.rows, shown, max_rows=max_rows, table_url=table_url),
         "<h2>Pictures</h2>",

@@ -59,6 +59,14 @@ def notes_part(notes: Iterable[str]) -> str:
     return "".join(f'<p class="why failed">{escape(note)}</p>' for note in notes)
 
 
+def coverage_part(lines: Sequence[str]) -> str:
+    """What the archive holds beside the volumes of the run; nothing where that is nothing."""
+    if not lines:
+        return ""
+    body = "<br>".join(escape(line) for line in lines)
+    return f'<h2>Not in this run</h2><p class="note">{body}</p>'
+
+
 def sizes_part(summary: RunSummary) -> str:
     """Table of sizes, of what is cropped and what stays whole."""
     groups = [
@@ -210,6 +218,7 @@ def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
     facts = "".join(f'<p class="line">{line}</p>' for line in lines)
     reason = receipt.reason or ("no reason was given" if row.status == "failed" else "")
     why = f'<p class="why {escape(row.status)}">{escape(reason)}</p>' if reason else ""
+    why += f'<p class="note">Note: {escape(receipt.notes)}</p>' if receipt.notes else ""
     pictures = ""
     if view is not None and (view.pictures or view.profiles):
         figures = "".join(_axis_part(row, view, axis) for axis in range(3))
@@ -261,6 +270,8 @@ def _volume_facts(row: VolumeRow) -> list[str]:
     if receipt.voxel_size_um:
         edges = dict.fromkeys(f"{um:.4g}" for um in receipt.voxel_size_um)
         facts.append(f"{' × '.join(edges)} µm")
+    elif receipt.plain_scale:
+        facts.append(f"voxel size {escape(receipt.plain_scale)}")
     box = receipt.sample_box
     if box is not None:
         extent = times(box.shape)

@@ -14,7 +14,7 @@ from ctray.errors import CtrayError, NotFoundError
 from ctray.geometry import Box
 from ctray.localization.scoring import OWN_METHOD
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry, read_catalog
+from ctray.storage.catalog import CatalogEntry, read_catalog, read_coverage
 from ctray.storage.run_folder import FACES, Receipt, RunFolder
 
 # What needs a human's eye comes first: a volume that no one looks at again is lost.
@@ -112,6 +112,8 @@ class RunSummary:
         A row a method, from `scores.json`.
     notes
         What could not be read, one line each.
+    coverage
+        What is in the archive and no volume of the run, one line each.
     """
 
     title: str
@@ -122,6 +124,7 @@ class RunSummary:
     facts: list[tuple[str, str]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    coverage: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -171,6 +174,7 @@ def summarize_run(run: RunFolder) -> RunSummary:
         facts=_facts(manifest, training, receipts),
         scores=_score_rows(scores),
         notes=notes,
+        coverage=_coverage(run, notes),
     )
 
 
@@ -214,6 +218,16 @@ def _json(url: str, notes: list[str]) -> dict[str, Any]:
 def _catalog(run: RunFolder, notes: list[str]) -> list[CatalogEntry]:
     try:
         return read_catalog(run.catalog)
+    except NotFoundError:
+        return []
+    except CtrayError as error:
+        notes.append(str(error))
+        return []
+
+
+def _coverage(run: RunFolder, notes: list[str]) -> list[str]:
+    try:
+        return read_coverage(run.catalog).lines()
     except NotFoundError:
         return []
     except CtrayError as error:
@@ -316,6 +330,7 @@ def _as_receipt(entry: CatalogEntry) -> Receipt:
         source_url=entry.url,
         status="failed",
         reason=entry.reason,
+        notes=entry.notes,
         shape=list(entry.shape) if entry.shape else None,
         dtype=entry.dtype,
         voxel_size_um=list(entry.voxel_size.um) if entry.voxel_size else None,

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from ctray.errors import printable
 from ctray.geometry import AXES, Box
 
 NONE = "–"
@@ -13,8 +14,7 @@ NONE = "–"
 
 def escape(text: object) -> str:
     """Text that is safe between tags and in quoted attributes, control characters made visible."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in str(text))
-    return html.escape(shown, quote=True)
+    return html.escape(printable(text, keep="\n\t"), quote=True)
 
 
 def anchor(volume_id: str) -> str:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, StorageError
-from ctray.geometry import AXES, Triple, VoxelSize
+from ctray.errors import NotFoundError, StorageError, one_line
+from ctray.geometry import AXES, VoxelSize
 from ctray.storage import store
-from ctray.storage.discovery import Found, NameFilter, find_volumes
-from ctray.storage.parts import Parts, parts_of_others
-from ctray.storage.sources import Kind, NoVolumeError, detect_kind, open_as
+from ctray.storage.catalog_entry import Catalog, CatalogEntry, Status
+from ctray.storage.coverage import Coverage, count_formats
+from ctray.storage.discovery import find_volumes, root_name
+from ctray.storage.found import Findings, Found, NameFilter
+from ctray.storage.opening import Opened, open_all
+from ctray.storage.parts import parts_of_others
+from ctray.storage.sources import Kind, detect_kind, is_pattern
 from ctray.storage.stacks import natural_key
 from ctray.storage.tiff_folder import MIN_STACK_FILES
 from ctray.storage.volume_ids import volume_ids
-
-Status = Literal["ok", "failed"]
+from ctray.storage.zipped import is_zipped_zarr
 
 # Annotations lie beside the volumes that they belong to, and are as large.
 _ANNOTATIONS = ("mask", "masks", "label", "labels", "seg", "segmentation")
@@ -31,84 +33,6 @@ DEFAULT_EXCLUDE: tuple[str, ...] = (
     *(shape.format(word) for word in _ANNOTATIONS for shape in _SHAPES),
     *("truth", "truth.*", "*[_-]truth", "*[_-]truth.*", "ground[_-]truth", "annotations"),
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CatalogEntry:
-    """One volume of an archive.
-
-    Parameters
-    ----------
-    volume_id
-        Unique in the catalog, of characters `A-Za-z0-9._-`.
-    url
-        What `open_source` and `import_volume` take.
-    kind
-        How it is stored.
-    dataset
-        Path inside an HDF5 file.
-    within
-        Folder or prefix that the links of an HDF5 file do not leave; None for other kinds.
-    shape, dtype
-        Voxels (z, y, x) and their type; None if the volume failed.
-    voxel_size
-        None where no metadata tell.
-    num_bytes
-        Bytes of all voxels, uncompressed.
-    status, reason
-        "ok", or "failed" with one line that says why.
-    notes
-        Oddities that are no failure, such as slices missing in the numbering.
-    """
-
-    volume_id: str
-    url: str
-    kind: Kind
-    dataset: str | None = None
-    within: str | None = None
-    shape: Triple | None = None
-    dtype: str | None = None
-    voxel_size: VoxelSize | None = None
-    num_bytes: int | None = None
-    status: Status = "ok"
-    reason: str | None = None
-    notes: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Catalog:
-    """Entries in natural order of their paths, and what was passed over.
-
-    Parameters
-    ----------
-    entries
-        Volumes, failed ones included.
-    excluded
-        Paths that the exclude patterns left out; a stack of slices or a folder counts once.
-    without_volume
-        Paths of readable files that hold no volume: single 2D images, HDF5 files without 3D
-        data. Previews and logs are no failures.
-    """
-
-    entries: tuple[CatalogEntry, ...]
-    excluded: tuple[str, ...] = ()
-    without_volume: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> tuple[CatalogEntry, ...]:
-        """Entries that can be worked on."""
-        return tuple(entry for entry in self.entries if entry.status == "ok")
-
-    @property
-    def failed(self) -> tuple[CatalogEntry, ...]:
-        """Entries that cannot, with their reasons."""
-        return tuple(entry for entry in self.entries if entry.status == "failed")
-
-    def __iter__(self) -> Iterator[CatalogEntry]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
 
 
 def build_catalog(
@@ -122,9 +46,10 @@ def build_catalog(
 ) -> Catalog:
     """Find the volumes under `archive_url`; one bad volume is one failed entry, never an error.
 
-    Volumes are OME-Zarr images, bare Zarr arrays, multi-page TIFFs, folders (or groups of names
-    in a folder) of at least three numbered single-page TIFFs, and HDF5 files. Other files and
-    hidden ones are passed over silently. Only metadata are read.
+    Volumes are what `ctray.storage.sources.open_source` opens; slices are at least three numbered
+    files of a folder. What is there besides stands in the catalog's `coverage`; hidden files and
+    those that hold no voxels by their names are passed over. Only metadata are read. What takes
+    longer than `CTRAY_ENTRY_TIMEOUT_S` seconds (600) to open is a failed entry.
 
     Parameters
     ----------
@@ -150,34 +75,33 @@ def build_catalog(
     """
     archive_url = store.normalize(archive_url)
     names = NameFilter(include=tuple(include), exclude=tuple(exclude))
-    found, excluded = _find(archive_url, names, max_workers)
-    opened: list[CatalogEntry | None] = []
-    parts: dict[str, Parts] = {}
-    with ThreadPoolExecutor(max_workers, thread_name_prefix="ctray-catalog") as pool:
-        for entry in pool.map(lambda f: _entry(f, dataset, archive_url, parts), found):
-            opened.append(entry)
-            if progress is not None:
-                progress(len(opened), len(found))
-    others = parts_of_others(parts)
+    findings = _find(archive_url, names, max_workers)
+    found = findings.volumes
+    opened = open_all(found, dataset, archive_url, max_workers, progress)
+    others = parts_of_others({f.url: o.voxels for f, o in zip(found, opened, strict=True)})
     volumes = [
-        (f, e) for f, e in zip(found, opened, strict=True) if e is not None and f.url not in others
+        (f, o.entry)
+        for f, o in zip(found, opened, strict=True)
+        if o.entry is not None and f.url not in others
     ]
-    without = tuple(f.url for f, e in zip(found, opened, strict=True) if e is None)
+    coverage = _coverage(findings, opened, tuple(exclude) != DEFAULT_EXCLUDE)
     if not volumes:
-        raise _nothing_found(archive_url, names, len(excluded), len(without))
+        raise _nothing_found(archive_url, names, coverage)
     ids = volume_ids([f.path for f, _ in volumes])
     entries = tuple(
         replace(entry, volume_id=volume_id)
         for (_, entry), volume_id in zip(volumes, ids, strict=True)
     )
-    return Catalog(entries=entries, excluded=tuple(sorted(excluded)), without_volume=without)
+    return Catalog(entries=entries, coverage=coverage)
 
 
-def write_catalog(catalog: Iterable[CatalogEntry], url: str) -> None:
-    """Write entries as one Parquet file, one row each; shape and voxel size by axis."""
+def write_catalog(catalog: Catalog | Iterable[CatalogEntry], url: str) -> None:
+    """Write a catalog as one Parquet file: a row an entry, and its coverage as metadata."""
+    coverage = catalog.coverage if isinstance(catalog, Catalog) else Coverage()
+    schema = _SCHEMA.with_metadata({_COVERAGE: json.dumps(coverage.to_json()).encode()})
     rows = [_row(entry) for entry in catalog]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
     store.write_bytes(url, sink.getvalue().to_pybytes())
 
 
@@ -200,6 +124,26 @@ def read_catalog(url: str) -> list[CatalogEntry]:
         raise StorageError(f"{url}: no catalog ({what}); make it with ctray catalog") from error
 
 
+def read_coverage(url: str) -> Coverage:
+    """What a catalog that `write_catalog` wrote does not hold of its archive.
+
+    Raises
+    ------
+    NotFoundError
+        If nothing is at `url`.
+    StorageError
+        If it is no catalog.
+    """
+    data = store.read_bytes(url)
+    try:
+        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+        return Coverage.from_json(json.loads(metadata.get(_COVERAGE, _NOTHING)))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{url}: its coverage cannot be read ({one_line(error)})") from error
+
+
+_COVERAGE = b"ctray.coverage"
+_NOTHING = json.dumps(Coverage().to_json())
 _SCHEMA = pa.schema(
     [
         *[(name, pa.string()) for name in ("volume_id", "url", "kind", "dataset", "within")],
@@ -236,68 +180,45 @@ def _from_row(row: dict[str, Any]) -> CatalogEntry:
     )
 
 
-def _find(archive_url: str, names: NameFilter, max_workers: int) -> tuple[list[Found], list[str]]:
+def _find(archive_url: str, names: NameFilter, max_workers: int) -> Findings:
     """Candidates in natural order; an archive that is one file or pattern is its only one."""
     kind = detect_kind(archive_url)
-    name = archive_url.rpartition("/")[2]
-    if kind in ("tiff", "hdf5") or "*" in name:
-        parent = archive_url.rpartition("/")[0].rpartition("/")[2]
-        return [Found(url=archive_url, path=(parent, name), kind=kind)], []
-    found, excluded = find_volumes(archive_url, names, max_workers=max_workers)
-    return sorted(found, key=lambda f: natural_key("/".join(f.path))), excluded
+    above, _, name = archive_url.rpartition("/")
+    if kind in ("tiff", "hdf5", "raw") or is_zipped_zarr(name) or is_pattern(archive_url):
+        return Findings(volumes=[Found(url=archive_url, path=(root_name(above), name), kind=kind)])
+    findings = find_volumes(archive_url, names, max_workers=max_workers)
+    findings.volumes.sort(key=lambda f: natural_key("/".join(f.path)))
+    return findings
 
 
-def _entry(
-    found: Found, dataset: str | None, within: str, parts: dict[str, Parts]
-) -> CatalogEntry | None:
-    """Entry of a candidate, its id still to come; None if it holds no volume.
-
-    What the candidate is put together from is noted in `parts`.
-    """
-    if found.reason is not None:
-        return _failed(found, found.reason)
-    dataset = dataset if found.kind == "hdf5" else None
-    try:
-        if found.no_volume is not None:
-            raise NoVolumeError(found.no_volume)
-        with open_as(found.url, found.kind, dataset=dataset, within=within) as source:
-            parts[found.url] = Parts.of(source)
-            return CatalogEntry(
-                volume_id="",
-                url=found.url,
-                kind=source.kind,
-                dataset=source.dataset,
-                within=within if source.kind == "hdf5" else None,
-                shape=source.shape,
-                dtype=str(source.dtype),
-                voxel_size=source.voxel_size,
-                num_bytes=math.prod(source.shape) * source.dtype.itemsize,
-                notes="; ".join((*source.notes, *([found.note] if found.note else ()))) or None,
-            )
-    except NoVolumeError as error:
-        parts[found.url] = Parts.of(error)
-        return None
-    except InvalidVolumeError as error:
-        parts[found.url] = Parts.of(error)
-        return _failed(found, str(error))
-    except CtrayError as error:
-        return _failed(found, str(error))
-    except Exception as error:  # One file that no check foresaw must not cost the archive.
-        return _failed(found, f"{found.url}: {type(error).__name__}: {error}")
+def _coverage(findings: Findings, opened: Sequence[Opened], exclude_asked: bool) -> Coverage:
+    claimed = {url for one in opened for url in one.parts}
+    others = [o for o in findings.others if not (o.bare and o.url in claimed)]
+    left_out = [*findings.left_out, *(o.left_out for o in opened if o.left_out is not None)]
+    return Coverage(
+        excluded=tuple(sorted(findings.excluded)),
+        exclude_asked=exclude_asked,
+        without_volume=tuple(left_out),
+        other_formats=count_formats((o.format_name, o.url) for o in others),
+    )
 
 
-def _failed(found: Found, reason: str) -> CatalogEntry:
-    line = " ".join(reason.split())
-    return CatalogEntry(volume_id="", url=found.url, kind=found.kind, status="failed", reason=line)
-
-
-def _nothing_found(
-    archive_url: str, names: NameFilter, num_excluded: int, num_without: int
-) -> NotFoundError:
-    left_out = f"; {num_excluded} left out by --exclude" if num_excluded else ""
-    left_out += f"; {num_without} files without a 3D volume" if num_without else ""
+def _nothing_found(archive_url: str, names: NameFilter, coverage: Coverage) -> NotFoundError:
     asked = f" that match {', '.join(names.include)}" if names.include else ""
+    told = "; ".join(line.strip() for line in coverage.lines()).replace(":; ", ": ")
     return NotFoundError(
         f"{archive_url}: no volumes{asked}; looked for multi-page TIFFs, folders of at least "
-        f"{MIN_STACK_FILES} numbered TIFFs, HDF5 or NeXus files, and Zarr{left_out}"
+        f"{MIN_STACK_FILES} numbered slices, HDF5 or NeXus files, Zarr, and headers of raw voxels"
+        + (f"; {told}" if told else "")
     )
+
+
+__all__ = [
+    "DEFAULT_EXCLUDE",
+    "Catalog",
+    "CatalogEntry",
+    "build_catalog",
+    "read_catalog",
+    "read_coverage",
+    "write_catalog",
+]

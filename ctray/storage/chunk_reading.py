@@ -9,6 +9,7 @@ tensorstore is as fast in shards, and would be one more dependency with retries 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -83,7 +84,8 @@ def _groups(chunks: StoredChunks, region: Box) -> Iterator[list[Triple]]:
         start = [max(a, h * n) for a, h, n in zip(first, home, chunks.counts, strict=True)]
         stop = [min(b, (h + 1) * n) for b, h, n in zip(last, home, chunks.counts, strict=True)]
         cells = cells_of(as_triple(start, "cell"), as_triple(stop, "cell"))
-        yield from (cells[n : n + most] for n in range(0, len(cells), most))
+        while group := list(itertools.islice(cells, most)):
+            yield group
 
 
 def _put(

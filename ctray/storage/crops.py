@@ -130,6 +130,7 @@ def write_crop(
         ome_version=ome_version,
         levels=plans,
         layouts=layouts,
+        plain_scale=volume.plain_scale,
     )
     copied = copy_levels(volume, copies, writer, bytes_in_flight)
     if len(copies) == 1:

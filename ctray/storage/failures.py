@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _KEY_CODES = (
 )
 _ACCESS_CODES = (*_KEY_CODES, "AccessDenied", "Forbidden")
 _FULL_CODES = ("QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull")
+# What decoders raise on bytes that arrived.
+_DAMAGE = (ValueError, RuntimeError, KeyError, EOFError, zlib.error)
 _BUSY_WORDS = (
     "timed out",
     "timeout",
@@ -61,7 +64,12 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
         yield
     except CtrayError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        # obstore's panics are no `Exception`, and one volume's must not end the work on others.
+        if type(error).__name__ == "PanicException":
+            raise StorageError(f"{url}: failed to {doing} it ({_one_line(error)})") from error
+        if not isinstance(error, Exception):
+            raise
         mapped = _translate(error, url, doing)
         if mapped is None:
             raise
@@ -106,7 +114,9 @@ def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
         return StorageError(f"{url}: needs a package that is not installed ({text})")
     if isinstance(error, ValueError) and "Protocol not known" in text:
         return StorageError(f"{url}: no kind of URL that is known; use a path, s3:// or another")
-    if isinstance(error, ValueError | RuntimeError | KeyError | zlib.error) and doing == "read":
+    if isinstance(error, zipfile.BadZipFile):
+        return InvalidVolumeError(f"{url}: damaged zip ({text}); copy it again")
+    if isinstance(error, _DAMAGE) and doing == "read":
         return InvalidVolumeError(f"{url}: damaged or no format that ctray reads ({text})")
     return None
 

@@ -14,8 +14,10 @@ from ctray.errors import OutputExistsError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.storage import store
+from ctray.storage.guard import within_limit
 from ctray.storage.parallel import bounded_map
-from ctray.storage.sources import VolumeSource, ZarrSource, open_source
+from ctray.storage.places import is_inside
+from ctray.storage.sources import VolumeSource, open_source
 from ctray.storage.writer import VolumeWriter, create_volume
 
 # One row of shards is held in memory: whole slices arrive, whole shards leave.
@@ -106,9 +108,9 @@ def import_volume(
     """
     began = time.monotonic()
     src, dst = store.normalize(src), store.normalize(dst)
-    if dst == src or dst.startswith(f"{src}/"):
+    if is_inside(dst, src):
         raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
-    with open_source(src, dataset=dataset, within=within) as source:
+    with within_limit(src, lambda: open_source(src, dataset=dataset, within=within)) as source:
         size = voxel_size or source.voxel_size
         size_source = "given" if voxel_size is not None else source.voxel_size_source
         writer = create_volume(
@@ -116,9 +118,10 @@ def import_volume(
             shape=source.shape,
             dtype=source.dtype,
             voxel_size=size,
-            origin_um=source.origin_um if isinstance(source, ZarrSource) else (0.0, 0.0, 0.0),
+            origin_um=source.origin_with(size),
             grid=choose_grid(source.shape, source.dtype),
             ome_version=ome_version,
+            plain_scale=source.plain_scale,
         )
         _copy(source, writer, progress)
         writer.build_pyramid()

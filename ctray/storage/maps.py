@@ -57,6 +57,7 @@ def write_map(
         dtype=values.dtype,
         voxel_size=volume.voxel_size,
         origin_um=volume.origin_um,
+        plain_scale=volume.plain_scale,
         levels=[LevelPlan(shape=shape, factors=edge, offset=(first[0], first[1], first[2]))],
     )
     for box in writer.grid.shards():

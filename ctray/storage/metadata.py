@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import unquote
 
-from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
-from ctray.geometry import VoxelSize, micrometres_per
+from ctray.errors import CtrayError, GeometryError, InvalidVolumeError, NotFoundError
+from ctray.geometry import AXES, VoxelSize, micrometres_per
 from ctray.storage import store
+from ctray.storage.axes import axis_role
+from ctray.storage.voxel_metadata import PlainScale, printable
+from ctray.storage.zarr_json import as_mapping, read_document
 
 Floats = tuple[float, float, float]
 UNFINISHED = "ctray.unfinished.json"
 READABLE_VERSIONS = ("0.4", "0.5")
+# Halving the longest side that is read, 2**24 voxels, gives 25.
+_MAX_LEVELS = 64
+# OME-NGFF, section "axes", allows five; a level has two transforms, and its image as many.
+_MAX_AXES = 16
+_MAX_STEPS = 16
+_COLOURS = {"FF0000", "00FF00", "0000FF"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,16 +41,44 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Where the arrays of a volume are and what is known of it before they are opened."""
+    """Where the arrays of a volume are and what is known of it before they are opened.
+
+    Parameters
+    ----------
+    datasets
+        Levels, the finest first.
+    axes
+        Names of the arrays' axes, None where the metadata of the arrays themselves tell.
+    voxel_size, origin
+        Edge lengths, and centre of the first voxel in micrometres; in voxels where the size is
+        not known.
+    plain_scale
+        Edge lengths where metadata give numbers without a unit of length.
+    ome_version, attributes, zarr_format
+        Version of OME-Zarr, ``ctray`` attributes, version of Zarr.
+    document
+        Metadata of the array, where it is one without a group.
+    is_label, is_coloured
+        Whether it holds labels of another image, or its channels are red, green and blue.
+    notes
+        Oddities that are no failure.
+    metadata_bytes
+        Bytes that were fetched for it.
+    """
 
     datasets: tuple[Dataset, ...] = (Dataset(path=""),)
     axes: tuple[str, ...] | None = None
     voxel_size: VoxelSize | None = None
     origin: Floats = (0.0, 0.0, 0.0)
+    plain_scale: PlainScale | None = None
     ome_version: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
     metadata_bytes: int = 0
     zarr_format: Literal[2, 3] = 3
+    document: dict[str, Any] | None = None
+    is_label: bool = False
+    is_coloured: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def read_layout(url: str) -> Layout:
@@ -54,18 +91,22 @@ def read_layout(url: str) -> Layout:
     InvalidVolumeError
         If the metadata describe no image, or one of a version that is not read.
     """
-    v3, size = _metadata_at(store.join(url, "zarr.json"))
+    v3, size = read_document(store.join(url, "zarr.json"))
     if v3 is not None:
         if v3.get("node_type") == "array":
-            return Layout(metadata_bytes=size)
-        attributes = _mapping(url, v3.get("attributes", {}))
-        return _image(url, attributes, _mapping(url, attributes.get("ome", {})), size)
-    attributes_v2, size = _metadata_at(store.join(url, ".zattrs"))
+            return Layout(metadata_bytes=size, document=v3)
+        attributes = as_mapping(url, v3.get("attributes", {}))
+        # Some writers put the metadata of 0.4 into groups of Zarr v3.
+        ome = attributes if "multiscales" in attributes else attributes.get("ome", {})
+        return _image(url, attributes, as_mapping(url, ome), size)
+    attributes_v2, size = read_document(store.join(url, ".zattrs"))
     if attributes_v2 is not None and "multiscales" in attributes_v2:
         image = _image(url, attributes_v2, attributes_v2, size)
         return replace(image, zarr_format=2)
-    if store.exists(store.join(url, ".zarray")):
-        return Layout(metadata_bytes=size, zarr_format=2)
+    array, array_size = read_document(store.join(url, ".zarray"))
+    if array is not None:
+        array = {**array, "attributes": attributes_v2 or {}}
+        return Layout(metadata_bytes=size + array_size, zarr_format=2, document=array)
     if store.exists(store.join(url, UNFINISHED)):
         raise NotFoundError(f"{url} is unfinished: its writer was interrupted; write it again")
     if store.exists(store.join(url, ".zgroup")):
@@ -76,22 +117,10 @@ def read_layout(url: str) -> Layout:
     raise InvalidVolumeError(f"{url} is no Zarr volume; give an array or OME-Zarr group")
 
 
-def _metadata_at(url: str) -> tuple[dict[str, Any] | None, int]:
-    try:
-        data = store.read_bytes(url)
-    except NotFoundError:
-        return None, 0
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise InvalidVolumeError(f"{url}: damaged metadata, no JSON ({error})") from error
-    return _mapping(url, found), len(data)
-
-
-def _mapping(url: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidVolumeError(f"{url}: damaged metadata, {type(value).__name__} for an object")
-    return value
+def is_image(attributes: dict[str, Any]) -> bool:
+    """Whether the attributes of a group are those of an OME-Zarr image, of any version."""
+    inner = attributes.get("ome")
+    return "multiscales" in attributes or (isinstance(inner, dict) and "multiscales" in inner)
 
 
 def _no_image(url: str) -> InvalidVolumeError:
@@ -109,63 +138,103 @@ def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int)
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         if version not in READABLE_VERSIONS:
             raise InvalidVolumeError(
-                f"{url}: OME-Zarr {version} is not read; convert it to 0.4 or 0.5"
+                f"{url}: OME-Zarr {printable(version)} is not read; convert it to 0.4 or 0.5"
             )
-        return _multiscale(multiscale, version, _mapping(url, attributes.get("ctray", {})), size)
+        layout = _multiscale(url, multiscale)
+    except (GeometryError, OverflowError) as error:
+        raise InvalidVolumeError(f"{url}: damaged OME metadata ({error})") from error
+    except CtrayError:
+        raise
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InvalidVolumeError(
-            f"{url}: damaged OME metadata ({type(error).__name__}: {error})"
+            f"{url}: damaged OME metadata ({type(error).__name__}: {str(error)[:200]})"
         ) from error
+    others = len(ome["multiscales"]) - 1
+    notes = (f"{others} more images in one group; the first is read",) if others else ()
+    return replace(
+        layout,
+        ome_version=version,
+        attributes=as_mapping(url, attributes.get("ctray", {})),
+        metadata_bytes=size,
+        is_label="image-label" in ome,
+        is_coloured=_is_coloured(ome.get("omero")),
+        notes=notes,
+    )
 
 
-def _multiscale(
-    multiscale: dict[str, Any], version: str, attributes: dict[str, Any], size: int
-) -> Layout:
-    names = tuple(str(axis["name"]).lower() for axis in multiscale["axes"])
-    space = [i for i, name in enumerate(names) if name in ("z", "y", "x")]
-    outer = multiscale.get("coordinateTransformations", [])
+def _multiscale(url: str, multiscale: dict[str, Any]) -> Layout:
+    entries = _bounded(multiscale["datasets"], _MAX_LEVELS, "levels")
+    axes = _bounded(multiscale["axes"], _MAX_AXES, "axes")
+    names = tuple(str(axis["name"]) for axis in axes)
+    space = _space(names)
+    outer = multiscale.get("coordinateTransformations") or []
     placed = [
-        _transform([*dataset.get("coordinateTransformations", []), *outer], len(names))
-        for dataset in multiscale["datasets"]
+        _transform([*(entry.get("coordinateTransformations") or []), *outer], len(names))
+        for entry in entries
     ]
+    stated = [_has_scale(entry.get("coordinateTransformations")) for entry in entries]
     scale0, shift0 = placed[0]
     datasets = []
-    for entry, (scale, shift) in zip(multiscale["datasets"], placed, strict=True):
+    for entry, (scale, shift), is_stated in zip(entries, placed, stated, strict=True):
         ratio = [s / s0 for s, s0 in zip(scale, scale0, strict=True)]
         moved = [(t - t0) / s0 for t, t0, s0 in zip(shift, shift0, scale0, strict=True)]
-        stated = bool(entry.get("coordinateTransformations"))
+        known = is_stated and stated[0]
         datasets.append(
             Dataset(
-                path=str(entry["path"]),
-                relative_scale=_spatial(ratio, space) if stated else None,
-                offset=_spatial(moved, space) if stated else None,
+                path=_path(url, entry["path"]),
+                relative_scale=_spatial(ratio, space) if known else None,
+                offset=_spatial(moved, space) if known else None,
             )
         )
-    to_um = _micrometres([multiscale["axes"][i].get("unit") for i in space])
-    if to_um is None or len(space) != 3:
-        # Without a unit only multiples of a voxel are known.
-        voxel_size = None
-        origin = [t / s for t, s in zip(shift0, scale0, strict=True)]
-        place = _spatial(origin, space)
-    else:
-        edges = [scale0[i] * f for i, f in zip(space, to_um, strict=True)]
-        voxel_size = VoxelSize.of(edges)
-        z, y, x = (shift0[i] * f for i, f in zip(space, to_um, strict=True))
-        place = (z, y, x)
-    return Layout(
-        datasets=tuple(datasets),
-        axes=names,
-        voxel_size=voxel_size,
-        origin=place or (0.0, 0.0, 0.0),
-        ome_version=version,
-        attributes=attributes,
-        metadata_bytes=size,
-    )
+    layout = Layout(datasets=tuple(datasets), axes=names)
+    if space is None or not (stated[0] or _has_scale(outer)):
+        # Without a scale a voxel may have any size, and a translation counts in no known unit.
+        return layout
+    units = [_unit(axes[i].get("unit")) for i in space]
+    return replace(layout, **_physical(units, _pick(scale0, space), _pick(shift0, space)))
+
+
+def _bounded(found: Any, most: int, what: str) -> list[dict[str, Any]]:
+    if not isinstance(found, list) or not 0 < len(found) <= most:
+        count = len(found) if isinstance(found, list) else "no list of"
+        raise ValueError(f"{count} {what}; an image has 1 to {most}")
+    return found
+
+
+def _physical(units: list[str | None], scale: Floats, shift: Floats) -> dict[str, Any]:
+    """Voxel size and origin, or the plain numbers where a unit of length is missing."""
+    to_um = _micrometres(units)
+    if to_um is None:
+        z, y, x = (t / s for t, s in zip(shift, scale, strict=True))
+        plain = PlainScale(edges=scale, units=(units[0], units[1], units[2]))
+        return {"plain_scale": plain, "origin": (z, y, x)}
+    z, y, x = (t * f for t, f in zip(shift, to_um, strict=True))
+    edges = [s * f for s, f in zip(scale, to_um, strict=True)]
+    return {"voxel_size": VoxelSize.of(edges), "origin": (z, y, x)}
+
+
+def _path(url: str, path: Any) -> str:
+    """Path of a level inside its group; refused where it leads out of it."""
+    # A web server takes %2e for a dot.
+    parts = unquote(path).split("/") if isinstance(path, str) else []
+    plain = all(part not in ("", ".", "..") and part.isprintable() for part in parts)
+    if not parts or not plain or "\\" in path or ":" in parts[0]:
+        raise InvalidVolumeError(
+            f"{url}: level {str(path)[:80]!r} lies outside of the image's group; a level is named "
+            "by its path below the group"
+        )
+    return str(path)
+
+
+def _has_scale(steps: Any) -> bool:
+    return any(step["type"] == "scale" for step in steps or [])
 
 
 def _transform(steps: Sequence[dict[str, Any]], ndim: int) -> tuple[list[float], list[float]]:
     """Scale and translation of a chain of transforms, applied first to last."""
     scale, shift = [1.0] * ndim, [0.0] * ndim
+    if len(steps) > _MAX_STEPS:
+        raise ValueError(f"{len(steps)} transforms in a row, more than {_MAX_STEPS}")
     for step in steps:
         if step["type"] == "scale":
             factors = [float(v) for v in step["scale"]]
@@ -177,14 +246,31 @@ def _transform(steps: Sequence[dict[str, Any]], ndim: int) -> tuple[list[float],
             shift = [t + float(v) for t, v in zip(shift, step["translation"], strict=True)]
         elif step["type"] != "identity":
             raise ValueError(f"transform {step['type']!r} is not read")
+    if not all(math.isfinite(v) for v in (*scale, *shift)) or 0 in scale:
+        raise ValueError("scale and translation must be finite")
     return scale, shift
 
 
-def _spatial(values: Sequence[float], space: Sequence[int]) -> Floats | None:
-    if len(space) != 3:
+def _space(names: Sequence[str]) -> tuple[int, int, int] | None:
+    """Positions of z, y and x among the axes; None unless there are all three."""
+    roles = [axis_role(name) for name in names]
+    if not set(AXES) <= set(roles):
         return None
+    z, y, x = (roles.index(axis) for axis in AXES)
+    return (z, y, x)
+
+
+def _pick(values: Sequence[float], space: tuple[int, int, int]) -> Floats:
     z, y, x = (values[i] for i in space)
     return (z, y, x)
+
+
+def _spatial(values: Sequence[float], space: tuple[int, int, int] | None) -> Floats | None:
+    return None if space is None else _pick(values, space)
+
+
+def _unit(unit: Any) -> str | None:
+    return unit if isinstance(unit, str) and unit.strip() else None
 
 
 def _micrometres(units: Sequence[str | None]) -> list[float] | None:
@@ -193,3 +279,12 @@ def _micrometres(units: Sequence[str | None]) -> list[float] | None:
         return [micrometres_per(unit) for unit in units if unit] if all(units) else None
     except GeometryError:
         return None
+
+
+def _is_coloured(omero: Any) -> bool:
+    """Whether rendering settings show three channels as red, green and blue."""
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list) or len(channels) not in (3, 4):
+        return False
+    colours = {str(c.get("color", "")).upper().lstrip("#") for c in channels if isinstance(c, dict)}
+    return colours >= _COLOURS

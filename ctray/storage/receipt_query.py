@@ -22,6 +22,7 @@ FIELDS = (
     "volume_url",
     "status",
     "reason",
+    "notes",
     "method",
     "model_digest",
     "confidence",

@@ -22,6 +22,7 @@ from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, OutputEx
 from ctray.geometry import AXES, Box
 from ctray.storage import store
 from ctray.storage.instance_receipt import InstanceReceipt
+from ctray.storage.places import is_inside
 
 Status = Literal["located", "empty", "uncertain", "failed"]
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
@@ -37,6 +38,8 @@ class Receipt:
         Which volume.
     status, reason
         `located`, `empty`, `uncertain`, or `failed` with one line that says why.
+    notes
+        Oddities of the source that are no failure, such as slices missing in the numbering.
     volume_url
         The Zarr volume that was worked on: the source, or what was imported from it.
     method, model_digest
@@ -54,6 +57,8 @@ class Receipt:
         part of all volumes at least.
     shape, dtype, voxel_size_um
         Of level 0; voxel size (z, y, x) in micrometres.
+    plain_scale
+        Voxel size in words where metadata give numbers without a unit of length.
     bytes_total, bytes_read, bytes_written
         Bytes of level 0 without compression; fetched while localizing and cropping; stored in
         the crop.
@@ -79,6 +84,7 @@ class Receipt:
     source_url: str
     status: Status
     reason: str | None = None
+    notes: str | None = None
     volume_url: str | None = None
     method: str | None = None
     model_digest: str | None = None
@@ -93,6 +99,7 @@ class Receipt:
     shape: list[int] | None = None
     dtype: str | None = None
     voxel_size_um: list[float] | None = None
+    plain_scale: str | None = None
     bytes_total: int | None = None
     bytes_read: int = 0
     bytes_written: int = 0
@@ -283,7 +290,7 @@ def check_output(archive_url: str, out_url: str) -> None:
     # A pattern such as scan_*.tif names files of a folder.
     if "*" not in archive.rpartition("/")[2] and not store.exists(archive):
         raise NotFoundError(f"{archive_url}: nothing is there; give a folder with volumes")
-    if out == archive or out.startswith(f"{archive}/"):
+    if is_inside(out, archive):
         raise OutputExistsError(
             f"--out {out_url} lies in the archive {archive_url}, where the next run would take "
             "its crops for volumes; give a folder outside"

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 from zarr.storage import ObjectStore
 
 from ctray.errors import AccessError, ConfigError
+from ctray.storage.s3_listing import Listed, bounded_pages, folder_entries
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -29,6 +31,8 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 5.0
 _KEYS_AGE_S = 30.0
+# A hundred million objects: chunks of a volume.
+_MAX_PAGES = 100_000
 _ENVIRONMENT = (
     "AWS_ENDPOINT_URL_S3",
     "AWS_ENDPOINT_URL",
@@ -53,7 +57,7 @@ def split(url: str) -> tuple[str, str]:
 
 def client(bucket: str, prefix: str = "") -> S3Store:
     """Client whose root is `prefix` in `bucket`, kept while the environment stays."""
-    return _client(bucket, prefix, tuple(os.environ.get(name) for name in _ENVIRONMENT))
+    return _client(bucket, prefix, environment())
 
 
 class VoxelStore(ObjectStore["S3Store"]):
@@ -72,12 +76,22 @@ class VoxelStore(ObjectStore["S3Store"]):
                     raise
 
 
-def read(url: str) -> memoryview:
-    """Whole object, as it came: objects are large, and a copy costs a third of checking them."""
+def read(url: str, check: Callable[[int], None] | None = None) -> memoryview:
+    """Whole object, as it came: objects are large, and a copy costs a third of checking them.
+
+    `check`, if given, is called with the object's size before its content is fetched.
+    """
     import obstore
 
     bucket, key = split(url)
-    return _repeated(lambda: memoryview(obstore.get(client(bucket), key).bytes()))
+
+    def fetch() -> memoryview:
+        found = obstore.get(client(bucket), key)
+        if check is not None:
+            check(found.meta["size"])
+        return memoryview(found.bytes())
+
+    return _repeated(fetch)
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
@@ -112,6 +126,14 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
         raise
 
 
+def size(url: str) -> int:
+    """Bytes of an object."""
+    import obstore
+
+    bucket, key = split(url)
+    return int(_repeated(lambda: obstore.head(client(bucket), key))["size"])
+
+
 def write(url: str, parts: Sequence[bytes | memoryview]) -> None:
     """Put an object of `parts` in one request, whole or not at all."""
     import obstore
@@ -142,25 +164,23 @@ def listing(url: str) -> Iterator[tuple[str, int]]:
 
     bucket, key = split(url)
     pages = iter(obstore.list(client(bucket), prefix=key or None))
-    while (page := _repeated(lambda: next(pages, None))) is not None:
+    to_the_end = iter(lambda: _repeated(lambda: next(pages, None)), None)
+    for page in bounded_pages(url, to_the_end, _MAX_PAGES):
         for item in page:
             yield item["path"], item["size"]
 
 
-def folder(url: str) -> list[tuple[str, bool, int | None]]:
-    """Name, whether a folder, and size of the entries directly below `url`."""
-    import obstore
+def folder(url: str) -> list[Listed]:
+    """Name, whether a folder, and size of the entries directly below `url`.
 
+    Raises
+    ------
+    StorageError
+        If the listing does not come to an end.
+    """
     bucket, key = split(url)
-    found = _repeated(lambda: obstore.list_with_delimiter(client(bucket), prefix=key or None))
-    folders = [(_name(path), True, None) for path in found["common_prefixes"]]
-    objects = [
-        (_name(item["path"]), False, item["size"])
-        for item in found["objects"]
-        # Some tools put an empty object with the folder's own name into it.
-        if item["path"].rstrip("/") != key
-    ]
-    return [*folders, *objects]
+    prefix = f"{key}/" if key else ""
+    return folder_entries(url, bucket, prefix, s3fs_options(), environment())
 
 
 def remove(url: str) -> None:
@@ -258,10 +278,14 @@ def _client(bucket: str, prefix: str, environment: tuple[str | None, ...]) -> S3
     )
 
 
+def environment() -> tuple[str | None, ...]:
+    """What clients depend on; they are kept while it stays."""
+    return tuple(os.environ.get(name) for name in _ENVIRONMENT)
+
+
 def _keys() -> Any:
     """Keys as botocore finds them now, or found them half a minute ago at most."""
-    environment = tuple(os.environ.get(name) for name in _ENVIRONMENT)
-    return _found_keys(environment, int(time.monotonic() / _KEYS_AGE_S))
+    return _found_keys(environment(), int(time.monotonic() / _KEYS_AGE_S))
 
 
 @lru_cache(maxsize=2)
@@ -273,7 +297,22 @@ def _found_keys(environment: tuple[str | None, ...], period: int) -> Any:
 
 
 def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    """URL of the store; `ConfigError` for what is no URL, on which the client would crash."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        text = os.environ.get(name)
+        if not text:
+            continue
+        try:
+            parts = urlsplit(text)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(
+                f"{name}={text!r} is no URL of a store; write http://HOST:PORT or https://HOST"
+            )
+        return text
+    return None
 
 
 def _region() -> str:
@@ -326,10 +365,6 @@ def _repeated(call: Callable[[], Result]) -> Result:
         except Exception as error:
             if not repeats.has(error):
                 raise
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _setting(name: str, default: float) -> float:

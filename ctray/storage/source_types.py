@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
@@ -15,9 +15,19 @@ import numpy as np
 from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
 from ctray.geometry import AXES, Triple, VoxelSize, as_triple
 from ctray.storage import store
-from ctray.storage.voxel_metadata import FoundVoxelSize
+from ctray.storage.voxel_metadata import FoundVoxelSize, PlainScale
 
-Kind = Literal["ome-zarr", "zarr", "tiff", "tiff-folder", "hdf5"]
+Kind = Literal[
+    "ome-zarr",
+    "zarr",
+    "tiff",
+    "tiff-folder",
+    "hdf5",
+    "raw",
+    "image-folder",
+    "edf",
+    "dicom",
+]
 
 # A remote file is asked for what is wanted and this much more. A multi-page TIFF's directory lies
 # in small pieces all over the file: larger blocks would fetch all of it just to count pages.
@@ -48,6 +58,8 @@ class VolumeSource(ABC):
         What `read` returns: native byte order, an integer or float32/float64.
     voxel_size, voxel_size_source
         Edge lengths, and which metadata said so; both None where nothing does.
+    plain_scale
+        Edge lengths where metadata give numbers without a unit of length; None else.
     slab_depth
         Slices that are stored together: reads aligned to it decompress nothing twice.
     bytes_stored
@@ -69,6 +81,7 @@ class VolumeSource(ABC):
     dtype: np.dtype[Any]
     voxel_size: VoxelSize | None = None
     voxel_size_source: str | None = None
+    plain_scale: PlainScale | None = None
     slab_depth: int = 1
     bytes_stored: int | None = None
     bytes_read: int = 0
@@ -102,6 +115,10 @@ class VolumeSource(ABC):
                 "the file is damaged or its metadata are wrong"
             )
         return np.ascontiguousarray(slab, dtype=self.dtype)
+
+    def origin_with(self, voxel_size: VoxelSize | None) -> tuple[float, float, float]:
+        """Centre of the first voxel in micrometres, (z, y, x); in voxels without a voxel size."""
+        return (0.0, 0.0, 0.0)
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
@@ -181,7 +198,7 @@ def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
         caching["cache_options"] = {"maxblocks": _MAX_BLOCKS}
     with store.mapped_errors(url, doing="read"):
         if store.is_local(url):
-            file: IO[bytes] = Path(url).open("rb")  # noqa: SIM115  (closed below)
+            file: IO[bytes] = io.BufferedReader(store.open_local(url))
         else:
             file = cast(
                 "IO[bytes]",

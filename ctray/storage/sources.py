@@ -1,59 +1,33 @@
-"""One way to open what holds a volume: TIFF, TIFF folder, HDF5, Zarr."""
+"""One way to open what holds a volume, whatever its format."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable
 
 from ctray.errors import InvalidVolumeError, NotFoundError
-from ctray.geometry import Box
-from ctray.storage import store, voxel_metadata
+from ctray.storage import store
+from ctray.storage.dicom_source import DicomSource
+from ctray.storage.edf_source import EdfSource
+from ctray.storage.formats import format_of
 from ctray.storage.hdf5_source import Hdf5Source, is_hdf5_name
+from ctray.storage.image_folder import ImageFolderSource
+from ctray.storage.raw_source import RawSource
 from ctray.storage.source_types import (
     Kind,
     NoVolumeError,
     VolumeSource,
-    check_dtype,
-    check_shape,
     open_binary,
 )
 from ctray.storage.tiff_folder import TiffFolderSource
 from ctray.storage.tiff_pages import is_tiff_name
 from ctray.storage.tiff_source import TiffSource
-from ctray.storage.volume import open_volume
+from ctray.storage.zarr_source import ZarrSource
+from ctray.storage.zipped import is_zipped_zarr, zip_url
 
 # Names that a Zarr array or group of format 2 or 3 always or often has at its root.
 ZARR_MARKERS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-class ZarrSource(VolumeSource):
-    """Level 0 of an OME-Zarr group, or a bare Zarr array, through `open_volume`."""
-
-    def __init__(self, url: str, dataset: str | None = None) -> None:
-        self.url = url
-        self.dataset = dataset
-        self._volume = open_volume(store.join(url, dataset) if dataset else url)
-        self.kind: Kind = "ome-zarr" if self._volume.ome_version else "zarr"
-        self.shape = check_shape(url, self._volume.shape)
-        self.dtype = check_dtype(url, self._volume.dtype)
-        level = self._volume.levels[0]
-        self.slab_depth = level.shard[0]
-        self.origin_um = self._volume.origin_um
-        if self._volume.voxel_size is not None:
-            self.voxel_size, self.voxel_size_source = self._volume.voxel_size, "OME-Zarr scale"
-        else:
-            self._take_voxel_size(voxel_metadata.from_sidecar(url, is_folder=True))
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        slab: np.ndarray = self._volume.read(
-            Box(start=(start, 0, 0), stop=(stop, self.shape[1], self.shape[2]))
-        )
-        self.bytes_read = self._volume.bytes_read
-        return slab
-
-    def close(self) -> None:
-        """Nothing to close."""
 
 
 def open_source(url: str, *, dataset: str | None = None, within: str | None = None) -> VolumeSource:
@@ -62,8 +36,9 @@ def open_source(url: str, *, dataset: str | None = None, within: str | None = No
     Parameters
     ----------
     url
-        A multi-page TIFF, a folder of single-page TIFFs, an HDF5 or NeXus file, or a Zarr
-        array or group; local or any URL that fsspec knows.
+        A multi-page TIFF, a folder of single-page TIFFs, an HDF5 or NeXus file, a Zarr array or
+        group (also zipped), a header of raw voxels (MetaImage, NRRD, .info, .vgi), or a folder
+        of PNG, JPEG 2000, EDF or DICOM slices; local or any URL that fsspec knows.
     dataset
         Path inside an HDF5 file or a Zarr group.
     within
@@ -88,12 +63,22 @@ def open_as(
     if kind == "hdf5":
         return Hdf5Source(url, dataset, within=within)
     if kind in ("zarr", "ome-zarr"):
-        return ZarrSource(url, dataset)
+        return ZarrSource(zip_url(url) if is_zipped_zarr(url) else url, dataset)
     if dataset is not None:
         raise InvalidVolumeError(
-            f"{url}: a TIFF has no dataset {dataset!r} inside; leave --dataset out"
+            f"{url}: a file of kind {kind} has no dataset {dataset!r} inside; leave --dataset out"
         )
-    return TiffSource(url) if kind == "tiff" else TiffFolderSource(url)
+    return _SOURCES[kind](url)
+
+
+_SOURCES: dict[Kind, Callable[[str], VolumeSource]] = {
+    "tiff": TiffSource,
+    "tiff-folder": TiffFolderSource,
+    "raw": RawSource,
+    "image-folder": ImageFolderSource,
+    "edf": EdfSource,
+    "dicom": DicomSource,
+}
 
 
 def detect_kind(url: str) -> Kind:
@@ -107,8 +92,9 @@ def detect_kind(url: str) -> Kind:
         If it is a file of another kind.
     """
     name = url.rpartition("/")[2]
-    if "*" in name:
-        return "tiff-folder"
+    known = format_of(name)
+    if is_pattern(url):
+        return known.kind if known is not None and known.kind is not None else "tiff-folder"
     try:
         names = {entry.name for entry in store.list_dir(url)}
     except NotFoundError as error:
@@ -117,18 +103,41 @@ def detect_kind(url: str) -> Kind:
             raise error
     else:
         is_zarr = bool(names & ZARR_MARKERS) or name.lower().endswith((".zarr", ".ome.zarr"))
-        return "zarr" if is_zarr else "tiff-folder"
+        return "zarr" if is_zarr else _kind_of_slices(names)
     if is_tiff_name(name):
         return "tiff"
     if is_hdf5_name(name):
         return "hdf5"
+    if known is not None and known.kind is not None:
+        if known.sliced:
+            raise NoVolumeError(f"{url}: one slice; give its folder, or a pattern such as s_*.png")
+        return known.kind
     with open_binary(url) as file:
         head = file.read(8)
     if head == _HDF5_MAGIC:
         return "hdf5"
     if head[:4] in _TIFF_MAGIC:
         return "tiff"
-    raise InvalidVolumeError(f"{url}: neither TIFF, HDF5 nor Zarr; convert it to one of them")
+    if known is not None and known.is_bare:
+        raise InvalidVolumeError(
+            f"{url}: raw voxels; give the header that describes them: .mhd, .nhdr, .info or .vgi"
+        )
+    what = "neither TIFF, HDF5 nor Zarr" if known is None else f"{known.name} is not read"
+    raise InvalidVolumeError(f"{url}: {what}; convert it to one of TIFF, HDF5 and Zarr")
+
+
+def is_pattern(url: str) -> bool:
+    """Whether `url` names the slices of a stack by an asterisk; a file may have one in its name."""
+    return "*" in url.rpartition("/")[2] and not store.exists(url)
+
+
+def _kind_of_slices(names: set[str]) -> Kind:
+    """Kind of a folder: of its TIFFs if it has any, else of its slices of another format."""
+    if not any(is_tiff_name(name) for name in names):
+        known = (format_of(name) for name in sorted(names) if not name.startswith("."))
+        kinds = (f.kind for f in known if f is not None and f.sliced and f.kind is not None)
+        return next(kinds, "tiff-folder")
+    return "tiff-folder"
 
 
 __all__ = [
@@ -138,6 +147,7 @@ __all__ = [
     "VolumeSource",
     "ZarrSource",
     "detect_kind",
+    "is_pattern",
     "open_as",
     "open_source",
 ]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore
 
-from ctray.errors import ConfigError, NotFoundError, StorageError
-from ctray.storage import s3
+from ctray.errors import ConfigError, InvalidVolumeError, NotFoundError, StorageError
+from ctray.storage import s3, zipped
 from ctray.storage.failures import mapped_errors
+from ctray.storage.local_files import FileStore, open_local, special_kind
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -41,6 +43,7 @@ __all__ = [
     "delete_file",
     "delete_tree",
     "exists",
+    "file_bytes",
     "filesystem",
     "is_local",
     "join",
@@ -48,6 +51,7 @@ __all__ = [
     "list_tree",
     "mapped_errors",
     "normalize",
+    "open_local",
     "read_bytes",
     "read_json",
     "read_ranges",
@@ -67,12 +71,16 @@ zarr.config.set({"threading.max_workers": min(16, max(2, NUM_CPUS)), "async.conc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One name in a folder; `size` in bytes, None for a folder."""
+    """One name in a folder; `size` in bytes, None for a folder.
+
+    `special` says what a file is that holds no stored bytes, such as a named pipe; None for others.
+    """
 
     url: str
     name: str
     is_dir: bool
     size: int | None
+    special: str | None = None
 
 
 def is_local(url: str) -> bool:
@@ -104,10 +112,10 @@ def exists(url: str) -> bool:
         If the store does not say. fsspec's own ``exists`` answers False then.
     """
     url = normalize(url)
-    if is_local(url):
-        return Path(url).exists()
     try:
         with mapped_errors(url, "look at"):
+            if is_local(url):
+                return Path(url).exists()
             if _is_s3(url):
                 return s3.exists(url)
             filesystem(url).info(_path(url))
@@ -116,20 +124,36 @@ def exists(url: str) -> bool:
     return True
 
 
-def read_bytes(url: str) -> bytes:
-    """Whole content of the object at `url`; `NotFoundError` if there is none."""
-    return bytes(read_view(url))
+def read_bytes(url: str, *, max_bytes: int | None = None) -> bytes:
+    """Whole content of the object at `url`; `NotFoundError` if there is none.
+
+    An object of more than `max_bytes` is not fetched: `InvalidVolumeError`.
+    """
+    return bytes(read_view(url, max_bytes=max_bytes))
 
 
-def read_view(url: str) -> bytes | memoryview:
+def read_view(url: str, *, max_bytes: int | None = None) -> bytes | memoryview:
     """`read_bytes` without a last copy, for large objects."""
     url = normalize(url)
+
+    def check(size: int) -> None:
+        if max_bytes is not None and size > max_bytes:
+            raise InvalidVolumeError(
+                f"{url}: holds {size:,} bytes, more than the {max_bytes:,} that are read; it is "
+                "damaged, or not what its name says"
+            )
+
     with mapped_errors(url, "read"):
         if is_local(url):
-            return Path(url).read_bytes()
+            with open_local(url) as file:
+                check(os.fstat(file.fileno()).st_size)
+                return file.read()
         if _is_s3(url):
-            return s3.read(url)
-        return bytes(filesystem(url).cat_file(_path(url)))
+            return s3.read(url, check)
+        fs, path = filesystem(url), _path(url)
+        if max_bytes is not None:
+            check(int(fs.info(path)["size"] or 0))
+        return bytes(fs.cat_file(path))
 
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes | memoryview]:
@@ -140,7 +164,7 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> Sequence[bytes |
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 return [os.pread(file.fileno(), b - a, a) for a, b in ranges]
         if _is_s3(url):
             return s3.read_ranges(url, ranges)
@@ -153,7 +177,7 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
     url = normalize(url)
     with mapped_errors(url, "read"):
         if is_local(url):
-            with Path(url).open("rb", buffering=0) as file:
+            with open_local(url) as file:
                 size = os.fstat(file.fileno()).st_size
                 return os.pread(file.fileno(), num_bytes, max(0, size - num_bytes))
         if _is_s3(url):
@@ -161,6 +185,17 @@ def read_suffix(url: str, num_bytes: int) -> bytes:
         fs = filesystem(url)
         size = int(fs.info(_path(url))["size"] or 0)
         return bytes(fs.cat_file(_path(url), start=max(0, size - num_bytes)))
+
+
+def file_bytes(url: str) -> int:
+    """Size of the object at `url`; `NotFoundError` if there is none."""
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            return Path(url).stat().st_size
+        if _is_s3(url):
+            return s3.size(url)
+        return int(filesystem(url).info(_path(url))["size"] or 0)
 
 
 def write_bytes(url: str, data: bytes, *, durable: bool = True) -> None:
@@ -188,7 +223,7 @@ def read_json(url: str) -> Any:
     data = read_bytes(url)
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StorageError(f"{url} holds no valid JSON ({error}); remove or mend it") from error
 
 
@@ -206,7 +241,8 @@ def list_dir(url: str) -> list[Entry]:
     url = normalize(url)
     with mapped_errors(url, "list"):
         if is_local(url):
-            found = [_local_entry(p) for p in Path(url).iterdir()]
+            with os.scandir(url) as names:
+                found = [_local_entry(name) for name in names]
         else:
             found = [
                 Entry(url=join(url, name), name=name, is_dir=is_dir, size=size)
@@ -290,7 +326,7 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
     url = normalize(url)
     with mapped_errors(url, "open"):
         if is_local(url):
-            return LocalStore(url, read_only=read_only)
+            return FileStore(url, read_only=read_only)
         if _is_s3(url):
             return s3.VoxelStore(s3.client(*s3.split(url)), read_only=read_only)
         fs = filesystem(url)
@@ -305,6 +341,10 @@ def zarr_store(url: str, *, read_only: bool) -> Store:
 def filesystem(url: str) -> Any:
     """Return the fsspec file system for `url`, with bounded waits and no listing cache."""
     protocol = "file" if is_local(url) else url.split("://", 1)[0]
+    if protocol == "zip":
+        # Refuses a pipe of that name, which would be waited for.
+        open_local(zipped.file_of(url)).close()
+        return zipped.zip_filesystem(url)
     if protocol != "s3":
         return fsspec.filesystem(protocol)
     fs = fsspec.filesystem("s3", **s3.s3fs_options())
@@ -319,6 +359,8 @@ def _is_s3(url: str) -> bool:
 
 def _path(url: str) -> str:
     """Path of a remote `url` as its file system wants it."""
+    if url.startswith(zipped.SCHEME):
+        return zipped.inner_path(url)
     scheme, rest = url.split("://", 1)
     return url if scheme in ("http", "https") else ("/" + rest if scheme == "memory" else rest)
 
@@ -338,11 +380,21 @@ def _write_local(path: Path, parts: Sequence[bytes | memoryview], durable: bool)
         partial.unlink(missing_ok=True)
 
 
-def _local_entry(path: Path) -> Entry:
-    is_dir = path.is_dir()
-    # A dangling link has no size; whoever opens it gets the clear error.
-    size = None if is_dir or not path.exists() else path.stat().st_size
-    return Entry(url=str(path), name=path.name, is_dir=is_dir, size=size)
+def _local_entry(name: os.DirEntry[str]) -> Entry:
+    try:
+        found = name.stat()
+    except OSError:
+        # A dangling link has no size, nor has what may not be looked at; whoever opens it gets
+        # the clear error.
+        return Entry(url=name.path, name=name.name, is_dir=False, size=None)
+    is_dir = stat.S_ISDIR(found.st_mode)
+    return Entry(
+        url=name.path,
+        name=name.name,
+        is_dir=is_dir,
+        size=None if is_dir else found.st_size,
+        special=special_kind(found.st_mode),
+    )
 
 
 def _folder(url: str) -> list[tuple[str, bool, int | None]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,6 +20,7 @@ from ctray.geometry import Triple, as_triple
 from ctray.storage import store
 from ctray.storage.encoding import ChunkEncoding, encoding_of
 from ctray.storage.sharding import MISSING, index_bytes, parse_index
+from ctray.storage.unpacking import allowed
 
 # Chunks that lie no further apart than this are fetched as one piece.
 _GAP_BYTES = 32 * 2**10
@@ -69,6 +71,9 @@ class StoredChunks:
         cls, url: str, array: zarr.Array[Any], axes: Triple, count: Callable[[int], None]
     ) -> StoredChunks | None:
         """Reader of an array's chunks, None where no other array would take them over."""
+        if tuple(axes) != tuple(sorted(axes)):
+            # The bytes of a chunk hold its voxels in another order than the volume's.
+            return None
         encoding = encoding_of(array, axes)
         others = [n for axis, n in enumerate(array.chunks) if axis not in axes]
         if encoding is None or not _has_usual_index(array) or any(n != 1 for n in others):
@@ -93,7 +98,7 @@ class StoredChunks:
         """Bytes of a whole shard, every chunk in it checked; None where there is none."""
         url = self.object_url(cell)
         try:
-            data = store.read_view(url)
+            data = store.read_view(url, max_bytes=self._most_bytes(math.prod(self.counts)))
         except NotFoundError:
             return None
         self._count(len(data))
@@ -193,7 +198,7 @@ class StoredChunks:
 
     def _chunk_object(self, cell: Triple) -> bytes | memoryview | None:
         try:
-            data = store.read_view(self.object_url(cell))
+            data = store.read_view(self.object_url(cell), max_bytes=self._most_bytes(1))
         except NotFoundError:
             return None
         self._count(len(data))
@@ -203,10 +208,14 @@ class StoredChunks:
         """Refuse a chunk that is cut off, or longer than any compressor makes it."""
         if length > present:
             raise ValueError(f"{max(present, 0)} bytes of a chunk of {length}")
-        if length > 2 * self.encoding.num_bytes + 4096:
+        if length > allowed(self.encoding.num_bytes):
             raise ValueError(
                 f"a chunk of {self.encoding.num_bytes} bytes takes {length} in its store"
             )
+
+    def _most_bytes(self, num_chunks: int) -> int:
+        """Most bytes that an object of so many chunks can have, with the index of a shard."""
+        return num_chunks * (allowed(self.encoding.num_bytes) + 16) + 4
 
     @property
     def index_at_start(self) -> bool:
@@ -227,7 +236,8 @@ def _has_usual_index(array: zarr.Array[Any]) -> bool:
     }
 
 
-def cells_of(start: Triple, stop: Triple) -> list[Triple]:
+def cells_of(start: Triple, stop: Triple) -> Iterator[Triple]:
     """Cells of a grid from `start` to before `stop`, z slowest."""
+    # Not a list: a region may have millions of cells.
     ranges = [range(a, b) for a, b in zip(start, stop, strict=True)]
-    return [as_triple(cell, "cell") for cell in itertools.product(*ranges)]
+    return itertools.product(*ranges)  # type: ignore[return-value]

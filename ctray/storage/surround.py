@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from ctray import __version__
 from ctray.errors import InvalidVolumeError, NotFoundError, OutputExistsError
-from ctray.geometry import Box, Triple, as_triple
+from ctray.geometry import AXES, Box, Triple, as_triple
 from ctray.grid import ShardGrid
 from ctray.storage import store
+from ctray.storage.arrays import OpenedArray, damage_named, open_array
 from ctray.storage.encoding import default_encoding
+from ctray.storage.metadata import Layout
 from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
+from ctray.storage.transfer import Transfer
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import LevelLayout, create_array, create_volume
 
@@ -141,6 +143,7 @@ def restore(
         origin_um=[o - a * e for o, a, e in zip(crop.origin_um, box.start, edge, strict=True)],
         ome_version=ome_version,
         fill_value=fill,
+        plain_scale=crop.plain_scale,
     )
 
     def fill_shard(shard: Box) -> int:
@@ -214,25 +217,30 @@ def _origin_of(crop: Volume) -> tuple[Box, Triple, Any]:
     return box, source.shape, source.fill_value
 
 
-def _surround_of(crop: Volume) -> tuple[zarr.Array[Any], Triple] | None:
+def _surround_of(crop: Volume) -> tuple[OpenedArray, Triple] | None:
     told = crop.attributes.get("surround")
     if told is None:
         return None
-    url = store.join(crop.url, told["path"])
-    with store.mapped_errors(url, "read"):
-        array = zarr.open_array(store.zarr_store(url, read_only=True), mode="r")
-    return array, as_triple(told["factors"], "factors")
+    with damage_named(crop.url):
+        factors = as_triple(told["factors"], "factors")
+        if told["path"] != PATH or min(factors) < 1:
+            raise InvalidVolumeError(
+                f"{crop.url}: its surround is at {str(told['path'])[:80]!r}, by factors {factors}; "
+                f"a crop keeps it at {PATH!r}, coarser than itself; it is damaged"
+            )
+    layout = Layout(axes=AXES, zarr_format=2 if crop.ome_version == "0.4" else 3)
+    return open_array(store.join(crop.url, PATH), layout, Transfer(), None), factors
 
 
-def _upsampled(url: str, array: zarr.Array[Any], factors: Triple, region: Box) -> npt.NDArray[Any]:
+def _upsampled(url: str, array: OpenedArray, factors: Triple, region: Box) -> npt.NDArray[Any]:
     """Voxels of the surround that cover `region` of level 0, each repeated over its cell."""
-    shape = as_triple(array.shape, "shape")
+    shape = array.shape
     # A level that rounded its extent down ends before the volume does: its last voxel goes on.
     start = [min(a // f, n - 1) for a, f, n in zip(region.start, factors, shape, strict=True)]
     stop = [min(-(-b // f), n) for b, f, n in zip(region.stop, factors, shape, strict=True)]
     cells = Box(start=as_triple(start, "start"), stop=as_triple(stop, "stop"))
-    with store.mapped_errors(store.join(url, PATH), "read"):
-        found = np.asarray(array[cells.slices])
+    with damage_named(store.join(url, PATH)):
+        found = array.read(cells.slices)
     for axis, (a, b, f, n, first) in enumerate(
         zip(region.start, region.stop, factors, shape, start, strict=True)
     ):

@@ -55,7 +55,8 @@ class TiffFolderSource(VolumeSource):
     def __init__(self, url: str) -> None:
         self.url = url
         pattern = None
-        if "*" in url.rpartition("/")[2]:
+        # A folder may have an asterisk in its own name.
+        if "*" in url.rpartition("/")[2] and not store.exists(url):
             url, _, pattern = url.rpartition("/")
         self._folder = url
         self._sizes = {

@@ -10,24 +10,15 @@ import bz2
 import lzma
 import math
 import zlib
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-import zarr
-from numcodecs import Blosc, Zstd  # type: ignore[import-untyped]
-from numcodecs.abc import Codec  # type: ignore[import-untyped]
-from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
-from zarr.core.array import AsyncArray
-from zarr.core.metadata import ArrayV2Metadata
+from numcodecs import LZ4, Blosc, Zstd  # type: ignore[import-untyped]
 
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Triple
-
-if TYPE_CHECKING:
-    from zarr.core.array_spec import ArraySpec
-    from zarr.core.buffer import Buffer
 
 # A worker holds decoded chunks whole. Blosc, the usual compressor, packs no more than this either.
 MAX_CHUNK_BYTES = 2 * 2**30
@@ -36,12 +27,21 @@ MAX_CHUNKS_PER_SHARD = 2**24
 # 65,536 cubed: months of work for one worker, and hundreds of times the largest scans.
 MAX_VOXELS = 2**48
 MAX_SIDE = 2**24
+# In chunks of 64 cubed, 41,000 voxels cubed. A chunk is asked for at a time, whether it is there
+# or not.
+MAX_CHUNKS = 2**28
+# Each chunk of a region takes some KiB while it is read, however few voxels it has.
+MAX_TINY_CHUNKS = 2**18
+_TINY_VOXELS = 512
 
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # RFC 8878, 3.1.1.2.4: no block unpacks to more.
 _ZSTD_BLOCK = 128 * 2**10
 # A frame that does not tell its size is known by its blocks only, which need not be full.
 _UNTOLD = 64 * 2**20
+# What lzma may take to unpack: its strongest preset needs 65 MiB.
+_LZMA_BYTES = 256 * 2**20
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize: int) -> None:
@@ -60,12 +60,22 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
     ------
     InvalidVolumeError
         If a chunk is larger than 2 GiB, a shard holds more than 2**24 chunks, or the array has
-        a side of more than 2**24 or in all more than 2**48 voxels.
+        a side of more than 2**24, or in all more than 2**48 voxels or 2**28
+        chunks (2**18 of less than 512 voxels).
     """
     if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
         raise InvalidVolumeError(
             f"{url}: shape {shape} is larger than any volume that is read, {MAX_SIDE:,} voxels a "
             f"side and {MAX_VOXELS:,} in all; mend its metadata"
+        )
+    count = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
+    is_tiny = math.prod(chunk) < _TINY_VOXELS
+    most = MAX_TINY_CHUNKS if is_tiny else MAX_CHUNKS
+    if count > most:
+        which = f" of less than {_TINY_VOXELS} voxels" if is_tiny else ""
+        raise InvalidVolumeError(
+            f"{url}: shape {shape} in chunks of shape {chunk} has {count:,} chunks, more than "
+            f"{most:,}{which}; store the volume in larger chunks, or mend its metadata"
         )
     size = math.prod(chunk) * itemsize
     if size > MAX_CHUNK_BYTES:
@@ -80,27 +90,6 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
             f"{url}: a shard of shape {shard} has {per_shard:,} chunks, more than "
             f"{MAX_CHUNKS_PER_SHARD:,}; store the volume in smaller shards, or mend its metadata"
         )
-
-
-def with_bounded_codecs(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """`array` read through codecs that refuse chunks which unpack to more than their size.
-
-    zstd, blosc and gzip; of Zarr v2 also zlib, bz2, lzma and lz4.
-    """
-    metadata: Any = array.metadata
-    if isinstance(metadata, ArrayV2Metadata):
-        if metadata.compressor is None:
-            return array
-        size = math.prod(metadata.chunks) * np.dtype(metadata.dtype.to_native_dtype()).itemsize
-        # Filters come before the compressor and may have widened the voxels.
-        limit = _allowed(size * (8 if metadata.filters else 1))
-        bounded: Any = replace(metadata, compressor=_BoundedCompressor(metadata.compressor, limit))
-    else:
-        bounded = replace(metadata, codecs=_bounded(metadata.codecs))
-    inner = array._async_array
-    return zarr.Array(
-        AsyncArray(metadata=bounded, store_path=inner.store_path, config=inner.config)
-    )
 
 
 def unpack(name: str, data: bytes | memoryview, num_bytes: int) -> Any:
@@ -142,8 +131,38 @@ def check_told(name: str, data: bytes | memoryview, num_bytes: int, *, exact: bo
         raise ValueError(f"a chunk says that it unpacks to {told} bytes, and it {may} {num_bytes}")
 
 
-def _allowed(num_bytes: int) -> int:
-    """Most bytes that a codec may give for a chunk: others, such as checksums, come after it."""
+def unpack_within(
+    name: str, data: bytes | memoryview, limit: int, settings: Mapping[str, Any] = _NONE
+) -> Any:
+    """Unpack what a compressor of `UNPACKED` packed, if that is at most `limit` bytes.
+
+    Parameters
+    ----------
+    name
+        As numcodecs and Zarr call it.
+    data
+        Packed bytes.
+    limit
+        Most bytes that may come out; memory that is taken on the way is bounded by it too.
+    settings
+        Of the codec; only lzma needs them.
+
+    Raises
+    ------
+    ValueError
+        If there would be more, or the data are damaged.
+    """
+    if name in _STREAMS:
+        return _unpack_stream(name, data, limit, settings)
+    check_told(name, data, limit)
+    found = _WHOLE[name]().decode(data)
+    if memoryview(found).nbytes > limit:
+        raise ValueError(f"a chunk unpacks to more than {limit} bytes")
+    return found
+
+
+def allowed(num_bytes: int) -> int:
+    """Most bytes that `num_bytes` may take when they are packed, checksums included."""
     return 2 * num_bytes + 4096
 
 
@@ -201,21 +220,40 @@ def _zstd_most_bytes(data: bytes | memoryview, enough: int) -> int:
     return most
 
 
-_STREAMS: dict[str, Callable[[], Any]] = {
-    "gzip": lambda: zlib.decompressobj(wbits=31),
-    "zlib": zlib.decompressobj,
-    "bz2": bz2.BZ2Decompressor,
-    "lzma": lzma.LZMADecompressor,
+def _lzma(settings: Mapping[str, Any]) -> Any:
+    """Decompressor as numcodecs would make it, with a bound on its memory."""
+    form = int(settings.get("format", lzma.FORMAT_XZ))
+    if form != lzma.FORMAT_RAW:
+        return lzma.LZMADecompressor(form, memlimit=_LZMA_BYTES)
+    filters = settings.get("filters") or []
+    if any(int(part.get("dict_size") or 0) > _LZMA_BYTES for part in filters):
+        raise ValueError(f"an lzma dictionary of more than {_LZMA_BYTES} bytes")
+    return lzma.LZMADecompressor(form, filters=filters)
+
+
+_STREAMS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "gzip": lambda _: zlib.decompressobj(wbits=31),
+    "zlib": lambda _: zlib.decompressobj(),
+    "bz2": lambda _: bz2.BZ2Decompressor(),
+    "lzma": _lzma,
 }
+_WHOLE: dict[str, Callable[[], Any]] = {"zstd": Zstd, "blosc": Blosc, "lz4": LZ4}
+# Compressors that `unpack_within` knows.
+UNPACKED = frozenset({*_STREAMS, *_WHOLE})
 
 
-def _unpack_stream(name: str, data: bytes | memoryview, limit: int) -> bytes:
+def _unpack_stream(
+    name: str, data: bytes | memoryview, limit: int, settings: Mapping[str, Any] = _NONE
+) -> bytes:
     """Unpack gzip, zlib, bz2 or lzma, which may be several streams, as long as it fits."""
     parts: list[bytes] = []
     size, rest = 0, bytes(data)
     while rest or not parts:
-        unpacker = _STREAMS[name]()
-        part = unpacker.decompress(rest, limit + 1 - size)
+        unpacker = _STREAMS[name](settings)
+        try:
+            part = unpacker.decompress(rest, limit + 1 - size)
+        except (lzma.LZMAError, zlib.error, OSError) as error:
+            raise ValueError(f"damaged {name} chunk ({error})") from error
         size += len(part)
         if size > limit:
             raise ValueError(f"a chunk unpacks to more than {limit} bytes")
@@ -224,75 +262,3 @@ def _unpack_stream(name: str, data: bytes | memoryview, limit: int) -> bytes:
         parts.append(part)
         rest = unpacker.unused_data
     return b"".join(parts)
-
-
-class _BoundedCompressor(Codec):  # type: ignore[misc]
-    """Compressor of a Zarr v2 array that gives no more than a limit."""
-
-    codec_id = "bounded"
-
-    def __init__(self, inner: Any, limit: int) -> None:
-        self.codec_id = inner.codec_id
-        self._inner = inner
-        self._limit = limit
-
-    def encode(self, buf: Any) -> Any:
-        return self._inner.encode(buf)
-
-    def decode(self, buf: Any, out: Any = None) -> Any:
-        data = memoryview(buf).cast("B")
-        # Other lzma formats than xz are read by their settings, which the library knows.
-        if self.codec_id in _STREAMS and self._inner.get_config().get("format", 1) == 1:
-            return _unpack_stream(self.codec_id, data, self._limit)
-        check_told(self.codec_id, data, self._limit)
-        return self._inner.decode(buf, out)
-
-    def get_config(self) -> dict[str, Any]:
-        return dict(self._inner.get_config())
-
-
-class _BoundedZstd(ZstdCodec):
-    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        check_told("zstd", _view(chunk_bytes), _limit(chunk_spec))
-        return await super()._decode_single(chunk_bytes, chunk_spec)
-
-
-class _BoundedBlosc(BloscCodec):
-    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        check_told("blosc", _view(chunk_bytes), _limit(chunk_spec))
-        return await super()._decode_single(chunk_bytes, chunk_spec)
-
-
-class _BoundedGzip(GzipCodec):
-    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        found = _unpack_stream("gzip", _view(chunk_bytes), _limit(chunk_spec))
-        return chunk_spec.prototype.buffer.from_bytes(found)
-
-
-_BOUNDED: dict[type, Any] = {
-    ZstdCodec: _BoundedZstd,
-    BloscCodec: _BoundedBlosc,
-    GzipCodec: _BoundedGzip,
-}
-
-
-def _bounded(codecs: Any) -> tuple[Any, ...]:
-    """Codecs of a Zarr v3 array, those that unpack replaced; within shards too."""
-    found = []
-    for codec in codecs:
-        if isinstance(codec, ShardingCodec):
-            found.append(replace(codec, codecs=_bounded(codec.codecs)))
-        elif type(codec) in _BOUNDED:
-            found.append(_BOUNDED[type(codec)].from_dict(codec.to_dict()))
-        else:
-            found.append(codec)
-    return tuple(found)
-
-
-def _view(chunk_bytes: Buffer) -> memoryview:
-    array: Any = chunk_bytes.as_numpy_array()
-    return memoryview(array).cast("B")
-
-
-def _limit(spec: ArraySpec) -> int:
-    return _allowed(math.prod(spec.shape) * np.dtype(spec.dtype.to_native_dtype()).itemsize)

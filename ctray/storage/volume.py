@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple, tiles
 from ctray.storage import store
+from ctray.storage.arrays import OpenedArray, damage_named, open_array
 from ctray.storage.chunk_reading import read_region
-from ctray.storage.metadata import Layout, read_layout
+from ctray.storage.metadata import Dataset, Layout, read_layout
 from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.stored_chunks import StoredChunks
-from ctray.storage.transfer import CountingStore, Transfer
-from ctray.storage.unpacking import check_sizes, with_bounded_codecs
+from ctray.storage.transfer import Transfer
+from ctray.storage.voxel_metadata import PlainScale
 from ctray.storage.working import read_working_level
 
 
@@ -52,8 +53,9 @@ class Level:
 def open_volume(url: str) -> Volume:
     """Open an OME-Zarr 0.4 or 0.5 image or a bare Zarr array (v2 or v3) as a volume.
 
-    The array is 3D, or has t and c axes of length 1 besides. Levels of a multiscale whose voxels
-    are no whole multiple of level 0's are left out.
+    The array has axes z, y and x in any order, and perhaps others of length 1; the volume is
+    always (z, y, x). Levels of a multiscale whose voxels are no whole multiple of level 0's, or of
+    another type, are left out.
 
     Parameters
     ----------
@@ -64,50 +66,55 @@ def open_volume(url: str) -> Volume:
     ------
     NotFoundError
         If nothing is at `url`, or a volume that its writer has not finished.
+    NoVolumeError
+        If what is there is sound and no volume: a 2D or colour image, projections.
     InvalidVolumeError
-        If what is there is no 3D grey-value volume: 2D, more than one time or channel, an axis
-        of length 0, unreadable metadata, sizes that no memory holds (`check_sizes`).
+        If it is no volume that is read: more than one time or channel, an axis of length 0,
+        unreadable metadata, codecs that are not read, sizes that no memory holds.
     AccessError, StorageError
         If the store refuses or fails.
     """
     url = store.normalize(url)
     layout = read_layout(url)
     transfer = Transfer(layout.metadata_bytes)
-    arrays: list[tuple[zarr.Array[Any], Triple]] = []
+    arrays: list[OpenedArray] = []
     levels: list[Level] = []
     for dataset in layout.datasets:
-        where = store.join(url, dataset.path)
-        try:
-            array = _open_array(where, layout.zarr_format, transfer)
-        except NotFoundError as error:
-            # Nothing but a level of a multiscale is looked for before it is known to be there.
+        array = _open_level(url, dataset, layout, transfer)
+        first = arrays[0] if arrays else array
+        if any(n > n0 for n, n0 in zip(array.shape, first.shape, strict=True)):
             raise InvalidVolumeError(
-                f"{url}: its metadata name level {dataset.path!r}, which is not there; write the "
-                "volume anew, or take the level out of its metadata"
-            ) from error
-        axes = _spatial_axes(where, array, layout)
-        shape = as_triple([array.shape[a] for a in axes], "shape")
-        chunk = as_triple([array.chunks[a] for a in axes], "chunk")
-        shards = array.shards or array.chunks
-        shard = as_triple([shards[a] for a in axes], "shard")
-        check_sizes(where, shape, chunk, shard, np.dtype(array.dtype).itemsize)
-        factors = _factors(shape, levels[0].shape if levels else shape, dataset.relative_scale)
-        if factors is None:
+                f"{url}: level {dataset.path!r} of shape {array.shape} is larger than level "
+                f"{levels[0].path!r} of shape {first.shape}; list the finest level first"
+            )
+        factors = _factors(array.shape, first.shape, dataset.relative_scale)
+        if factors is None or array.dtype != first.dtype:
             continue
         # Where the metadata say nothing, levels are taken for means, as most pyramids are.
         offset = dataset.offset or _as_floats([(f - 1) / 2 for f in factors])
         levels.append(
             Level(
-                shape=shape,
+                shape=array.shape,
                 factors=factors,
                 offset=offset,
-                chunk=chunk,
-                shard=shard,
+                chunk=array.chunk,
+                shard=array.shard,
                 path=dataset.path,
             )
         )
-        arrays.append((array, axes))
+        arrays.append(array)
     return Volume(url, tuple(levels), arrays, layout, transfer)
+
+
+def _open_level(url: str, dataset: Dataset, layout: Layout, transfer: Transfer) -> OpenedArray:
+    try:
+        return open_array(store.join(url, dataset.path), layout, transfer, layout.document)
+    except NotFoundError as error:
+        # Nothing but a level of a multiscale is looked for before it is known to be there.
+        raise InvalidVolumeError(
+            f"{url}: its metadata name level {dataset.path!r}, which is not there; write the "
+            "volume anew, or take the level out of its metadata"
+        ) from error
 
 
 class Volume:
@@ -121,13 +128,19 @@ class Volume:
     dtype : numpy.dtype
         Type of the voxels in native byte order.
     voxel_size : VoxelSize or None
-        None where the metadata names no unit of length.
+        None where the metadata give no scale, or no unit of length for it.
+    plain_scale : PlainScale or None
+        Edge lengths where the metadata give numbers without a unit of length.
     origin_um : tuple of float
         Centre of the first voxel in micrometres; in voxels where `voxel_size` is None.
     ome_version : str or None
         "0.4", "0.5", or None for a bare array.
     attributes : dict
         The ``ctray`` attributes; empty for volumes that ctray did not write.
+    is_label : bool
+        Whether the metadata say that the voxels are labels of another image.
+    notes : tuple of str
+        Oddities that are no failure.
     levels : tuple of Level
     """
 
@@ -135,24 +148,27 @@ class Volume:
         self,
         url: str,
         levels: tuple[Level, ...],
-        arrays: Sequence[tuple[zarr.Array[Any], Triple]],
+        arrays: Sequence[OpenedArray],
         layout: Layout,
         transfer: Transfer,
     ) -> None:
         self.url = url
         self.levels = levels
         self.shape = levels[0].shape
-        self.dtype = np.dtype(arrays[0][0].dtype).newbyteorder("=")
+        self.dtype = arrays[0].dtype
         self.voxel_size: VoxelSize | None = layout.voxel_size
+        self.plain_scale: PlainScale | None = layout.plain_scale
         self.origin_um: tuple[float, float, float] = layout.origin
         self.ome_version: str | None = layout.ome_version
         self.attributes: dict[str, Any] = layout.attributes
+        self.is_label: bool = layout.is_label
+        self.notes: tuple[str, ...] = layout.notes
         self._coarse: tuple[Volume, Triple] | None = None
         self._arrays = arrays
         self._transfer = transfer
         self._chunks = [
-            StoredChunks.of(store.join(url, level.path), array, axes, transfer.add)
-            for level, (array, axes) in zip(levels, arrays, strict=True)
+            StoredChunks.of(store.join(url, level.path), opened.array, opened.axes, transfer.add)
+            for level, opened in zip(levels, arrays, strict=True)
         ]
 
     def __repr__(self) -> str:
@@ -197,19 +213,24 @@ class Volume:
         if chunks is not None:
             return read_region(chunks, box, self.dtype)
         # Layouts that are rare: whatever zarr knows, at zarr's pace.
-        array, axes = self._arrays[box.level]
-        index: list[Any] = [0] * array.ndim
-        for axis, part in zip(axes, box.slices, strict=True):
-            index[axis] = part
-        with store.mapped_errors(store.join(self.url, self.levels[box.level].path), "read"):
-            voxels = np.asarray(array[tuple(index)])
-        return np.ascontiguousarray(voxels, dtype=self.dtype).reshape(box.shape)
+        with damage_named(store.join(self.url, self.levels[box.level].path)):
+            voxels = self._arrays[box.level].read(box.slices)
+        return np.ascontiguousarray(voxels, dtype=self.dtype)
 
     @property
     def fill_value(self) -> Any:
         """Value of voxels that no chunk holds."""
-        fill = self._arrays[0][0].fill_value
+        fill = self._arrays[0].array.fill_value
         return np.asarray(0 if fill is None else fill).astype(self.dtype).item()
+
+    def object_keys(self, level: int) -> set[str]:
+        """Names of the objects that hold a level's voxels, below its array: shards or chunks."""
+        self._level(level)
+        array = self._arrays[level].array
+        metadata: Any = array.metadata
+        unit = array.shards or array.chunks
+        counts = [range(-(-n // u)) for n, u in zip(array.shape, unit, strict=True)]
+        return {metadata.encode_chunk_key(place) for place in itertools.product(*counts)}
 
     def stored_chunks(self, level: int) -> StoredChunks | None:
         """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
@@ -279,46 +300,6 @@ class Volume:
 def _as_floats(values: Sequence[float]) -> tuple[float, float, float]:
     z, y, x = (float(v) for v in values)
     return (z, y, x)
-
-
-def _open_array(url: str, zarr_format: Literal[2, 3], transfer: Transfer) -> zarr.Array[Any]:
-    target = CountingStore(store.zarr_store(url, read_only=True), transfer)
-    with store.mapped_errors(url, "read"):
-        array = with_bounded_codecs(zarr.open_array(target, mode="r", zarr_format=zarr_format))
-    if np.dtype(array.dtype).kind not in "biuf":
-        raise InvalidVolumeError(
-            f"{url}: dtype {array.dtype} is no grey value; ctray reads integers and floats"
-        )
-    return array
-
-
-def _spatial_axes(url: str, array: zarr.Array[Any], layout: Layout) -> Triple:
-    """Positions of z, y, x among the array's axes."""
-    names = layout.axes
-    if names is None:
-        dimension_names = getattr(array.metadata, "dimension_names", None)
-        known = {"t", "c", "z", "y", "x"}
-        if dimension_names and {str(n).lower() for n in dimension_names} <= known:
-            names = tuple(str(n).lower() for n in dimension_names)
-        else:
-            names = ("t", "c", "z", "y", "x")[-array.ndim :] if array.ndim <= 5 else ()
-    if len(names) != array.ndim or array.ndim < 3:
-        raise InvalidVolumeError(
-            f"{url}: array of shape {array.shape} is no volume; ctray reads z, y, x"
-        )
-    spatial = [i for i, name in enumerate(names) if name in ("z", "y", "x")]
-    order = tuple(names[i] for i in spatial)
-    if order != ("z", "y", "x"):
-        raise InvalidVolumeError(f"{url}: axes are {', '.join(names)}; ctray reads z, y, x")
-    for i, name in enumerate(names):
-        if i not in spatial and array.shape[i] != 1:
-            raise InvalidVolumeError(
-                f"{url}: axis {name} of shape {array.shape} has length {array.shape[i]}; "
-                "ctray reads one time and one channel; split the array"
-            )
-        if array.shape[i] == 0:
-            raise InvalidVolumeError(f"{url}: axis {name} of shape {array.shape} has no voxels")
-    return as_triple(spatial, "axes")
 
 
 def _factors(

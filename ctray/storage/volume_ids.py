@@ -1,109 +1,148 @@
-"""Names for the volumes of an archive: short, safe in file names, each given once."""
+"""Names for the volumes of an archive: readable, safe in file names, each given once.
+
+An id is made of the volume's own path, so it stays when other volumes join the archive. Only a
+volume whose id another one would have too gets a longer one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-# Names that say what a file is, not which; the folder above says that.
+# Names that say what a file is, not which; the folders above say that.
 _GENERIC = frozenset(
     (
         *("volume", "vol", "data", "dataset", "recon", "recons", "reconstruction"),
         *("reconstructed", "rec", "image", "images", "img", "stack", "stacks", "slice", "slices"),
         *("tif", "tiff", "tiffs", "tomo", "tomogram", "scan", "raw", "zarr", "ome", "h5", "hdf5"),
-        *("nxs", "entry", "exchange", "output", "result", "results"),
+        *("nxs", "entry", "exchange", "output", "result", "results", "png", "jp2", "dicom", "edf"),
     )
 )
-_SUFFIX = re.compile(r"(\.ome)?\.(zarr|tiff?|btf|tf8|h5|hdf5?|he5|nxs?|nexus)$", re.IGNORECASE)
+_SUFFIX = re.compile(
+    r"(\.ome)?\.(zarr|zarr\.zip|ozx|tiff?|btf|tf8|h5|hdf5?|he5|nxs?|nexus|mhd|mha|nrrd|nhdr|vgi"
+    r"|vol\.info|raw\.info)$",
+    re.IGNORECASE,
+)
+_TYPE = re.compile(r"\d*(bit|bits)|u?int\d+|float\d*")
+# File systems take 255 bytes a name. What a run writes adds ".zarr", a number, and while it is
+# being written 41 bytes more.
+MAX_BYTES = 120
+_DIGEST_BYTES = 5
 
 
 def volume_ids(paths: Sequence[Sequence[str]]) -> list[str]:
-    """One id a volume, unique without regard to case, of characters `A-Za-z0-9._-` alone.
+    """One id a volume, unique also where a file system knows no case.
 
-    A volume is called by its own name, or by the next name above that is not generic ("volume",
-    "recon"). Of volumes that would share an id, those in one folder get the generic names
-    behind it too, those in different folders the folders above in front.
+    An id is the path below the archive's folder, joined by `_`, without names that say nothing
+    of the volume ("volume", "recon") and without folders that the next name repeats
+    (`mouse/mouse_left.tif` is `mouse_left`). It has letters and digits of any script, `.`, `_`
+    and `-`, and at most `MAX_BYTES` bytes in UTF-8; of a longer one the beginning is left out and
+    a digest of the whole path added. Volumes that would share an id get the names that say
+    nothing too, then their suffix, then a digest.
 
     Parameters
     ----------
     paths
-        For each volume the names from the archive's folder (included) down to its own.
+        For each volume the names from the archive's folder (included) down to its own. The
+        archive's name is used where those below it are weak, such as `rec_8bit`.
     """
-    parts = [[_clean(name) for name in path] for path in paths]
-    names = [_Name(part) for part in parts]
-    while True:
-        clashes = _clashes([name.text for name in names])
-        grown = [names[i].grow([names[j] for j in group]) for group in clashes for i in group]
-        if not any(grown):
-            break
-        for group in clashes:
-            for i in group:
-                names[i].settle()
-    ids = [name.text for name in names]
-    for group in clashes:
-        _tell_apart(ids, group, paths)
+    ids = [_short(path) for path in paths]
+    for longer in (_with_generic, _with_suffix, _with_digest, _with_number):
+        taken = Counter(map(same_file, ids))
+        for group in _clashes(ids):
+            for i, name in zip(group, longer([paths[i] for i in group]), strict=True):
+                if not taken[same_file(name)]:
+                    ids[i] = name
     return ids
 
 
-class _Name:
-    """A name that can grow: folders in front, generic names behind."""
+def same_file(volume_id: str) -> str:
+    """What two ids have in common that some file system takes for one name."""
+    return unicodedata.normalize("NFKC", volume_id).casefold()
 
-    def __init__(self, parts: list[str]) -> None:
-        self._parts = parts
-        telling = [i for i, part in enumerate(parts) if part.lower() not in _GENERIC]
-        self._at = telling[-1] if telling else len(parts) - 1
-        self._start, self._stop = self._at, self._at + 1
-        self._next = (self._start, self._stop)
 
-    @property
-    def text(self) -> str:
-        return "_".join(self._parts[self._start : self._stop])
+def _short(path: Sequence[str]) -> str:
+    below = [part for part in map(_clean, path[1:]) if part.lower() not in _GENERIC]
+    if all(map(is_weak, below)):
+        root = _clean(path[0])
+        below = [root, *below] if not is_weak(root) else below or [_clean(path[-1])]
+    told = [a for a, b in itertools.pairwise(below) if not _repeats(a, b)]
+    return _bounded([*told, below[-1]], path)
 
-    @property
-    def home(self) -> list[str]:
-        return self._parts[: self._at + 1]
 
-    def grow(self, clashing: Sequence[_Name]) -> bool:
-        """Plan one step away from `clashing`; False where no step is left."""
-        others = [name for name in clashing if name is not self]
-        start, stop = self._start, self._stop
-        if any(name.home == self.home for name in others):
-            stop = len(self._parts)
-        if any(name.home != self.home for name in others):
-            start = max(0, start - 1)
-        self._next = (start, stop)
-        return self._next != (self._start, self._stop)
+def is_weak(name: str) -> bool:
+    """Whether a name says only what kind of file it is: `recon`, `rec_8bit`."""
+    words = [word for word in re.split(r"[_.\s-]+", name.lower()) if word]
+    return all(word in _GENERIC or _TYPE.fullmatch(word) for word in words)
 
-    def settle(self) -> None:
-        self._start, self._stop = self._next
+
+def _repeats(folder: str, name: str) -> bool:
+    """Whether `name` begins with that of its folder, as a word."""
+    rest = name[len(folder) :]
+    return name.lower().startswith(folder.lower()) and not rest[:1].isalnum()
+
+
+def _with_generic(paths: list[Sequence[str]]) -> list[str]:
+    """Ids with all names of the paths but the generic ones that all of them have."""
+    parts = [[_clean(name) for name in path[1:]] for path in paths]
+    shared = set.intersection(*({part.lower() for part in some} for some in parts)) & _GENERIC
+    kept = [[part for part in some if part.lower() not in shared] for some in parts]
+    return [_bounded(some or [_short(path)], path) for some, path in zip(kept, paths, strict=True)]
+
+
+def _with_suffix(paths: list[Sequence[str]]) -> list[str]:
+    found = [_SUFFIX.search(path[-1]) for path in paths]
+    return [
+        _bounded([_short(path), *([s[2].lower().replace(".", "_")] if s else [])], path)
+        for s, path in zip(found, paths, strict=True)
+    ]
+
+
+def _with_digest(paths: list[Sequence[str]]) -> list[str]:
+    return [_bounded([_short(path)], path, always=True) for path in paths]
+
+
+def _with_number(paths: list[Sequence[str]]) -> list[str]:
+    """Ids of volumes of one path: several in one file."""
+    return [_bounded([_short(path), str(n)], path, always=True) for n, path in enumerate(paths, 1)]
+
+
+def _bounded(parts: Sequence[str], path: Sequence[str], *, always: bool = False) -> str:
+    """`parts` joined; with a digest of the path if they are too long, or `always`."""
+    whole = "_".join(parts)
+    if not always and len(whole.encode()) <= MAX_BYTES:
+        return whole
+    tail = "_" + _digest(path)
+    space = MAX_BYTES - len(tail)
+    kept = list(parts)
+    while len(kept) > 1 and len("_".join(kept).encode()) > space:
+        del kept[0]
+    name = "_".join(kept)
+    if name.endswith(tail):
+        return name
+    # The end of a name tells more volumes apart than its beginning does, but both are wanted.
+    return name.encode()[:space].decode(errors="ignore").rstrip("_.-") + tail
+
+
+def _digest(path: Sequence[str]) -> str:
+    # Without the archive's own name: an archive that moves keeps its ids.
+    text = "/".join(path[1:] or path).encode(errors="surrogateescape")
+    return hashlib.blake2s(text, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _clashes(ids: Sequence[str]) -> list[list[int]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(ids):
-        # Some file systems know no case.
-        groups[name.lower()].append(i)
+        groups[same_file(name)].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _tell_apart(ids: list[str], group: Sequence[int], paths: Sequence[Sequence[str]]) -> None:
-    """Give volumes that differ in nothing else their suffix, or a number in order of path."""
-    taken = {name.lower() for name in ids}
-    for number, i in enumerate(sorted(group, key=lambda i: list(paths[i])), start=1):
-        suffix = _SUFFIX.search(paths[i][-1])
-        name = f"{ids[i]}_{suffix[2].lower()}" if suffix else f"{ids[i]}_{number}"
-        while name.lower() in taken:
-            number += 1
-            name = f"{ids[i]}_{number}"
-        taken.add(name.lower())
-        ids[i] = name
-
-
 def _clean(name: str) -> str:
-    """`name` without its suffix, in characters that every file system and URL takes."""
-    bare = _SUFFIX.sub("", name)
-    ascii_only = unicodedata.normalize("NFKD", bare).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", ascii_only).strip("_.-")
-    return safe or "unnamed"
+    """`name` without its suffix: letters, digits and marks of any script, `.`, `_` and `-`."""
+    bare = unicodedata.normalize("NFKC", _SUFFIX.sub("", name))
+    kept = "".join(c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in bare)
+    return "_".join(kept.split()).strip("_.-") or "unnamed"

@@ -48,6 +48,23 @@ class FoundVoxelSize:
     weak: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainScale:
+    """Edge lengths of a voxel, (z, y, x), in units that are missing or are no lengths."""
+
+    edges: tuple[float, float, float]
+    units: tuple[str | None, str | None, str | None]
+
+    def __str__(self) -> str:
+        lengths = " × ".join(f"{edge:g}" for edge in self.edges)
+        names = dict.fromkeys(self.units)
+        if len(names) == 1:
+            unit = self.units[0]
+            return f"{lengths} (unit unknown)" if not unit else f"{lengths} {printable(unit)}"
+        told = ", ".join(printable(unit) if unit else "unknown" for unit in self.units)
+        return f"{lengths} (units {told})"
+
+
 def from_imagej(
     metadata: Mapping[str, Any], per_unit_xy: tuple[float, float]
 ) -> FoundVoxelSize | None:
@@ -182,9 +199,8 @@ def from_sidecar(url: str, *, is_folder: bool) -> FoundVoxelSize | None:
         try:
             if not store.exists(candidate):
                 continue
-            data = store.read_bytes(candidate)
-            content = json.loads(data) if len(data) <= _SIDECAR_MAX_BYTES else None
-        except (CtrayError, ValueError):
+            content = json.loads(store.read_bytes(candidate, max_bytes=_SIDECAR_MAX_BYTES))
+        except (CtrayError, ValueError, RecursionError):
             continue
         if not isinstance(content, dict) or content.get("file", name) != name:
             continue
@@ -236,3 +252,8 @@ def in_micrometres(value: float, unit: str) -> float | None:
     except GeometryError:
         return None
     return um if math.isfinite(um) and um > 0 else None
+
+
+def printable(text: str) -> str:
+    """Text of a stranger for a message: short, one line."""
+    return "".join(c if c.isprintable() else "?" for c in text[:40])

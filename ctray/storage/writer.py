@@ -41,6 +41,7 @@ from ctray.storage.metadata import UNFINISHED
 from ctray.storage.multiscale import LevelPlan, downsample_mean, plan_levels
 from ctray.storage.parallel import bounded_map
 from ctray.storage.sharding import assemble
+from ctray.storage.voxel_metadata import PlainScale
 
 # What one object is made of.
 _Parts = Sequence[bytes | memoryview]
@@ -79,6 +80,7 @@ def create_volume(
     fill_value: float = 0,
     levels: Sequence[LevelPlan] | None = None,
     layouts: Sequence[LevelLayout] | None = None,
+    plain_scale: PlainScale | None = None,
 ) -> VolumeWriter:
     """Lay out an OME-Zarr volume at `url` and return its writer; nothing is committed yet.
 
@@ -105,6 +107,8 @@ def create_volume(
         Levels other than halves, level 0 first; for crops that copy the source's.
     layouts
         Grid and encoding of each level in place of `grid` and `fill_value`; for the same crops.
+    plain_scale
+        Edge lengths as the source has them, without a unit of length, where `voxel_size` is None.
 
     Raises
     ------
@@ -135,7 +139,9 @@ def create_volume(
         for i, layout in enumerate(layouts)
     ]
     origin = tuple(float(o) for o in origin_um)
-    return VolumeWriter(url, arrays, layouts, plans, voxel_size, origin, ome_version)
+    return VolumeWriter(
+        url, arrays, layouts, plans, voxel_size, origin, ome_version, plain_scale=plain_scale
+    )
 
 
 class VolumeWriter:
@@ -154,6 +160,7 @@ class VolumeWriter:
         voxel_size: VoxelSize | None,
         origin: tuple[float, ...],
         ome_version: str,
+        plain_scale: PlainScale | None = None,
     ) -> None:
         self.url = url
         self.layouts = tuple(layouts)
@@ -161,8 +168,10 @@ class VolumeWriter:
         self.plans = tuple(plans)
         self.ome_version = ome_version
         self._arrays = tuple(arrays)
-        self._voxel_size = voxel_size
-        self._origin = origin
+        self._edge, self._units = _written_scale(voxel_size, plain_scale)
+        # Without a unit of length, places count voxels.
+        counted = (1.0, 1.0, 1.0) if voxel_size is not None else self._edge
+        self._origin = tuple(o * e for o, e in zip(origin, counted, strict=True))
         self._bytes_written = 0
         self._digests: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -316,12 +325,12 @@ class VolumeWriter:
 
     def _multiscales(self) -> dict[str, Any]:
         """OME-NGFF multiscales entry, sections "axes" and "multiscales" of 0.4 and 0.5."""
-        unit = {} if self._voxel_size is None else {"unit": "micrometer"}
-        edge = (1.0, 1.0, 1.0) if self._voxel_size is None else self._voxel_size.um
         datasets = []
         for i, plan in enumerate(self.plans):
-            scale = [e * f for e, f in zip(edge, plan.factors, strict=True)]
-            shift = [o + d * e for o, d, e in zip(self._origin, plan.offset, edge, strict=True)]
+            scale = [e * f for e, f in zip(self._edge, plan.factors, strict=True)]
+            shift = [
+                o + d * e for o, d, e in zip(self._origin, plan.offset, self._edge, strict=True)
+            ]
             transforms = [
                 {"type": "scale", "scale": scale},
                 {"type": "translation", "translation": shift},
@@ -329,7 +338,10 @@ class VolumeWriter:
             datasets.append({"path": str(i), "coordinateTransformations": transforms})
         return {
             "name": self.url.rsplit("/", 1)[-1],
-            "axes": [{"name": axis, "type": "space", **unit} for axis in AXES],
+            "axes": [
+                {"name": axis, "type": "space", **({"unit": unit} if unit else {})}
+                for axis, unit in zip(AXES, self._units, strict=True)
+            ],
             "datasets": datasets,
             **({"type": "mean"} if self._sits_as_means() else {}),
         }
@@ -341,6 +353,17 @@ class VolumeWriter:
             for plan in self.plans
             for d, f in zip(plan.offset, plan.factors, strict=True)
         )
+
+
+def _written_scale(
+    voxel_size: VoxelSize | None, plain_scale: PlainScale | None
+) -> tuple[Sequence[float], Sequence[str | None]]:
+    """Edges of a voxel, (z, y, x), and their units, as they are written."""
+    if voxel_size is not None:
+        return voxel_size.um, ("micrometer",) * 3
+    if plain_scale is not None:
+        return plain_scale.edges, plain_scale.units
+    return (1.0, 1.0, 1.0), (None, None, None)
 
 
 def is_committed(url: str) -> bool:

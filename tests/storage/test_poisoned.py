@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from numcodecs.abc import Codec
-from poison import BOMB_BYTES, POISONS, READERS, write_poisoned, zstd_bomb
+from poison import BOMB_BYTES, POISONS, READERS, confinement, write_poisoned, zstd_bomb
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from ctray.errors import InvalidVolumeError
@@ -48,21 +46,8 @@ def noise(seed: int = 0) -> np.ndarray:
 @pytest.fixture
 def confined() -> Iterator[None]:
     """At most 2 GiB more than now, and 20 s."""
-
-    def late(*_: Any) -> None:
-        raise TimeoutError("took more than 20 s")
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2 * 2**30, before[1]))
-    earlier = signal.signal(signal.SIGALRM, late)
-    signal.alarm(20)
-    try:
+    with confinement(2 * 2**30, 20):
         yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, earlier)
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.mark.parametrize("name", POISONS)
@@ -117,7 +102,7 @@ def test_v2_is_read_and_its_bombs_are_not(
     (tmp_path / "v.zarr" / "1.0.0").write_bytes(bytes(compressor.encode(bytes(2**26))))
     volume = open_volume(url)
     np.testing.assert_array_equal(volume.read(Box(start=(0, 0, 0), stop=(16, 32, 32))), voxels[:16])
-    with pytest.raises(InvalidVolumeError, match="unpacks to"):
+    with pytest.raises(InvalidVolumeError, match=r"unpacks to|holds .* bytes, more than"):
         volume.read_level(0)
 
 

@@ -9,7 +9,8 @@ import pytest
 from tiff_inputs import catalog_of, noise, read_all, write_pages, write_slices
 
 from ctray.errors import NotFoundError
-from ctray.storage.discovery import NameFilter, find_volumes
+from ctray.storage.discovery import find_volumes
+from ctray.storage.found import NameFilter
 from ctray.storage.scan_names import ImageGroup, Verdict, judge_scan
 
 DETECTOR = noise(30, 12, 26)
@@ -18,7 +19,7 @@ SLICES = noise(20, 26, 26)
 
 def reasons(folder: Path) -> dict[str, str]:
     """Why candidates are no volumes, by the end of their URL."""
-    found, _ = find_volumes(str(folder), NameFilter(), max_workers=2)
+    found = find_volumes(str(folder), NameFilter(), max_workers=2).volumes
     return {f.url.removeprefix(f"{folder}/"): f.no_volume for f in found if f.no_volume is not None}
 
 
@@ -51,7 +52,7 @@ def test_darks_and_flats_below_their_projections(tmp_path: Path) -> None:
     write_slices(tmp_path / "scan", DETECTOR, "tomo_{:04d}.tif")
     write_slices(tmp_path / "scan" / "Dark", DETECTOR[:4], "{:04d}.tif")
     write_slices(tmp_path / "scan" / "FlatField", DETECTOR[:4], "{:04d}.tif")
-    with pytest.raises(NotFoundError, match="3 files without a 3D volume"):
+    with pytest.raises(NotFoundError, match="3 looked at and not taken"):
         catalog_of(tmp_path)
 
 

@@ -117,8 +117,8 @@ def test_messy_folder(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     catalog = catalog_of(tmp_path)
     assert [(e.volume_id, e.notes) for e in catalog.ok] == [
-        ("a_slice", "1 slices missing in the numbering (7)"),
-        ("b_slice", None),
+        ("Köcherfliege_Nr_3_links_a_slice", "1 slices missing in the numbering (7)"),
+        ("Köcherfliege_Nr_3_links_b_slice", None),
     ]
     assert catalog.failed == ()
     assert len(catalog.without_volume) == 2
