@@ -53,6 +53,10 @@ class OutputExistsError(StorageError):
     """An output that exists already; ctray never overwrites."""
 
 
+class RunInUseError(CtrayError):
+    """A run folder that another process writes into."""
+
+
 class InvalidVolumeError(CtrayError):
     """Data that is no usable volume: unreadable, wrong dimensions, empty, constant."""
 
@@ -73,6 +77,14 @@ class PartialFailureError(CtrayError):
     """A run that finished, but in which some volumes failed."""
 
     exit_code = 3
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the process to end, such as SIGTERM; its number is `signal`."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"signal {signal}")
+        self.signal = signal
 
 
 def one_line(error: BaseException) -> str:

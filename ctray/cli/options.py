@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,13 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.errors import CtrayError, one_line
+from ctray.engine.stopping import stop_on_signals
+from ctray.errors import CtrayError, Stopped, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # The tasks of `ctray.config`, which --help does not wait for.
 TASKS = ("rotation", "sorting")
-INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+INTERRUPTED = 128 + signal.SIGINT  # as shells count it
 
 
 def say(line: str) -> None:
@@ -37,15 +39,19 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
 
     `debug` shows the traceback above the line.
     """
+    stop_on_signals()
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         # The storage's background loop would tell of every write that this cut short.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        say("interrupted; the same command goes on from here")
-        sys.exit(INTERRUPTED)
+        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
+        by = f" by {signal.Signals(number).name}" if isinstance(stop, Stopped) else ""
+        say(f"interrupted{by}; the same command goes on from here")
+        # As shells count it.
+        sys.exit(128 + number)
     except CtrayError as error:
         if debug:
             traceback.print_exc()

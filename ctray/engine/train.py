@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine.causes import last_line, own_error
+from ctray.engine.leftovers import scratch_folder
 from ctray.engine.progress import Pace, Progress, Row
 from ctray.engine.room import autoscales, no_room, nobody, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
@@ -81,7 +81,7 @@ def pretrain(
     beside = ray.remote(num_cpus=0, scheduling_strategy=here)
     progress = beside(Progress).remote()
     pace = beside(Pace).remote()
-    with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
+    with scratch_folder("ctray-train-") as scratch:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={

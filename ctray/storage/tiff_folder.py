@@ -75,6 +75,11 @@ class TiffFolderSource(VolumeSource):
         self._check_some()
         self._take_voxel_size(with_sidecar(first.voxel_size, url, is_folder=True))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """One file a slice, in their order."""
+        return tuple(self._file(name) for name in self._names)
+
     def _check_some(self) -> None:
         count = len(self._names)
         probe = {self._names[count // 2], self._names[-1]}
