@@ -79,14 +79,6 @@ class PartialFailureError(CtrayError):
     exit_code = 3
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal that asks the process to end, such as SIGTERM; its number is `signal`."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"signal {signal}")
-        self.signal = signal
-
-
 def one_line(error: BaseException) -> str:
     """Message of an error, without line breaks."""
     return " ".join(str(error).split())

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, run_facts
+from ctray.cli.commands_run import asked_settings, finish, held_output, run_facts
 from ctray.cli.options import (
     config_options,
     instances_option,
     print_json,
     say,
     shared_options,
+    surround_option,
 )
 
 if TYPE_CHECKING:
@@ -49,14 +50,16 @@ def plan(
 
     Reads the metadata of all volumes and the voxels of a few, and changes nothing. What the figures
     rest on is printed with them: the receipts of the run --out, else its trained model on the
-    sample, else a rough guess from the sample's grey values. Without --config and --set, the
-    settings are those of the run.
+    sample, else a rough guess from the sample's grey values. The settings are those of the run,
+    with what --config and --set say on top.
     """
     from ctray.cli.progress import reporter
     from ctray.cli.tables import plan_lines
+    from ctray.config import load_config
 
-    settings = _settings(out, config, overrides)
+    given = load_config(config, overrides)
     with reporter() as progress:
+        settings = given if out is None else _settings(out, given)
         _, found = _plan(archive, out, settings, sample, progress)
     if as_json:
         print_json(found.to_json())
@@ -77,6 +80,7 @@ def plan(
 @_sample
 @config_options
 @instances_option
+@surround_option
 @shared_options()
 def archive_(
     archive: str,
@@ -87,6 +91,7 @@ def archive_(
     config: str | None,
     overrides: tuple[str, ...],
     instances: bool,
+    keep_surround: bool,
     as_json: bool,
 ) -> None:
     """Find the volumes of ARCHIVE, show the plan, and after a yes do all that `ctray run` does.
@@ -102,16 +107,18 @@ def archive_(
 
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes to begin at once")
-    asked = ("localize.instances=true",) * instances + ("pool.write_pyramid=true",) * write_pyramid
-    settings = load_config(config, (*asked, *overrides))
+    asked = asked_settings(instances, keep_surround)
+    asked += ("pool.write_pyramid=true",) * write_pyramid
+    given = load_config(config, (*asked, *overrides))
     check_output(archive, out)
     with reporter() as progress:
+        settings = _settings(out, given)
         catalog, found = _plan(archive, out, settings, sample, progress)
     for line in plan_lines(found):
         say(line)
     if not yes:
         click.confirm("begin?", abort=True, err=True)
-    with reporter() as progress:
+    with reporter() as progress, held_output(archive, out, progress.note):
         from ctray.engine.archive import run_archive
 
         folder, receipts = run_archive(archive, out, settings, progress, catalog)
@@ -120,15 +127,11 @@ def archive_(
     finish(facts | {"plan": found.to_json()}, as_json)
 
 
-def _settings(out: str | None, config: str | None, overrides: tuple[str, ...]) -> RunConfig:
-    """Settings as given, else those of the run."""
-    from ctray.config import load_config, override
-    from ctray.engine.archive import resume_run
+def _settings(out: str, given: RunConfig) -> RunConfig:
+    """Settings of the run with what was given on top."""
+    from ctray.engine.binding import settings_for
 
-    if out is None or config is not None:
-        return load_config(config, overrides)
-    _, settings, _ = resume_run(out)
-    return override(settings, overrides) if overrides else settings
+    return settings_for(out, given)
 
 
 def _plan(

@@ -9,10 +9,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctray.cli.commands_run import held_output, held_run
 from ctray.cli.options import Command, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
 
@@ -117,12 +119,16 @@ def _do(name: str, settings: RunConfig, log: JobLog) -> dict[str, int]:
     check_job(name, settings)
     # Before a session is begun, which takes seconds: keys that are missing are known at once.
     store.exists(run_of(settings))
-    with ray_session(settings.ray):
-        metrics = RunMetrics(log.run)
-        folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
-    if name != "pretrain":
-        log.say(f"report {_report(folder)}")
-    return status_counts(receipts)
+    run_url, archive = run_of(settings), settings.job.archive or ""
+    # The driver holds the run for all nodes.
+    held = held_run if name == "localize" else partial(held_output, archive)
+    with held(run_url, log.say):
+        with ray_session(settings.ray):
+            metrics = RunMetrics(log.run)
+            folder, receipts = JOBS[name](settings, _both(log.event, metrics.event))
+        if name != "pretrain":
+            log.say(f"report {_report(folder)}")
+        return status_counts(receipts)
 
 
 def _report(folder: RunFolder) -> str:

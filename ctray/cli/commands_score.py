@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, make_run, run_facts
+from ctray.cli.commands_run import finish, held_output, held_run, make_run, run_facts
 from ctray.cli.options import extents, print_json, run_argument, say, shared_options, size_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
     from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
-    with reporter() as progress:
+    with reporter() as progress, held_run(folder.url, progress.note):
         scores = _evaluate(folder, truth, progress, baselines=not no_baselines, held_out=held_out)
     if as_json:
         print_json(scores.to_json())
@@ -55,12 +56,12 @@ def calibrate(run_url: str, truth: str, as_json: bool) -> None:
     from ctray.storage import store
 
     folder, settings, _ = resume_run(run_url)
-    with reporter() as progress:
+    with reporter() as progress, held_run(folder.url, progress.note):
         found = calibrate_run(
             folder, truth, lambda done, total: progress.update("calibrate", done, total)
         )
-    factor = found.factor(settings.crop.max_loss, settings.crop.coverage)
-    store.write_json(folder.calibration, found.to_json())
+        factor = found.factor(settings.crop.max_loss, settings.crop.coverage)
+        store.write_json(folder.calibration, found.to_json())
     if as_json:
         print_json({"calibration": folder.calibration, "factor": factor, **found.to_json()})
         return
@@ -101,7 +102,8 @@ def demo(
     settings = demo_config(overrides)
     archive, run_url = store.join(out, "archive"), store.join(out, "run")
     total = count or DEMO_ARCHIVE.count
-    with reporter() as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(reporter())
         names: list[str] = []
 
         def made(record: Any) -> None:
@@ -117,6 +119,7 @@ def demo(
             difficulty=DEMO_ARCHIVE.difficulty,
             progress=made,
         )
+        stack.enter_context(held_output(archive, run_url, progress.note))
         folder, receipts = make_run(archive, run_url, settings, progress)
         scores = _evaluate(folder, archive, progress, baselines=True)
         # After the scores, which the page shows.

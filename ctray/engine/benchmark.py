@@ -18,7 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctray import __version__
-from ctray.config import RunConfig, load_config, override
+from ctray.config import (
+    BOX_KINDS,
+    KEPT_KINDS,
+    RunConfig,
+    changed_settings,
+    load_config,
+    override,
+    recorded_config,
+)
 from ctray.engine.archive import run_archive
 from ctray.engine.benchmark_archives import (
     BenchmarkArchive,
@@ -48,8 +56,6 @@ from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES, SCENES, Purpose, bench
 from ctray.storage import store
 from ctray.storage.run_folder import Receipt
 
-# What runs anywhere without changing what is measured.
-_FREE_SECTIONS = {"pool", "ray", "job", "kube"}
 _SHARED = {"archives", "baselines"}
 OnBaselines = Callable[[int, int], None]
 
@@ -340,8 +346,8 @@ def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
             f"{url} was begun for the purpose {theirs['plan']['purpose']}, not {plan.purpose}; "
             "give another --out"
         )
-    sections = ours["config"].keys() - _FREE_SECTIONS
-    changed += sorted(s for s in sections if theirs["config"].get(s) != ours["config"][s])
+    begun = recorded_config(theirs["config"], source=manifest)
+    changed += changed_settings(begun, config, *BOX_KINDS, *KEPT_KINDS)
     if changed:
         raise ConfigError(
             f"{url} was begun with another {', '.join(changed)}; give another --out, or what "

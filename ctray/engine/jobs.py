@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig, on_top_of
 from ctray.engine.archive import (
     catalog_stage,
     check_trained,
@@ -14,11 +14,12 @@ from ctray.engine.archive import (
     resume_run,
     run_archive,
 )
-from ctray.engine.binding import changed_settings
+from ctray.engine.binding import settings_for, take_up
 from ctray.engine.events import OnEvent
 from ctray.errors import ConfigError
 from ctray.storage.catalog import read_catalog
-from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.run_folder import Receipt, RunFolder, check_output
+from ctray.storage.run_lock import hold_run
 
 Job = Callable[[RunConfig, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
 
@@ -26,9 +27,12 @@ Job = Callable[[RunConfig, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
 def pretrain_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
     archive, out = _archive_of(config), run_of(config)
-    run = open_run(archive, out, config)
-    catalog = catalog_stage(run, archive, config, on_event)
-    pretrain_stage(run, config, catalog.ok, on_event)
+    check_output(archive, out)
+    with hold_run(out):
+        config = settings_for(out, config)
+        run = open_run(archive, out, config)
+        catalog = catalog_stage(run, archive, config, on_event)
+        pretrain_stage(run, config, catalog.ok, on_event)
     return run, run.receipts()
 
 
@@ -41,27 +45,18 @@ def localize_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Seque
         If `config` says otherwise about what binds the run.
     """
     run, begun, archive = resume_run(run_of(config))
-    theirs, given = (
-        begun.model_dump(mode="json"),
-        config.model_dump(mode="json", exclude_unset=True),
-    )
-    ours = {
-        name: value | given.get(name, {}) if isinstance(value, dict) else given.get(name, value)
-        for name, value in theirs.items()
-    }
-    if changed := changed_settings(theirs, ours):
-        raise ConfigError(
-            f"{run.url} was begun with another {', '.join(changed)}; leave that out: the settings "
-            "are in run.json"
-        )
-    settings = parse_config(ours)
-    check_trained(run, settings, archive)
-    return run, localize_stage(run, settings, read_catalog(run.catalog), on_event=on_event)
+    with hold_run(run.url):
+        settings = on_top_of(begun, config)
+        take_up(run, settings)
+        check_trained(run, settings, archive)
+        entries = read_catalog(run.catalog)
+        return run, localize_stage(run, settings, entries, on_event=on_event)
 
 
 def archive_job(config: RunConfig, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
     """All of a run, from the catalog to the table of boxes."""
-    return run_archive(_archive_of(config), run_of(config), config, on_event)
+    settings = settings_for(run_of(config), config)
+    return run_archive(_archive_of(config), run_of(config), settings, on_event)
 
 
 JOBS: dict[str, Job] = {

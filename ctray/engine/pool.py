@@ -12,7 +12,8 @@ import torch
 
 from ctray import __version__
 from ctray.config import RunConfig
-from ctray.engine.cropping import crop_located
+from ctray.engine.cropping import Cut, crop_digest, crop_located, without_crops
+from ctray.engine.source_changes import current_receipt, drop_stale_import, record_of
 from ctray.errors import CtrayError, KeysError, OutageError, StorageError, one_line
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
@@ -99,6 +100,7 @@ class LocalizeVolume:
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
+        self._cut = Cut.of(self._run, self._config)
         self._calibration = calibration_of(self._run)
         self._localizer = open_localizer(self._run, self._config)
 
@@ -118,20 +120,32 @@ class LocalizeVolume:
         return receipt
 
     def _localize(self, entry: CatalogEntry) -> Receipt:
-        earlier = self._run.read_receipt(entry.volume_id)
+        earlier = current_receipt(entry, self._run)
         volume = open_entry(entry, self._run, self._config)
-        if earlier is not None and earlier.status == "located":
-            return crop_located(volume, earlier, self._run, self._config)
+        if earlier is not None:
+            return crop_located(volume, self._to_cut(earlier), self._run, self._config)
+        record = record_of(entry, volume)
         found = self._localizer.localize(volume)
         if found.preview is not None:
             self._run.write_preview(entry.volume_id, found.preview.pictures())
         receipt = receipt_of(entry, volume, found, self._localizer.digest, self._config.task)
-        receipt = with_promise(receipt, self._config, self._calibration)
+        receipt = replace(receipt, source=record.to_json())
+        receipt = self._with_promise(receipt)
         if found.uncertainty is not None:
             receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
         if self._crop and receipt.status == "located":
             receipt = crop_located(volume, receipt, self._run, self._config)
         return receipt
+
+    def _with_promise(self, receipt: Receipt) -> Receipt:
+        receipt = with_promise(receipt, self._config, self._calibration)
+        return replace(receipt, crop_settings=crop_digest(self._config))
+
+    def _to_cut(self, receipt: Receipt) -> Receipt:
+        """Receipt of a located volume that is to be cropped, with the margins of these settings."""
+        if self._cut.is_of(receipt):
+            return receipt
+        return self._with_promise(without_crops(receipt, self._run))
 
     def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
         """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
@@ -178,6 +192,8 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
     if entry.kind in ("ome-zarr", "zarr"):
         return entry.url
     url = run.imported(entry.volume_id)
+    if is_committed(url):
+        drop_stale_import(entry, run)
     if not is_committed(url):
         size = config.catalog.voxel_size_um
         import_volume(

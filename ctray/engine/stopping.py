@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from ctray.errors import Stopped
-
 # SIGINT has a handler of Python's own, which raises a KeyboardInterrupt.
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_received: list[int] = []
 
 
 def stop_on_signals() -> None:
-    """Have SIGTERM and SIGHUP raise `Stopped` in the main thread, as SIGINT interrupts it.
+    """Have SIGTERM and SIGHUP raise `KeyboardInterrupt` in the main thread, as SIGINT does.
 
     A signal that is ignored, as `nohup` asks for, stays ignored. Outside the main thread, where
     Python takes no handlers, nothing is done.
@@ -26,6 +25,11 @@ def stop_on_signals() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
+
+
+def stopped_by() -> signal.Signals:
+    """The signal that has interrupted this process."""
+    return signal.Signals(_received[-1]) if _received else signal.SIGINT
 
 
 @contextmanager
@@ -49,4 +53,6 @@ def kept_handlers() -> Iterator[None]:
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     # Whoever asks again while everything is being ended does not end it any sooner.
     signal.signal(number, signal.SIG_IGN)
-    raise Stopped(number)
+    # Kept here: Ray raises an interrupt of its own in place of what a handler raises.
+    _received.append(number)
+    raise KeyboardInterrupt

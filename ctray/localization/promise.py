@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from ctray.config import RefineConfig, RunConfig
-from ctray.errors import NotFoundError
+from ctray.errors import CtrayError, NotFoundError
 from ctray.geometry import Box, Triple
 from ctray.localization.margins import Calibration, expand_faces, shipped_calibration
 from ctray.storage import store
@@ -20,9 +20,16 @@ _PLAIN_MARGIN = 0.02
 def calibration_of(run: RunFolder) -> Calibration:
     """Calibration of a run: its own where `ctray calibrate` wrote one, else the package's."""
     try:
-        return Calibration.from_json(store.read_json(run.calibration))
+        data = store.read_json(run.calibration)
     except NotFoundError:
         return shipped_calibration()
+    try:
+        return Calibration.from_json(data)
+    except CtrayError as error:
+        raise CtrayError(
+            f"{run.calibration} is damaged: {error}; make it anew with ctray calibrate, or delete "
+            "it to use the calibration that comes with ctray"
+        ) from error
 
 
 def check_promise(run: RunFolder, config: RunConfig) -> None:

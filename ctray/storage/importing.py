@@ -169,9 +169,7 @@ def choose_grid(shape: Triple, dtype: np.dtype[Any], *, row_bytes: int | None = 
     )
 
 
-def _copy(
-    source: VolumeSource, writer: VolumeWriter, progress: Progress | None
-) -> SlabChecksums:
+def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None) -> SlabChecksums:
     """Fill level 0: read slabs into a row of shards, write the row's shards in parallel."""
     checksums = SlabChecksums(source.shape[0])
     depth = writer.grid.shard[0]

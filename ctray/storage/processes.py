@@ -67,7 +67,7 @@ def _opens(process: Path, place: str) -> list[str]:
     found = []
     for link in (process / "fd").iterdir():
         with suppress(OSError):
-            target = os.readlink(link)
+            target = str(link.readlink())
             found += [target] if target.startswith(place) else []
     return found
 
@@ -77,7 +77,7 @@ def _machine() -> str:
         return ""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

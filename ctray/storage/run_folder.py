@@ -10,7 +10,7 @@ import io
 import itertools
 import zipfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, OutputExistsError
+from ctray.errors import (
+    CtrayError,
+    InvalidVolumeError,
+    NotFoundError,
+    OutputExistsError,
+    StoreUnavailableError,
+    one_line,
+)
 from ctray.geometry import AXES, Box
 from ctray.storage import store
 from ctray.storage.instance_receipt import InstanceReceipt
+from ctray.storage.receipt_reading import read_receipt
 
+# Names the process that writes into a run; see `ctray.storage.run_lock`.
+LOCK = "lock.json"
 Status = Literal["located", "empty", "uncertain", "failed"]
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
 
@@ -73,6 +83,10 @@ class Receipt:
         What the slab network says: probability per slice that it holds sample, and faces.
     working
         Shape, factors, window and field of view of the working level.
+    source
+        What was kept of the source: a `ctray.storage.source_record.SourceRecord`.
+    crop_settings
+        Digest of the settings that the crop was cut with.
     """
 
     volume_id: str
@@ -105,6 +119,8 @@ class Receipt:
     stretches: dict[str, Any] = field(default_factory=dict)
     refined: dict[str, Any] = field(default_factory=dict)
     working: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    crop_settings: str | None = None
     ctray_version: str | None = None
 
     @property
@@ -218,22 +234,18 @@ class RunFolder:
         store.write_json(self.receipt(receipt.volume_id), asdict(receipt))
 
     def read_receipt(self, volume_id: str) -> Receipt | None:
-        """Receipt of a volume, None where there is none."""
+        """Receipt of a volume, None where there is none; `CtrayError` for what is no receipt."""
+        return read_receipt(self.receipt(volume_id), volume_id)
+
+    def receipt_or_failure(self, volume_id: str) -> Receipt | None:
+        """As `read_receipt`; a `failed` one that says why in place of one that is damaged."""
         try:
-            data = store.read_json(self.receipt(volume_id))
-        except NotFoundError:
-            return None
-        known = {f.name for f in fields(Receipt)}
-        try:
-            instances = data.get("instances")
-            if instances is not None:
-                data["instances"] = [InstanceReceipt(**instance) for instance in instances]
-            return Receipt(**{k: v for k, v in data.items() if k in known})
-        except (AttributeError, TypeError) as error:
-            raise CtrayError(
-                f"{self.receipt(volume_id)} is no receipt ({error}); "
-                "delete it to do the volume anew"
-            ) from error
+            return self.read_receipt(volume_id)
+        except StoreUnavailableError:
+            raise
+        except CtrayError as error:
+            reason = f"its receipt cannot be read: {one_line(error)}"
+            return Receipt(volume_id=volume_id, source_url="", status="failed", reason=reason)
 
     def receipt_ids(self) -> list[str]:
         """Ids of the volumes that have a receipt, sorted; `NotFoundError` before the first."""
@@ -241,12 +253,12 @@ class RunFolder:
         return sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
 
     def receipts(self) -> list[Receipt]:
-        """All receipts, by volume id."""
+        """All receipts, by volume id; see `receipt_or_failure`."""
         try:
             ids = self.receipt_ids()
         except NotFoundError:
             return []
-        found = [self.read_receipt(volume_id) for volume_id in ids]
+        found = [self.receipt_or_failure(volume_id) for volume_id in ids]
         return [receipt for receipt in found if receipt is not None]
 
     def write_preview(self, volume_id: str, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
@@ -291,7 +303,8 @@ def check_output(archive_url: str, out_url: str) -> None:
     if store.exists(RunFolder(url=out).manifest) or not store.exists(out):
         return
     try:
-        found = store.list_dir(out)
+        # A run that is just beginning has its lock alone.
+        found = [entry for entry in store.list_dir(out) if entry.name != LOCK]
     except NotADirectoryError:
         found = []
     if found:

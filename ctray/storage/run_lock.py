@@ -22,8 +22,8 @@ from pathlib import Path
 from ctray.errors import CtrayError, NotFoundError, RunInUseError, StorageError
 from ctray.storage import exclusive, store
 from ctray.storage.processes import Process, is_alive, this_process
+from ctray.storage.run_folder import LOCK
 
-LOCK = "lock.json"
 RENEW_S = 20.0
 # An owner elsewhere that has not renewed its lock for so long is gone.
 STALE_S = 180.0
@@ -268,7 +268,7 @@ class _Renewals:
 
 
 def _interrupt_main_thread() -> None:
-    """Raise a `KeyboardInterrupt` there, also where SIGINT is ignored, as of a job in background."""
+    """Raise a `KeyboardInterrupt` there, also where SIGINT is ignored, as in background."""
     main = threading.main_thread().ident
     handled = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
     if main is not None and handled:
