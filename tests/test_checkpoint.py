@@ -282,7 +282,9 @@ def test_optimizer_of_another_model(saved: Path, trainer: Trainer) -> None:
 def test_another_configuration_is_refused(
     saved: Path, trainer: Trainer, section: str, values: dict[str, Any]
 ) -> None:
-    with pytest.raises(CheckpointError, match=rf"trained with another {section}\.{next(iter(values))}; give"):
+    with pytest.raises(
+        CheckpointError, match=rf"trained with another {section}\.{next(iter(values))}; give"
+    ):
         restore(fresh(trainer, **{section: values}), str(saved))
 
 

@@ -496,8 +496,8 @@ def test_stages_alone_take_up_the_run(
     assert "6 volumes: 4 located, 1 empty, 1 failed" in again.stdout
     assert "report" in again.stdout
 
-    wrong = ctray("localize", run.url, "--method", "sorting")
-    assert_one_error(wrong, "trained on the rotation task", "--task sorting", code=2)
+    wrong = ctray("localize", run.url, "--set", "task=sorting")
+    assert_one_error(wrong, "begun with another", "task", code=2)
     task = ctray("pretrain", *args, "--task", "sorting")
     assert_one_error(task, "task", "another --out", code=2)
     other = ctray("run", *args, "--set", "train.seed=5")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ctray.errors import CtrayError, GeometryError, NotFoundError
+from ctray.errors import (
+    CtrayError,
+    GeometryError,
+    NotFoundError,
+    StorageError,
+    StoreUnavailableError,
+    one_line,
+)
 from ctray.geometry import Box
 from ctray.storage import store
 
@@ -34,6 +41,10 @@ def read_receipt(url: str, volume_id: str) -> Receipt | None:
         data = store.read_at_most(url, MAX_RECEIPT_BYTES)
     except NotFoundError:
         return None
+    except StoreUnavailableError:
+        raise
+    except StorageError as error:
+        raise StorageError(f"{one_line(error)}; delete it to do the volume anew") from error
     try:
         # Fields that a later version has are left out.
         receipt = _adapter().validate_json(data, strict=True)

@@ -214,8 +214,8 @@ def read_at_most(url: str, max_bytes: int) -> bytes:
             data = b"" if size > max_bytes else bytes(filesystem(url).cat_file(_path(url)))
     if max(size, len(data)) > max_bytes:
         raise StorageError(
-            f"{url} has {max(size, len(data)):,} bytes, and no more than {max_bytes:,} are read; "
-            "it is not what it should be, remove or mend it"
+            f"{url} has {max(size, len(data)):,} bytes, and no more than {max_bytes:,} are read: "
+            "it is not what it should be"
         )
     return data
 

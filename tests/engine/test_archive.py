@@ -222,7 +222,7 @@ def test_run_of_another_configuration_is_refused(
     data = archive_config.model_dump(mode="json")
     data["train"]["seed"] = 5
     data["encoder"]["dropout"] = 0.2
-    with pytest.raises(ConfigError, match=r"another encoder\.dropout, train\.seed; give"):
+    with pytest.raises(ConfigError, match=r"another encoder\.dropout, train\.seed; leave"):
         open_run(str(archive), out, parse_config(data))
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"is a run over .*archive"):
