@@ -55,11 +55,13 @@ def plan(
     """
     from ctray.cli.progress import reporter
     from ctray.cli.tables import plan_lines
-    from ctray.config import load_config
+    from ctray.config import load_config, on_top_of
 
     given = load_config(config, overrides)
     with reporter() as progress:
-        settings = given if out is None else _settings(out, given)
+        from ctray.engine.archive import resume_run
+
+        settings = given if out is None else on_top_of(resume_run(out)[1], given)
         _, found = _plan(archive, out, settings, sample, progress)
     if as_json:
         print_json(found.to_json())
@@ -112,7 +114,9 @@ def archive_(
     given = load_config(config, (*asked, *overrides))
     check_output(archive, out)
     with reporter() as progress:
-        settings = _settings(out, given)
+        from ctray.engine.binding import settings_for
+
+        settings = settings_for(out, given)
         catalog, found = _plan(archive, out, settings, sample, progress)
     for line in plan_lines(found):
         say(line)
@@ -125,13 +129,6 @@ def archive_(
         progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts | {"plan": found.to_json()}, as_json)
-
-
-def _settings(out: str, given: RunConfig) -> RunConfig:
-    """Settings of the run with what was given on top."""
-    from ctray.engine.binding import settings_for
-
-    return settings_for(out, given)
 
 
 def _plan(

@@ -55,6 +55,7 @@ from ctray.phantom import Kind
 from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES, SCENES, Purpose, benchmark_seed
 from ctray.storage import store
 from ctray.storage.run_folder import Receipt
+from ctray.storage.run_lock import hold_run
 
 _SHARED = {"archives", "baselines"}
 OnBaselines = Callable[[int, int], None]
@@ -242,7 +243,9 @@ def _measure(
     for variant, overrides in plan.variants.items():
         began = time.monotonic()
         changed = override(config, overrides)
-        receipts = run_variant(run, store.join(runs, variant), config, changed, on_event)
+        variant_url = store.join(runs, variant)
+        with hold_run(variant_url):
+            receipts = run_variant(run, variant_url, config, changed, on_event)
         spent[f"{archive.name}/{variant}"] = time.monotonic() - began
         for group, ids in archive.groups.items():
             own = [r for r in receipts if r.volume_id in ids]
