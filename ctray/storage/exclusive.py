@@ -1,12 +1,15 @@
 """Objects that one writer makes: created only if absent, replaced only if unchanged.
 
-Disks do it with a hard link and a lock of the file, S3 with conditional puts, and other stores
-with what fsspec offers. Where a store ignores the condition, the object is read back.
+Disks do it with a hard link and a lock of the file, S3 with conditional puts. Of other stores
+fsspec offers creation alone: there, one process replaces one thing at a time, and two processes
+that do so within milliseconds may both believe to have done it. What was put is read back, for
+stores that ignore a condition.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +20,8 @@ from ctray.storage import s3, store
 
 if TYPE_CHECKING:
     from obstore import PutMode
+
+_one_at_a_time = threading.Lock()
 
 
 def create(url: str, data: bytes) -> bool:
@@ -51,10 +56,11 @@ def replace(url: str, seen: bytes, data: bytes) -> bool:
             return _change_local(Path(url), seen, data)
         if url.startswith("s3://"):
             return _replace_on_s3(url, seen, data)
-    if not _is_there(url, seen):
-        return False
-    store.write_bytes(url, data)
-    return _is_there(url, data)
+    with _one_at_a_time:
+        if not _is_there(url, seen):
+            return False
+        store.write_bytes(url, data)
+        return _is_there(url, data)
 
 
 def remove(url: str, seen: bytes) -> bool:
@@ -148,7 +154,7 @@ def _replace_on_s3(url: str, seen: bytes, data: bytes) -> bool:
         return False
     if tag is None:
         return _put_if(url, data, "overwrite")
-    # Ceph up to version 17 at least takes tags without their quotes only, and refuses others.
+    # Ceph 16 takes tags without their quotes only, and refuses others.
     return any(_put_if(url, data, {"e_tag": spelt}) for spelt in (tag, tag.strip('"')))
 
 

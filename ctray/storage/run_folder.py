@@ -10,7 +10,7 @@ import io
 import itertools
 import zipfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -23,13 +23,14 @@ from ctray.errors import (
     InvalidVolumeError,
     NotFoundError,
     OutputExistsError,
+    StorageError,
     StoreUnavailableError,
     one_line,
 )
 from ctray.geometry import AXES, Box
 from ctray.storage import store
 from ctray.storage.instance_receipt import InstanceReceipt
-from ctray.storage.receipt_reading import read_receipt
+from ctray.storage.receipt_checks import MAX_RECEIPT_BYTES, check_receipt
 
 # Names the process that writes into a run; see `ctray.storage.run_lock`.
 LOCK = "lock.json"
@@ -141,6 +142,22 @@ class Receipt:
         ranges = [i.crop_box for i in self.instances] if self.instances else [self.crop_box]
         return [Box.from_ranges(r) for r in ranges if r is not None]
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Receipt:
+        """Receipt of its plain values; those that a later version added are left out.
+
+        Raises
+        ------
+        AttributeError, LookupError, TypeError, ValueError
+            For anything else. The values themselves are for
+            `ctray.storage.receipt_checks.check_receipt`.
+        """
+        known = {f.name for f in fields(cls)}
+        told = {name: value for name, value in data.items() if name in known}
+        if told.get("instances") is not None:
+            told["instances"] = [InstanceReceipt(**instance) for instance in told["instances"]]
+        return cls(**told)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFolder:
@@ -235,7 +252,21 @@ class RunFolder:
 
     def read_receipt(self, volume_id: str) -> Receipt | None:
         """Receipt of a volume, None where there is none; `CtrayError` for what is no receipt."""
-        return read_receipt(self.receipt(volume_id), volume_id)
+        url, remedy = self.receipt(volume_id), "delete it to do the volume anew"
+        try:
+            data = store.read_json(url, max_bytes=MAX_RECEIPT_BYTES)
+        except NotFoundError:
+            return None
+        except StoreUnavailableError:
+            raise
+        except StorageError as error:
+            raise StorageError(f"{one_line(error)}; {remedy}") from error
+        try:
+            receipt = Receipt.from_json(data)
+            check_receipt(receipt, volume_id)
+        except (AttributeError, LookupError, TypeError, ValueError, CtrayError) as error:
+            raise CtrayError(f"{url} is no receipt ({one_line(error)}); {remedy}") from error
+        return receipt
 
     def receipt_or_failure(self, volume_id: str) -> Receipt | None:
         """As `read_receipt`; a `failed` one that says why in place of one that is damaged."""
