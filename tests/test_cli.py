@@ -504,7 +504,15 @@ def test_stages_alone_take_up_the_run(
     assert_one_error(other, "train.seed", "another --out", code=2)
 
 
-def test_interrupt_ends_with_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "interrupted by SIGTERM"),
+        (signal.SIGHUP, "interrupted by SIGHUP"),
+    ],
+)
+def test_signal_ends_with_one_line(tmp_path: Path, number: signal.Signals, told: str) -> None:
     # A shell's background jobs ignore the signal, and hand that on to what they start.
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{heeding}; from ctray.cli.main import main; main()"
@@ -518,10 +526,10 @@ def test_interrupt_ends_with_one_line(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob("*.zarr")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"{told}; the same command goes on from here"
     assert "Traceback" not in errors
 
 
