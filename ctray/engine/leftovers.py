@@ -21,15 +21,13 @@ _UNOWNED_S = 600.0
 _PATIENCE_S = 15.0
 
 
-@contextmanager
-def scratch_folder(prefix: str, base: str | None = None) -> Iterator[str]:
-    """A new folder that is removed at the end, or by the next process if this one is killed.
+def own_folder(prefix: str, base: str | None = None) -> str:
+    """Make a folder for the time of this process, and remove those of processes that were killed.
 
     Parameters
     ----------
     prefix
-        Begins the name of the folder. Folders of the same prefix whose process is gone are
-        removed first, once nothing uses them any more.
+        Begins the name of the folder, and of those that are removed, once nothing uses them.
     base
         Where; None takes the folder for temporary files.
     """
@@ -37,8 +35,15 @@ def scratch_folder(prefix: str, base: str | None = None) -> Iterator[str]:
     place.mkdir(parents=True, exist_ok=True)
     remove_leftovers(prefix, place)
     folder = tempfile.mkdtemp(prefix=prefix, dir=place)
+    (Path(folder) / _OWNER).write_text(json.dumps(asdict(this_process())), encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def scratch_folder(prefix: str, base: str | None = None) -> Iterator[str]:
+    """`own_folder` that is removed at the end of the block."""
+    folder = own_folder(prefix, base)
     try:
-        (Path(folder) / _OWNER).write_text(json.dumps(asdict(this_process())), encoding="utf-8")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

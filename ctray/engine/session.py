@@ -7,15 +7,16 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import ray
 
 from ctray.config import RayConfig
-from ctray.engine.leftovers import scratch_folder
+from ctray.engine.leftovers import own_folder
 from ctray.engine.stopping import kept_handlers
 from ctray.errors import CtrayError, one_line
 
@@ -49,20 +50,22 @@ def ray_session(config: RayConfig) -> Iterator[None]:
         return
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    with ExitStack() as stack:
-        folder: str | None = None
-        address = config.address or _address_from_environment()
-        if address is None:
-            # Sockets live below this folder, and their paths must stay under 107 bytes.
-            base = os.environ.get("RAY_TMPDIR", "/tmp")  # noqa: S108
-            folder = stack.enter_context(scratch_folder("ctray-ray-", base))
-            # Ray 2.60 asks for a token by default and would write one to the user's home; with one
-            # in the environment it does not.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        stack.callback(ray.shutdown)
+    folder: str | None = None
+    address = config.address or _address_from_environment()
+    if address is None:
+        # Sockets live below this folder, and their paths must stay under 107 bytes.
+        folder = own_folder("ctray-ray-", os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+        # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
+        # the environment it does not.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
         with kept_handlers():
             _start(config, address, folder)
         yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
