@@ -44,6 +44,12 @@ def kept_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (*_SIGNALS, signal.SIGINT)}
     try:
         yield
+    except SystemExit as error:
+        # What the handler of Ray raises while it starts.
+        if error.code != signal.SIGTERM:
+            raise
+        _received.append(signal.SIGTERM)
+        raise KeyboardInterrupt from error
     finally:
         for number, handler in before.items():
             if callable(handler):
