@@ -27,8 +27,9 @@ from ctray import __version__
 from ctray.cli.main import cli
 from ctray.engine.demo import demo_config
 from ctray.phantom import PhantomSpec, SceneSpec
+from ctray.storage.box_table import read_localizations
 from ctray.storage.catalog import read_catalog
-from ctray.storage.run_folder import RunFolder, read_localizations
+from ctray.storage.run_folder import RunFolder
 from ctray.storage.volume import open_volume
 
 SHAPE = (12, 10, 8)
@@ -476,7 +477,7 @@ def test_stages_alone_take_up_the_run(
     assert json.loads(located.stdout)["counts"] == {"located": 4, "empty": 1, "failed": 1}
     receipt = run.read_receipt("embryo-0000")
     assert receipt is not None
-    assert receipt.box == before["embryo-0000"].box
+    assert receipt.sample_box == before["embryo-0000"].sample_box
     assert receipt.crop_url is None
     assert run.read_receipt("embryo-0002") == before["embryo-0002"]
 

@@ -194,7 +194,8 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
     from ctray.report.summary import summarize_run
     from ctray.storage import store
 
-    sizes = summarize_run(folder).sizes()
+    summary = summarize_run(folder)
+    sizes = summary.sizes()
     counts: Counter[str] = Counter()
     failed: list[Receipt] = []
     cropped = False
@@ -208,6 +209,8 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
         "bytes_before": sizes.before,
         "bytes_after": sizes.after if cropped else None,
         "saved": sizes.saved if cropped else None,
+        "promises": summary.promises,
+        "not_calibrated": summary.not_calibrated,
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
         "report": write_report(folder) if report else None,

@@ -22,6 +22,7 @@ from ctray.localization.promise import check_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
+from ctray.storage.box_table import write_localizations
 from ctray.storage.catalog import (
     DEFAULT_EXCLUDE,
     Catalog,
@@ -32,7 +33,7 @@ from ctray.storage.catalog import (
 )
 from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
-from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder, check_output
 from ctray.storage.run_lock import hold_run
 from ctray.storage.run_manifest import RunManifest, read_manifest, write_manifest
 

@@ -278,7 +278,7 @@ def _kept_baselines(
     Thresholds are chosen group by group: for an archive of one family in one scene, which is the
     best that a user could do with them.
     """
-    ids = [r.volume_id for r in receipts if r.volume_url is not None]
+    ids = [r.volume_id for r in receipts if r.cut_url is not None]
     key = hashlib.sha256(
         json.dumps([ids, config.preprocess.model_dump(mode="json")]).encode()
     ).hexdigest()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ctray import __version__
 from ctray.config import Binds, RunConfig, changed_settings, recorded_config
+from ctray.config.box_settings import METHOD_VERSION
 from ctray.errors import CheckpointError, NotFoundError
 from ctray.pretext.encoder import PretextModel
 from ctray.pretext.tasks import build_model, on_device
@@ -51,6 +52,8 @@ class TrainedModel:
         SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
     url
         Folder of the checkpoint.
+    method_version
+        `METHOD_VERSION` of the code that trained it; 0 for checkpoints that do not tell.
     """
 
     model: PretextModel
@@ -59,6 +62,7 @@ class TrainedModel:
     step: int
     digest: str
     url: str
+    method_version: int = METHOD_VERSION
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:
@@ -93,6 +97,8 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "digest": digest,
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
+        # What an earlier method began stays marked as its work.
+        "method_version": METHOD_VERSION if before is None else _method_version(before),
         "ctray_version": __version__,
         "torch_version": torch.__version__,
     }
@@ -151,6 +157,7 @@ def load_model(url: str) -> TrainedModel:
         step=int(manifest["step"]),
         digest=str(manifest["digest"]),
         url=url,
+        method_version=_method_version(manifest),
     )
 
 
@@ -171,6 +178,10 @@ def read_metrics(url: str) -> list[dict[str, float]]:
     except (pa.ArrowException, NotFoundError) as error:
         raise CheckpointError(f"{metrics} is missing or damaged: {error}") from error
     return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+
+
+def _method_version(manifest: dict[str, Any]) -> int:
+    return int(manifest.get("method_version", 0))
 
 
 def _read_manifest(url: str) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # A receipt of the finest working level is under a megabyte.
 MAX_RECEIPT_BYTES = 32 * 2**20
-_FACE_FIELDS = ("face_confidence", "certainty", "scales", "margins")
+_FACE_FIELDS = ("face_confidence", "scales", "margins")
 
 
 def check_receipt(receipt: Receipt, volume_id: str) -> None:
@@ -45,8 +45,8 @@ def check_receipt(receipt: Receipt, volume_id: str) -> None:
             value = getattr(part, name)
             if name in _FACE_FIELDS:
                 _check_faces(name, value)
-            elif name == "box" or name.endswith("_box"):
-                _check_box(name, value, shape)
+            elif isinstance(value, Box) and shape is not None:
+                value.check_inside(shape)
 
 
 def _check_types(part: Any) -> None:
@@ -72,13 +72,3 @@ def _model_of(dataclass_type: type[Any]) -> type[BaseModel]:
 def _check_faces(name: str, values: Sequence[float] | None) -> None:
     if values is not None and (len(values) != 6 or not all(map(math.isfinite, values))):
         raise CtrayError(f"{name} {values} is none of six faces")
-
-
-def _check_box(name: str, ranges: Any, shape: Sequence[int] | None) -> None:
-    if ranges is None:
-        return
-    if not isinstance(ranges, Box) and [len(pair) for pair in ranges] != [2, 2, 2]:
-        raise CtrayError(f"{name} {ranges} is none of three ranges")
-    box = ranges if isinstance(ranges, Box) else Box.from_ranges(ranges)
-    if shape is not None:
-        box.check_inside(shape)

@@ -104,7 +104,7 @@ def state(out: Path) -> dict[str, Any]:
     receipts = {r.volume_id: r for r in RunFolder(url=str(out)).receipts()}
     return {
         "digest": load_model(str(out / "checkpoint")).digest,
-        "boxes": {name: r.box for name, r in receipts.items()},
+        "boxes": {name: r.sample_box for name, r in receipts.items()},
         "statuses": {name: r.status for name, r in receipts.items()},
         "checksums": {name: r.checksum for name, r in receipts.items()},
     }
@@ -146,7 +146,7 @@ def test_killed_at_three_points(archive: Path, tmp_path: Path, short_tmp: str) -
         assert receipt.crop_box is not None
         source = tifffile.imread(archive / f"{receipt.volume_id}.tif")
         crop = open_volume(receipt.crop_url)
-        inside = tuple(slice(a, b) for a, b in receipt.crop_box)
+        inside = receipt.crop_box.slices
         np.testing.assert_array_equal(crop.read_level(0), source[inside])
 
 

@@ -105,10 +105,10 @@ def fill_run(archive: Path, kind: Any) -> RunFolder:
             volume_id="a",
             source_url=source,
             status="located",
-            volume_url=url,
+            imported_url=None if url == source else url,
             shape=list(SHAPE),
             crop_url=crop.url,
-            crop_box=crop.box.ranges,
+            crop_box=crop.box,
             checksum=crop.checksum,
             source=record.to_json(),
         )
