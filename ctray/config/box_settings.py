@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ctray.config.run import RunConfig
@@ -19,34 +19,40 @@ from ctray.config.run import RunConfig
 METHOD_VERSION = 1
 
 # Which volumes, where, by whom, and what is done once the box is known.
-_OTHER_SECTIONS = {"catalog", "crop", "pool", "ray", "job", "kube"}
-_OTHER_FIELDS = {
-    # Seed: a promise is about the method, over the draws of its training. Number of volumes and
-    # how many are held out: archives differ in size anyway, and a calibration cannot follow that.
-    # The rest is how the work is spread and noted.
-    "train": {
-        *("seed", "max_volumes", "validation_part", "checkpoint_every", "log_every"),
-        *("num_workers", "num_readers", "num_gpus_per_worker"),
-    },
+_SECTIONS_APART = {"catalog", "crop", "pool", "ray", "job", "kube"}
+_APART = {
+    # A promise is about the method, over the draws of its training.
+    "train.seed",
+    # Archives differ in size anyway, and a calibration cannot follow that.
+    *("train.max_volumes", "train.validation_part"),
+    # How the work is spread and noted.
+    *("train.checkpoint_every", "train.log_every"),
+    *("train.num_workers", "train.num_readers", "train.num_gpus_per_worker"),
     # It splits what was found; nothing is ever promised of the parts.
-    "localize": {"instances"},
+    "localize.instances",
 }
 # A section of one pretext task says nothing where the other one is used.
 _SECTIONS_OF_TASK = {"rotation": {"rotation"}, "sorting": {"sorting", "uncertainty"}}
 
 
 def box_settings(config: RunConfig) -> dict[str, Any]:
-    """Values of all settings that move a box, by section.
+    """Values of all settings that move a box, by name: `task`, or `section.key`.
 
     Whatever is not known to leave boxes alone is taken to move them, so a new setting counts until
     somebody decides otherwise.
     """
-    other_tasks = set().union(*_SECTIONS_OF_TASK.values()) - _SECTIONS_OF_TASK[config.task]
-    found = config.model_dump(mode="json", exclude=_OTHER_SECTIONS | other_tasks)
-    for section, names in _OTHER_FIELDS.items():
-        found[section] = {k: v for k, v in found[section].items() if k not in names}
+    other_task = set().union(*_SECTIONS_OF_TASK.values()) - _SECTIONS_OF_TASK[config.task]
+    found: dict[str, Any] = {}
+    for section, value in config.model_dump(mode="json").items():
+        if section in _SECTIONS_APART | other_task:
+            continue
+        named = {section: value}
+        if isinstance(value, dict):
+            named = {f"{section}.{key}": v for key, v in value.items()}
+        found |= {name: v for name, v in named.items() if name not in _APART}
     if not config.refine.enabled:
-        found["refine"] = {"enabled": False}
+        kept = "refine.enabled"
+        found = {n: v for n, v in found.items() if n == kept or not n.startswith("refine.")}
     return found
 
 
@@ -70,27 +76,11 @@ def box_settings_digest(config: RunConfig, trained_by: Iterable[int] = ()) -> st
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def changed_box_settings(config: RunConfig, settings: dict[str, Any]) -> list[str]:
-    """Names, `section.key`, of the settings that move a box and differ from `settings`.
+def changed_box_settings(config: RunConfig, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that move a box and differ from `settings`, `box_settings` of others.
 
-    Parameters
-    ----------
-    config
-        One configuration.
-    settings
-        `box_settings` of another one.
+    A setting that only one of the two knows differs, too.
     """
-    ours, theirs = _flat(box_settings(config)), _flat(settings)
-    names = {**theirs, **ours}
-    return [n for n in names if n not in ours or n not in theirs or ours[n] != theirs[n]]
-
-
-def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Values by `section.key`; a setting outside any section keeps its own name."""
-    flat: dict[str, Any] = {}
-    for section, value in settings.items():
-        if isinstance(value, dict):
-            flat |= {f"{section}.{key}": v for key, v in value.items()}
-        else:
-            flat[section] = value
-    return flat
+    ours = box_settings(config)
+    names = {**settings, **ours}
+    return [n for n in names if n not in ours or n not in settings or ours[n] != settings[n]]

@@ -275,7 +275,7 @@ def why_not_calibrated(digest: str | None, config: RunConfig, calibration: Calib
         return "several specimens in one volume; the calibration is of whole volumes"
     if not calibration.box_settings:
         return "the calibration is of an earlier version and does not tell its settings"
-    changed = changed_box_settings(config, dict(calibration.box_settings))
+    changed = changed_box_settings(config, calibration.box_settings)
     if not changed:
         return "the calibration is of another version of the method"
     return f"other settings than those of the calibration: {', '.join(changed)}"

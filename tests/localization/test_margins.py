@@ -104,7 +104,7 @@ def test_calibration_survives_its_file_with_what_is_never_kept() -> None:
     before = replace(
         _calibration([0.5, 1.25, math.inf]),
         box_settings_digest="sha256:01",
-        box_settings={"train": {"steps": 7}},
+        box_settings={"train.steps": 7},
         made={"date": "2026-11-29", "machine": {"cores": 2}},
     )
 
