@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ctray.config.binding import BOX_KINDS, settings_of
 from ctray.config.run import RunConfig
 
 # Raise this whenever the code between voxels and boxes changes: preprocessing, networks, training,
@@ -18,42 +19,34 @@ from ctray.config.run import RunConfig
 # (ctray benchmark calibration --ship).
 METHOD_VERSION = 1
 
-# Which volumes, where, by whom, and what is done once the box is known.
-_SECTIONS_APART = {"catalog", "crop", "pool", "ray", "job", "kube"}
 _APART = {
     # A promise is about the method, over the draws of its training.
     "train.seed",
     # Archives differ in size anyway, and a calibration cannot follow that.
     *("train.max_volumes", "train.validation_part"),
-    # How the work is spread and noted.
-    *("train.checkpoint_every", "train.log_every"),
-    *("train.num_workers", "train.num_readers", "train.num_gpus_per_worker"),
     # It splits what was found; nothing is ever promised of the parts.
     "localize.instances",
 }
-# A section of one pretext task says nothing where the other one is used.
-_SECTIONS_OF_TASK = {"rotation": {"rotation"}, "sorting": {"sorting", "uncertainty"}}
+# The voxels themselves, however boxes are found in them; a section of the other pretext task.
+_SECTIONS_APART = {
+    "rotation": {"catalog", "sorting", "uncertainty"},
+    "sorting": {"catalog", "rotation"},
+}
 
 
 def box_settings(config: RunConfig) -> dict[str, Any]:
     """Values of all settings that move a box, by name: `task`, or `section.key`.
 
-    Whatever is not known to leave boxes alone is taken to move them, so a new setting counts until
-    somebody decides otherwise.
+    They are those that ask for another run folder (`ctray.config.binding`), but for the few that
+    leave the way to a box as it is.
     """
-    other_task = set().union(*_SECTIONS_OF_TASK.values()) - _SECTIONS_OF_TASK[config.task]
-    found: dict[str, Any] = {}
-    for section, value in config.model_dump(mode="json").items():
-        if section in _SECTIONS_APART | other_task:
-            continue
-        named = {section: value}
-        if isinstance(value, dict):
-            named = {f"{section}.{key}": v for key, v in value.items()}
-        found |= {name: v for name, v in named.items() if name not in _APART}
-    if not config.refine.enabled:
-        kept = "refine.enabled"
-        found = {n: v for n, v in found.items() if n == kept or not n.startswith("refine.")}
-    return found
+    found = settings_of(config, *BOX_KINDS)
+    apart = _SECTIONS_APART[config.task] | (set() if config.refine.enabled else {"refine"})
+    return {
+        name: value
+        for name, value in found.items()
+        if name == "refine.enabled" or (name.partition(".")[0] not in apart and name not in _APART)
+    }
 
 
 def box_settings_digest(config: RunConfig, trained_by: Iterable[int] = ()) -> str:

@@ -202,8 +202,7 @@ def _crop(
             snap_chunks=config.crop.snap_chunks,
             surround_size=config.crop.surround_size if config.crop.keep_surround else None,
         )
-    crop = open_volume(url)
-    return crop
+    return open_volume(url)
 
 
 def _cut(crop: Volume) -> dict[str, Any]:
