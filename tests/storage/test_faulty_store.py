@@ -15,8 +15,8 @@ from s3_servers import S3Server
 from ctray.errors import StoreUnavailableError
 from ctray.geometry import Box
 from ctray.grid import ShardGrid
+from ctray.localization.cutting import crop
 from ctray.storage import store
-from ctray.storage.crops import crop
 from ctray.storage.volume import open_volume
 from ctray.storage.writer import create_volume
 
