@@ -250,7 +250,10 @@ def calibration_of(run: RunFolder) -> Calibration:
 
 def calibration_beside(checkpoint_url: str) -> Calibration:
     """Calibration of the run that a checkpoint lies in; see `calibration_of`."""
-    return calibration_of(RunFolder(url=checkpoint_url.rstrip("/").rpartition("/")[0]))
+    folder = store.normalize(checkpoint_url).rpartition("/")[0]
+    if folder.endswith(":/"):  # The root of a store lies in no run.
+        return shipped_calibration()
+    return calibration_of(RunFolder(url=folder or "/"))
 
 
 def check_promise(run: RunFolder, config: RunConfig) -> None:

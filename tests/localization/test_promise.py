@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,14 @@ from ctray.localization.promise import (
     SAFE_MARGIN,
     Decision,
     box_to_cut,
+    calibration_beside,
     decide_promise,
     promise_text,
     why_not_calibrated,
     with_promise,
 )
-from ctray.storage.run_folder import Receipt
+from ctray.storage import store
+from ctray.storage.run_folder import Receipt, RunFolder
 
 DIGEST = box_settings_digest(RunConfig())
 
@@ -191,6 +194,18 @@ def test_volume_for_review_keeps_its_reason_and_states_nothing() -> None:
     assert promised.max_loss is None
     empty = replace(receipt, status="empty", sample_box=None, scales=None)
     assert with_promise(empty, CropConfig(), calibration()) == empty
+
+
+def test_calibration_of_the_run_that_a_checkpoint_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = RunFolder(url=str(tmp_path / "run"))
+    store.write_json(own.calibration, calibration().to_json())
+    assert not calibration_beside(f"{own.url}/checkpoint/").shipped
+    monkeypatch.chdir(own.url)
+    assert not calibration_beside("checkpoint").shipped
+    for elsewhere in ("/checkpoint", "memory://checkpoint", f"{tmp_path}/other/checkpoint"):
+        assert calibration_beside(elsewhere).shipped
 
 
 def test_text_of_a_promise() -> None:
