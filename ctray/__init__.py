@@ -5,7 +5,9 @@ In a plain Python process or a notebook, without Ray:
 >>> volume = ctray.open_volume("scan.zarr")
 >>> model = ctray.load_model("run/checkpoint")
 >>> found = ctray.localize(volume, model)
->>> ctray.crop(volume, found.box, "crop.zarr")
+>>> found
+<Localization located; box z 41:118 y 22:87 x 30:96; crop_box z 38:121 y 20:90 x 28:99; ...>
+>>> ctray.crop(volume, found, "crop.zarr")
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctray.geometry import Box, VoxelSize
+    from ctray.localization.cutting import crop
     from ctray.localization.localizer import localize
     from ctray.pretext.checkpoint import load_model
-    from ctray.storage.crops import crop
     from ctray.storage.importing import import_volume
     from ctray.storage.volume import Volume, open_volume
 
@@ -41,7 +43,7 @@ _PLACES = {
     "Box": "ctray.geometry",
     "Volume": "ctray.storage.volume",
     "VoxelSize": "ctray.geometry",
-    "crop": "ctray.storage.crops",
+    "crop": "ctray.localization.cutting",
     "import_volume": "ctray.storage.importing",
     "load_model": "ctray.pretext.checkpoint",
     "localize": "ctray.localization.localizer",

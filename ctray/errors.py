@@ -53,6 +53,10 @@ class OutputExistsError(StorageError):
     """An output that exists already; ctray never overwrites."""
 
 
+class RunInUseError(CtrayError):
+    """A run folder that another process writes into."""
+
+
 class InvalidVolumeError(CtrayError):
     """Data that is no usable volume: unreadable, wrong dimensions, empty, constant.
 

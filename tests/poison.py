@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ctray.geometry import Box
+from ctray.localization.cutting import crop
 from ctray.storage import store
-from ctray.storage.crops import crop
 from ctray.storage.volume import open_volume
 from ctray.storage.writer import create_volume
 

@@ -24,15 +24,16 @@ import zarr
 from click.testing import CliRunner, Result
 
 from ctray import __version__
-from ctray.cli.commands_run import _asked
+from ctray.cli.commands_run import asked_settings
 from ctray.cli.main import cli
 from ctray.cli.options import ray_options
 from ctray.config import load_config, parse_config
 from ctray.engine.archive import open_run
 from ctray.engine.demo import demo_config
 from ctray.phantom import PhantomSpec, SceneSpec
+from ctray.storage.box_table import read_localizations
 from ctray.storage.catalog import read_catalog, write_catalog
-from ctray.storage.run_folder import RunFolder, read_localizations
+from ctray.storage.run_folder import RunFolder
 from ctray.storage.volume import open_volume
 
 SHAPE = (12, 10, 8)
@@ -414,7 +415,7 @@ def test_instances_is_a_setting_of_the_run_and_needs_self_training(tmp_path: Pat
     without = ctray("run", archive, "--out", out, "--instances", "--set", "refine.enabled=false")
     assert_one_error(without, "--instances", "refine.enabled", code=2)
     assert not out.exists()
-    assert _asked(True, False) == ("localize.instances=true",)
+    assert asked_settings(True, False) == ("localize.instances=true",)
     assert "--instances" in ctray("localize", "--help").stdout
 
 
@@ -545,7 +546,7 @@ def test_stages_alone_take_up_the_run(
     assert json.loads(located.stdout)["counts"] == {"located": 4, "empty": 1, "failed": 1}
     receipt = run.read_receipt("embryo-0000")
     assert receipt is not None
-    assert receipt.box == before["embryo-0000"].box
+    assert receipt.sample_box == before["embryo-0000"].sample_box
     assert receipt.crop_url is None
     assert run.read_receipt("embryo-0002") == before["embryo-0002"]
 
@@ -565,15 +566,23 @@ def test_stages_alone_take_up_the_run(
     assert "6 volumes: 4 located, 1 empty, 1 failed" in again.stdout
     assert "report" in again.stdout
 
-    wrong = ctray("localize", run.url, "--method", "sorting")
-    assert_one_error(wrong, "trained on the rotation task", "--task sorting", code=2)
+    wrong = ctray("localize", run.url, "--set", "task=sorting")
+    assert_one_error(wrong, "begun with another", "task", code=2)
     task = ctray("pretrain", *args, "--task", "sorting")
     assert_one_error(task, "task", "another --out", code=2)
     other = ctray("run", *args, "--set", "train.seed=5")
     assert_one_error(other, "train.seed", "another --out", code=2)
 
 
-def test_interrupt_ends_with_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "interrupted by SIGTERM"),
+        (signal.SIGHUP, "interrupted by SIGHUP"),
+    ],
+)
+def test_signal_ends_with_one_line(tmp_path: Path, number: signal.Signals, told: str) -> None:
     # A shell's background jobs ignore the signal, and hand that on to what they start.
     heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     code = f"{heeding}; from ctray.cli.main import main; main()"
@@ -587,10 +596,10 @@ def test_interrupt_ends_with_one_line(tmp_path: Path) -> None:
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob("*.zarr")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"{told}; the same command goes on from here"
     assert "Traceback" not in errors
 
 

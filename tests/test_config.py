@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.config import RunConfig, TrainConfig, load_config, parse_config
+from ctray.config import (
+    Binds,
+    RunConfig,
+    TrainConfig,
+    changed_settings,
+    load_config,
+    on_top_of,
+    parse_config,
+    settings_digest,
+)
+from ctray.config.binding import bindings
 from ctray.errors import ConfigError
 
 
@@ -109,6 +120,132 @@ def test_two_mistakes_are_both_told() -> None:
     text = message_of({"train": {"steps": 0, "stpes": 1}})
     assert "train.steps" in text
     assert "train.stpes" in text
+
+
+def numbers_without_a_limit(name: str, schema: dict[str, Any], known: dict[str, Any]) -> list[str]:
+    """Names of the numbers, and lists of numbers, that a JSON schema sets no upper limit to."""
+    if "$ref" in schema:
+        schema = known[schema["$ref"].rpartition("/")[2]]
+    parts = [(name, part) for key in ("anyOf", "prefixItems") for part in schema.get(key, [])]
+    parts += [(f"{name}.{key}", part) for key, part in schema.get("properties", {}).items()]
+    found = []
+    items = schema.get("items")
+    if isinstance(items, dict):
+        parts.append((name, items))
+        if items.get("type") in ("integer", "number") and "maxItems" not in schema:
+            found.append(f"{name} (length)")
+    limits = {"maximum", "exclusiveMaximum", "enum"}
+    if schema.get("type") in ("integer", "number") and limits.isdisjoint(schema):
+        found.append(name)
+    return found + [n for key, part in parts for n in numbers_without_a_limit(key, part, known)]
+
+
+def test_every_number_has_an_upper_limit() -> None:
+    schema = RunConfig.model_json_schema()
+    assert numbers_without_a_limit("", schema, schema["$defs"]) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"train": {"steps": 10**22}}, "train.steps"),
+        ({"refine": {"steps": 10**9}}, "refine.steps"),
+        ({"encoder": {"widths": [10**9]}}, "encoder.widths"),
+        ({"encoder": {"widths": [8] * 9}}, "encoder.widths"),
+        ({"train": {"batch_size": 10**6}}, "train.batch_size"),
+        ({"preprocess": {"working_size": 10**6}}, "preprocess.working_size"),
+        ({"pool": {"max_size": 10**9}}, "pool.max_size"),
+        ({"ray": {"object_store_mb": 10**12}}, "ray.object_store_mb"),
+        ({"refine": {"min_peak": 1e9}}, "refine.min_peak"),
+        ({"rotation": {"angle_step": 1e-9}}, "rotation.angle_step"),
+    ],
+)
+def test_number_beyond_its_limit_is_told_with_it(data: dict[str, Any], names: str) -> None:
+    text = message_of(data)
+    assert names in text
+    assert "at most" in text or "or equal to" in text
+
+
+def test_sizes_that_are_too_large_together_are_told() -> None:
+    encoder = {"widths": [4096], "pool_grid": 64, "embedding_dim": 16_384}
+    assert "274,877,906,944 weights" in message_of({"encoder": encoder})
+
+
+# --- what binds a run -----------------------------------------------------------------------
+
+
+def test_every_setting_says_what_it_binds() -> None:
+    found = bindings()
+    values = RunConfig().model_dump()
+    leaves = {
+        f"{name}.{key}" if isinstance(value, dict) else name
+        for name, value in values.items()
+        for key in (value if isinstance(value, dict) else [name])
+    }
+    assert found.keys() == leaves
+    for name, field in RunConfig.model_fields.items():
+        assert any(isinstance(note, Binds) for note in field.metadata), name
+    of = {
+        "task": Binds.TRAINING,
+        "train.steps": Binds.TRAINING,
+        "train.num_readers": Binds.NOTHING,
+        "train.checkpoint_every": Binds.NOTHING,
+        "localize.threshold": Binds.SELF_TRAINING,
+        "localize.instances": Binds.BOX,
+        "refine.slabs": Binds.SELF_TRAINING,
+        "refine.min_peak": Binds.BOX,
+        "crop.margin": Binds.CROP,
+        "crop.keep_surround": Binds.CROP,
+        "catalog.exclude": Binds.VOLUMES,
+        "catalog.dataset": Binds.BOX,
+        "pool.max_size": Binds.NOTHING,
+        "job.run": Binds.COMMAND,
+    }
+    assert {name: found[name] for name in of} == of
+
+
+def test_changed_settings_are_those_of_the_kind_that_is_asked_for() -> None:
+    ours = load_config(None, ("crop.margin=0.1", "train.seed=4", "pool.max_size=9"))
+    assert changed_settings(RunConfig(), ours, Binds.CROP) == ["crop.margin"]
+    assert changed_settings(RunConfig(), ours, Binds.TRAINING, Binds.CROP) == [
+        "crop.margin",
+        "train.seed",
+    ]
+    assert settings_digest(RunConfig(), Binds.BOX) == settings_digest(ours, Binds.BOX)
+    assert settings_digest(RunConfig(), Binds.CROP) != settings_digest(ours, Binds.CROP)
+
+
+def test_what_was_given_goes_on_top_of_a_run() -> None:
+    begun = load_config(None, ("task=sorting", "encoder.dropout=0.2", "job.run=/old"))
+    given = load_config(None, ("task=sorting", "crop.margin=0.1"))
+    both = on_top_of(begun, given)
+    # The task's own defaults are none that were given.
+    assert both.encoder.dropout == 0.2
+    assert both.crop.margin == 0.1
+    assert both.train.batch_size == 8
+    assert both.job.run is None
+
+
+def test_settings_of_a_run_are_a_configuration(tmp_path: Path) -> None:
+    begun = load_config(None, ("train.learning_rate=0.00001", "localize.threshold=0.00002"))
+    path = tmp_path / "run.json"
+    document = {"archive": "/a", "config": begun.model_dump(mode="json"), "ctray_version": "0"}
+    path.write_text(json.dumps(document, indent=2))
+    assert load_config(path) == begun
+    assert load_config(path, ("train.seed=3",)).train.seed == 3
+    # Of a version that knew no drift.
+    del document["config"]["rotation"]
+    path.write_text(json.dumps(document))
+    assert load_config(path).rotation.drift == 0
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "a: " + "9" * 5000, "[" * 3000])
+def test_text_that_breaks_a_parser_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"run\.yaml") as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 1000
 
 
 # --- overrides ------------------------------------------------------------------------------

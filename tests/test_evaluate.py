@@ -45,9 +45,8 @@ def receipt_for(record: PhantomRecord, box: Box | None, **more: Any) -> Receipt:
     fields: dict[str, Any] = {
         "volume_id": record.volume_id,
         "source_url": record.url,
-        "volume_url": record.url,
         "status": "located" if box else "empty",
-        "box": box.ranges if box else None,
+        "sample_box": box,
         "working": {"factors": [2, 2, 2]},
     }
     return Receipt(**{**fields, **more})
@@ -65,9 +64,9 @@ def test_our_box_the_crop_and_every_baseline_are_scored_on_all_volumes(
     run = begin(tmp_path)
     whole = Box.whole((SIZE,) * 3)
     shifted = Box(start=true_box(second).start, stop=whole.stop)
-    run.write_receipt(receipt_for(first, true_box(first), crop_box=whole.ranges))
-    run.write_receipt(receipt_for(second, shifted, crop_box=whole.ranges))
-    lost = receipt_for(third, None, status="failed", volume_url=None, working={})
+    run.write_receipt(receipt_for(first, true_box(first), crop_box=whole))
+    run.write_receipt(receipt_for(second, shifted, crop_box=whole))
+    lost = receipt_for(third, None, status="failed", imported_url=None, working={})
     run.write_receipt(lost)
     ticks: list[tuple[int, int]] = []
     result = evaluate_run(run, url, progress=lambda done, total: ticks.append((done, total)))
@@ -131,7 +130,7 @@ def test_without_baselines_no_volume_is_read(
 ) -> None:
     url, records = archive
     run = begin(tmp_path)
-    run.write_receipt(receipt_for(records[0], records[0].box, volume_url="/nowhere.zarr"))
+    run.write_receipt(receipt_for(records[0], records[0].box, imported_url="/nowhere.zarr"))
     result = evaluate_run(run, url, baselines=False)
     assert result.table.methods == (OWN_METHOD,)
     assert result.baselines == ()

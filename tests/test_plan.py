@@ -16,6 +16,7 @@ from ctray.cli.tables import plan_lines
 from ctray.config import RunConfig
 from ctray.engine.plan import plan_archive, ratio_interval
 from ctray.engine.plan_training import measure_speeds, working_shape
+from ctray.geometry import Box
 from ctray.pretext.checkpoint import load_model, save_checkpoint
 from ctray.pretext.training import Trainer
 from ctray.storage.catalog import Catalog, build_catalog
@@ -45,13 +46,13 @@ def contents(folder: Path) -> dict[str, int]:
 
 def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> Receipt:
     """Of a volume of 48 voxels a side, of which a crop keeps `kept` slices."""
-    box = None if kept is None else [[0, kept], [0, 48], [0, 48]]
+    box = None if kept is None else Box(start=(0, 0, 0), stop=(kept, 48, 48))
     return Receipt(
         volume_id=volume_id,
         source_url=volume_id,
         status="located" if box else "uncertain",
         shape=[48, 48, 48],
-        box=box,
+        sample_box=box,
         crop_box=box,
         crop_url="there" if box else None,
         seconds=seconds,

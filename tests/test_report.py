@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 from matplotlib.patches import Ellipse, Rectangle
 from PIL import Image
 
+from ctray.config import RunConfig, override
+from ctray.config.box_settings import box_settings
 from ctray.errors import NotFoundError
 from ctray.geometry import Box
+from ctray.localization.margins import LOSSES, Calibration
 from ctray.localization.scoring import score_methods
 from ctray.localization.truth import Truth
 from ctray.phantom import make_phantom, preset
@@ -31,8 +34,9 @@ from ctray.report.figures import VolumeView, axis_figure
 from ctray.report.summary import choose_pictured, summarize_run
 from ctray.report.text import human_bytes, percent
 from ctray.storage import store
+from ctray.storage.box_table import write_localizations
 from ctray.storage.catalog import CatalogEntry, write_catalog
-from ctray.storage.run_folder import Receipt, RunFolder, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder
 
 SHAPE = (96, 80, 64)
 FACTOR = 4
@@ -84,8 +88,8 @@ def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
         "status": "located",
         "method": "rotation",
         "model_digest": "ab" * 32,
-        "box": BOX,
-        "crop_box": CROP,
+        "sample_box": Box.from_ranges(BOX),
+        "crop_box": Box.from_ranges(CROP),
         "confidence": confidence,
         "face_confidence": [0.9, 0.9, confidence, 0.9, 0.9, 0.9],
         "shape": list(SHAPE),
@@ -110,7 +114,7 @@ def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
 
 
 def without_box(volume_id: str, status: str, reason: str) -> Receipt:
-    nothing = dict.fromkeys(("box", "crop_box", "confidence", "face_confidence"))
+    nothing = dict.fromkeys(("sample_box", "crop_box", "confidence", "face_confidence"))
     return located(volume_id, **nothing, status=status, reason=reason, stretches={}, profiles={})
 
 
@@ -187,6 +191,68 @@ def test_a_voxel_size_without_a_unit_is_never_said_to_be_micrometres(run: RunFol
     text = page_of(run).text
     assert "voxel size 0.65 × 0.65 × 2 (unit unknown)" in text
     assert "µm" not in text
+
+
+def rated(volume_id: str, **changes: Any) -> Receipt:
+    stated = {"promise": "calibrated", "max_loss": 0.001, "coverage": 0.95}
+    return located(volume_id, **{**stated, **changes})
+
+
+def test_stated_loss_is_shown_where_there_is_one(run: RunFolder) -> None:
+    fill(run, rated("a"), rated("b"))
+    page = page_of(run)
+    assert page.text.count("at most 0.10% lost, stated for 95% of volumes") == 3
+    assert "not calibrated" not in page.text.lower()
+    assert not [c for c in page.attributes("span", "class") if "unstated" in c]
+
+
+@pytest.mark.parametrize("promise", ["not calibrated", "fixed margin"])
+def test_crop_without_a_rate_is_never_shown_as_safe(run: RunFolder, promise: str) -> None:
+    without = rated("a", promise=promise, max_loss=None, coverage=None)
+    fill(run, without, rated("b"))
+    config = override(RunConfig(), ("train.steps=700",))
+    store.write_json(run.manifest, {"archive": "x", "config": config.model_dump(mode="json")})
+    page = page_of(run)
+    assert page.text.count("at most 0.10% lost") == 1
+    assert f"{promise}: no loss rate is stated" in page.text
+    assert "1 of 2 crops state no loss rate" in page.text
+    # In the table and in its own section.
+    classes = page.attributes("span", "class")
+    assert classes.count("status located unstated") == 2
+    assert classes.count("status located") == 2
+    assert ("Not calibrated: " in page.text) == (promise == "not calibrated")
+
+
+def test_page_says_which_settings_are_not_calibrated(run: RunFolder) -> None:
+    fill(run, rated("a", promise="not calibrated", max_loss=None, coverage=None))
+    config = override(RunConfig(), ("train.steps=700",))
+    fitted = Calibration(
+        scores=dict.fromkeys(LOSSES, (1.0,) * 40),
+        largest_scale=0.5,
+        about="",
+        box_settings_digest="sha256:01",
+        box_settings=box_settings(RunConfig()),
+    )
+    store.write_json(run.calibration, fitted.to_json())
+    store.write_json(run.manifest, {"archive": "x", "config": config.model_dump(mode="json")})
+    why = "other settings than those of the calibration: train.steps"
+    assert f"Not calibrated: {why}." in page_of(run).text
+    summary = summarize_run(run)
+    assert (summary.promises, summary.not_calibrated) == ({"not calibrated": 1}, why)
+
+
+def test_volume_for_review_states_nothing(run: RunFolder) -> None:
+    fill(run, rated("a", status="uncertain", reason="the boxes differ"))
+    page = page_of(run)
+    assert "0.10%" not in page.text
+
+
+def test_crop_box_stands_beside_the_samples(run: RunFolder) -> None:
+    fill(run, located("a"))
+    text = page_of(run).text
+    # Once in the table, once in the volume's section.
+    crop = ", ".join(f"{a} {x}–{y}" for a, (x, y) in zip("zyx", CROP, strict=True))
+    assert text.count(f"crop {crop}") == 2
 
 
 def test_edge_of_medium_is_in_the_key_where_there_is_one(run: RunFolder) -> None:

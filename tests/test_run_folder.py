@@ -15,17 +15,22 @@ import pytest
 from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
 from ctray.geometry import Box
 from ctray.storage import store
-from ctray.storage.run_folder import Receipt, RunFolder, read_localizations, write_localizations
+from ctray.storage.box_table import read_localizations, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder
 
 LOCATED = Receipt(
     volume_id="a",
     source_url="/archive/a",
     status="located",
-    volume_url="/run/imported/a.zarr",
+    imported_url="/run/imported/a.zarr",
     method="rotation",
     model_digest="d1",
-    box=[[2, 11], [3, 17], [5, 23]],
-    crop_box=[[0, 12], [2, 18], [4, 24]],
+    box_settings_digest="sha256:5e77",
+    sample_box=Box(start=(2, 3, 5), stop=(11, 17, 23)),
+    asked_box=Box(start=(1, 2, 4), stop=(12, 18, 24)),
+    crop_box=Box(start=(0, 2, 4), stop=(12, 18, 24)),
+    margins=[1] * 6,
+    promise="calibrated",
     confidence=0.25,
     face_confidence=[0.25, 0.5, 0.75, 1.0, 0.625, 0.375],
     shape=[13, 19, 29],
@@ -80,12 +85,7 @@ def test_receipt_is_json_with_every_field(run: RunFolder) -> None:
     told = json.loads(store.read_bytes(run.receipt("a")))
     assert set(told) == {f.name for f in fields(Receipt)}
     assert told["status"] == "located"
-    assert told["box"] == [[2, 11], [3, 17], [5, 23]]
-
-
-def test_sample_box() -> None:
-    assert LOCATED.sample_box == Box(start=(2, 3, 5), stop=(11, 17, 23))
-    assert FAILED.sample_box is None
+    assert told["sample_box"] == [[2, 11], [3, 17], [5, 23]]
 
 
 def test_receipt_of_a_later_version_is_read(run: RunFolder) -> None:
@@ -134,6 +134,7 @@ def test_damaged_pictures_are_an_error(run: RunFolder, data: bytes) -> None:
 # --- the table of boxes ---------------------------------------------------------------------
 
 FACES = ["z0", "z1", "y0", "y1", "x0", "x1"]
+CROP_FACES = ["crop_z0", "crop_z1", "crop_y0", "crop_y1", "crop_x0", "crop_x1"]
 
 
 def test_schema_of_the_table(run: RunFolder) -> None:
@@ -142,9 +143,10 @@ def test_schema_of_the_table(run: RunFolder) -> None:
     schema = pq.read_schema(io.BytesIO(store.read_bytes(run.localizations)))
     text, whole, real = pa.string(), pa.int64(), pa.float64()
     expected = {
-        **dict.fromkeys(["volume_id", "source_url", "status", "reason"], text),
-        **dict.fromkeys(["method", "model_digest", "crop_url"], text),
-        **dict.fromkeys(["instance", *FACES, "shape_z", "shape_y", "shape_x"], whole),
+        **dict.fromkeys(["volume_id", "source_url", "imported_url", "status", "reason"], text),
+        **dict.fromkeys(["method", "model_digest", "box_settings_digest", "promise"], text),
+        "crop_url": text,
+        **dict.fromkeys(["instance", *FACES, *CROP_FACES, "shape_z", "shape_y", "shape_x"], whole),
         **dict.fromkeys(["bytes_total", "bytes_read", "bytes_written"], whole),
         **dict.fromkeys(["confidence", *(f"confidence_{f}" for f in FACES), "seconds"], real),
         **dict.fromkeys(["max_loss", "coverage"], real),
@@ -157,6 +159,7 @@ def test_rows_of_the_table(run: RunFolder) -> None:
     write_localizations(run.localizations, [LOCATED, FAILED, EMPTY])
     located, failed, empty = read_localizations(run.localizations)
     assert [located[f] for f in FACES] == [2, 11, 3, 17, 5, 23]
+    assert [located[f] for f in CROP_FACES] == [0, 12, 2, 18, 4, 24]
     faces = [located[f"confidence_{f}"] for f in FACES]
     assert faces == [0.25, 0.5, 0.75, 1.0, 0.625, 0.375]
     assert [located[f"shape_{a}"] for a in "zyx"] == [13, 19, 29]
@@ -167,7 +170,7 @@ def test_rows_of_the_table(run: RunFolder) -> None:
         assert located[name] == getattr(LOCATED, name)
     assert located["instance"] == 0
     for row in (failed, empty):
-        assert {row[f] for f in FACES} == {None}
+        assert {row[f] for f in (*FACES, *CROP_FACES)} == {None}
         assert row["confidence"] is row["crop_url"] is None
     assert failed["reason"] == "unreadable"
     assert [empty[f"shape_{a}"] for a in "zyx"] == [4, 5, 6]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, look_first, run_facts
+from ctray.cli.commands_run import asked_settings, finish, held_output, look_first, run_facts
 from ctray.cli.options import (
     archive_names_options,
     config_options,
@@ -17,6 +17,7 @@ from ctray.cli.options import (
     ray_options,
     say,
     shared_options,
+    surround_option,
 )
 
 if TYPE_CHECKING:
@@ -53,14 +54,20 @@ def plan(
 
     Reads the metadata of all volumes and the voxels of a few, and changes nothing. What the figures
     rest on is printed with them: the receipts of the run --out, else its trained model on the
-    sample, else a rough guess from the sample's grey values. Without --config and --set, the
-    settings are those of the run.
+    sample, else a rough guess from the sample's grey values. The settings are those of the run,
+    with what --config and --set say on top.
     """
     from ctray.cli.progress import reporter
+    from ctray.config import load_config, on_top_of
 
+    given = load_config(config, overrides)
     with reporter() as progress:
         progress.note(f"looking for volumes in {archive}")
-        settings = _settings(out, config, overrides)
+        settings = given
+        if out is not None:
+            from ctray.engine.archive import resume_run
+
+            settings = on_top_of(resume_run(out)[1], given)
         from ctray.engine.finding import find_archive
 
         catalog = find_archive(archive, settings, progress)
@@ -87,6 +94,7 @@ def plan(
 @config_options
 @archive_names_options
 @instances_option
+@surround_option
 @ray_options
 @shared_options()
 def archive_(
@@ -98,6 +106,7 @@ def archive_(
     config: str | None,
     overrides: tuple[str, ...],
     instances: bool,
+    keep_surround: bool,
     ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -112,10 +121,14 @@ def archive_(
 
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes to begin at once")
-    asked = ("localize.instances=true",) * instances + ("pool.write_pyramid=true",) * write_pyramid
-    settings = load_config(config, (*asked, *ray, *overrides))
+    asked = asked_settings(instances, keep_surround)
+    asked += ("pool.write_pyramid=true",) * write_pyramid
+    given = load_config(config, (*asked, *ray, *overrides))
     with reporter() as progress:
-        catalog = look_first(archive, out, settings, progress)
+        catalog = look_first(archive, out, given, progress)
+        from ctray.engine.binding import settings_for
+
+        settings = settings_for(out, given)
         if catalog is None:
             from ctray.engine.finding import find_archive
 
@@ -127,25 +140,13 @@ def archive_(
         say(line)
     if not yes:
         click.confirm("begin?", abort=True, err=True)
-    with reporter() as progress:
+    with reporter() as progress, held_output(archive, out, progress.note):
         from ctray.engine.archive import run_archive
 
         folder, receipts = run_archive(archive, out, settings, progress, catalog, progress.note)
         progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts | {"plan": found.to_json()}, as_json)
-
-
-def _settings(out: str | None, config: str | None, overrides: tuple[str, ...]) -> RunConfig:
-    """Settings as given, else those of the run."""
-    from ctray.config import load_config, override
-
-    if out is None or config is not None:
-        return load_config(config, overrides)
-    from ctray.engine.archive import resume_run
-
-    _, settings, _ = resume_run(out)
-    return override(settings, overrides) if overrides else settings
 
 
 def _plan(

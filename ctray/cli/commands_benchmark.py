@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -17,10 +18,62 @@ from ctray.cli.options import (
     size_of,
 )
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 # Those of `ctray.phantom.scenes`, which --help does not wait for.
 _FAMILIES: tuple[Any, ...] = ("embryo", "fish", "multi")
 _REAL_FAMILIES = ("heads", "heads-noisy", "hybrid")
+# Of real scans as they are there are too few to spare any.
+_CALIBRATION_FAMILIES = ("heads-noisy", "hybrid")
 _PURPOSES = ("tuning", "calibration", "final")
+
+
+def _what_options(count: int) -> Callable[[Command], Command]:
+    """Options that say which volumes: `count` phantoms of each family in each scene, or others."""
+    options = (
+        click.option(
+            "--data",
+            metavar="FOLDER",
+            envvar="CTRAY_TEST_DATA",
+            show_envvar=True,
+            help="Real scans, each a folder with volume.tif, mask.tif and meta.json.",
+        ),
+        click.option(
+            "--family",
+            "families",
+            multiple=True,
+            type=click.Choice((*_FAMILIES, *_REAL_FAMILIES)),
+            help="Only this family; may be repeated.",
+        ),
+        click.option(
+            "--scene",
+            "scenes",
+            multiple=True,
+            metavar="NAME",
+            help="Only this scene, or real: no phantoms; may be repeated.",
+        ),
+        click.option(
+            "--count",
+            type=int,
+            default=count,
+            show_default=True,
+            help="Phantoms of each family in each scene.",
+        ),
+        click.option(
+            "--size",
+            type=extents,
+            default="128",
+            show_default=True,
+            metavar="Z,Y,X",
+            help="Their side in voxels, or z,y,x.",
+        ),
+    )
+
+    def decorate(function: Command) -> Command:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 @click.group(short_help="Measure ctray on scenes with known truth.")
@@ -37,42 +90,7 @@ def benchmark() -> None:
     show_default=True,
     help="Decides the seeds; final ones take no other settings than those of the package.",
 )
-@click.option(
-    "--data",
-    metavar="FOLDER",
-    envvar="CTRAY_TEST_DATA",
-    show_envvar=True,
-    help="Real scans, each a folder with volume.tif, mask.tif and meta.json.",
-)
-@click.option(
-    "--family",
-    "families",
-    multiple=True,
-    type=click.Choice((*_FAMILIES, *_REAL_FAMILIES)),
-    help="Only this family; may be repeated.",
-)
-@click.option(
-    "--scene",
-    "scenes",
-    multiple=True,
-    metavar="NAME",
-    help="Only this scene, or real: no phantoms; may be repeated.",
-)
-@click.option(
-    "--count",
-    type=int,
-    default=4,
-    show_default=True,
-    help="Phantoms of each family in each scene.",
-)
-@click.option(
-    "--size",
-    type=extents,
-    default="128",
-    show_default=True,
-    metavar="Z,Y,X",
-    help="Their side in voxels, or z,y,x.",
-)
+@_what_options(count=4)
 @click.option("--ablation", is_flag=True, help="Also runs with one ingredient left out each.")
 @click.option("--no-baselines", is_flag=True, help="Score our boxes and crops only.")
 @config_options
@@ -114,6 +132,64 @@ def localization(
     _finish(result, as_json)
 
 
+@benchmark.command(short_help="Margins on phantoms with known truth.")
+@click.option("--out", required=True, metavar="FOLDER", help="Where all of it goes.")
+@_what_options(count=2)
+@click.option("--ship", is_flag=True, help="Make it the calibration that the package ships.")
+@config_options
+@shared_options()
+def calibration(
+    out: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    ship: bool,
+    **what: Any,
+) -> None:
+    """Make scans of the calibration seeds, run ctray on them, and fit margins to their truth.
+
+    Writes FOLDER/calibration.json. The calibration holds for boxes that are found with the same
+    settings: the defaults, unless --config or --set change them. The same command takes up again
+    what was interrupted.
+    """
+    from ctray.cli.progress import reporter
+
+    with reporter() as progress:
+        progress.note("starting")
+        from ctray.config import load_config
+        from ctray.engine.benchmark_calibration import run_calibration, ship_calibration
+
+        settings = load_config(config, overrides)
+        plan = _plan(
+            purpose="calibration", variants={}, real_families=_CALIBRATION_FAMILIES, **what
+        )
+        found = run_calibration(
+            out,
+            plan,
+            settings,
+            command=shlex.join(["ctray", *sys.argv[1:]]),
+            on_event=progress,
+            on_volume=lambda done, total: progress.update("calibrate", done, total),
+        )
+    written = ship_calibration(found) if ship else f"{out.rstrip('/')}/calibration.json"
+    say_calibration(found, settings, written, as_json)
+
+
+def say_calibration(found: Any, settings: Any, written: str, as_json: bool) -> None:
+    """Print a calibration and where it lies."""
+    crop = settings.crop
+    factor = found.factor(crop.max_loss, crop.coverage)
+    if as_json:
+        print_json({"calibration": written, "factor": factor, **found.to_json()})
+        return
+    click.echo(
+        f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
+        f"{crop.max_loss:.2%} in {crop.coverage:.0%} of volumes"
+    )
+    click.echo(f"holds for boxes of settings {found.box_settings_digest}")
+    click.echo(written)
+
+
 def _plan(
     *,
     purpose: Any,
@@ -123,12 +199,13 @@ def _plan(
     scenes: tuple[str, ...],
     count: int,
     size: tuple[int, ...],
+    real_families: tuple[str, ...] = _REAL_FAMILIES,
 ) -> Any:
     from ctray.engine.benchmark import BenchmarkPlan
     from ctray.phantom.scenes import REAL_SCENE, SCENES
 
     wanted = not scenes or REAL_SCENE in scenes
-    real = tuple(f for f in _REAL_FAMILIES if wanted and (not families or f in families))
+    real = tuple(f for f in real_families if wanted and (not families or f in families))
     if real and (families or scenes) and not data:
         raise click.UsageError(f"the family {real[0]} is made of real scans: give --data")
     return BenchmarkPlan(

@@ -9,10 +9,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ctray.cli.commands_run import held_output, held_run
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import Command, archive_names_options, shared_options
 from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
@@ -144,17 +146,21 @@ def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dic
     check_job(name, settings)
     # Before a session is begun, which takes seconds: keys that are missing are known at once.
     store.exists(run_of(settings))
-    with executor_session(settings.ray, log.say) as executor:
-        listeners = [log.event, signs.event]
-        if executor.kind == "ray":
-            from ctray.engine.metrics import RunMetrics
+    run_url, archive = run_of(settings), settings.job.archive or ""
+    # The driver holds the run for all nodes.
+    held = held_run if name == "localize" else partial(held_output, archive)
+    with held(run_url, log.say):
+        with executor_session(settings.ray, log.say) as executor:
+            listeners = [log.event, signs.event]
+            if executor.kind == "ray":
+                from ctray.engine.metrics import RunMetrics
 
-            # Through the exporter that every node of a cluster has.
-            listeners.append(RunMetrics(log.run).event)
-        folder, receipts = JOBS[name](settings, _all(listeners), executor)
-    if name != "pretrain":
-        log.say(f"report {_report(folder)}")
-    return status_counts(receipts)
+                # Through the exporter that every node of a cluster has.
+                listeners.append(RunMetrics(log.run).event)
+            folder, receipts = JOBS[name](settings, _all(listeners), executor)
+        if name != "pretrain":
+            log.say(f"report {_report(folder)}")
+        return status_counts(receipts)
 
 
 def _report(folder: RunFolder) -> str:

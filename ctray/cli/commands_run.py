@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ctray.cli.options import (
-    TASKS,
     archive_names_options,
+    change_options,
     config_options,
     echo,
     instances_option,
@@ -22,7 +23,7 @@ from ctray.cli.options import (
     shared_options,
     surround_option,
 )
-from ctray.errors import ConfigError, PartialFailureError
+from ctray.errors import PartialFailureError
 
 if TYPE_CHECKING:
     from ctray.config import RunConfig
@@ -54,15 +55,16 @@ def run(
 ) -> None:
     """Do everything: find the volumes of ARCHIVE, learn, locate, crop, report.
 
-    The archive stays as it is. The same command takes up again what was interrupted. For archives
-    that take hours, `ctray archive` does the same and shows first what it would come to.
+    The archive stays as it is. The same command takes up again what was interrupted, with the
+    settings of the run unless others are given. For archives that take hours, `ctray archive` does
+    the same and shows first what it would come to.
     """
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    settings = load_config(config, (*_asked(instances, keep_surround), *ray, *overrides))
-    with reporter() as progress:
-        folder, receipts = make_run(archive, out, settings, progress)
+    given = load_config(config, (*asked_settings(instances, keep_surround), *ray, *overrides))
+    with reporter() as progress, held_output(archive, out, progress.note):
+        folder, receipts = make_run(archive, out, given, progress)
         progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts, as_json)
@@ -87,12 +89,14 @@ def pretrain(
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    settings = load_config(config, (*ray, *overrides))
-    with reporter() as progress:
-        found = look_first(archive, out, settings, progress)
+    given = load_config(config, (*ray, *overrides))
+    with reporter() as progress, held_output(archive, out, progress.note):
+        found = look_first(archive, out, given, progress)
         from ctray.engine.archive import begin_run, pretrain_stage
+        from ctray.engine.binding import settings_for
         from ctray.engine.executor import executor_session
 
+        settings = settings_for(out, given)
         folder, catalog = begin_run(archive, out, settings, progress, found)
         with executor_session(settings.ray, progress.note) as executor:
             pretrain_stage(folder, settings, catalog.ok, progress, executor)
@@ -108,39 +112,48 @@ def pretrain(
 @click.command(short_help="Locate and crop what has no receipt yet.")
 @run_argument
 @click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
-@click.option(
-    "--method",
-    type=click.Choice(TASKS),
-    help="Way to the boxes; that of the run's own task, and refused if the run has another.",
-)
 @instances_option
 @surround_option
+@change_options
 @ray_options
 @shared_options()
 def localize(
     run_url: str,
     no_crop: bool,
-    method: str | None,
     instances: bool,
     keep_surround: bool,
+    overrides: tuple[str, ...],
     ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Find the sample in every volume of RUN that has no receipt yet, and crop it."""
-    asked = (*_asked(instances, keep_surround), *ray)
-    _localize(
-        run_url, as_json, crop=not no_crop, only_located=False, method=method, overrides=asked
-    )
+    """Find the sample in every volume of RUN that has no receipt yet, and crop it.
+
+    The settings are those of the run. What decides where boxes lie is refused if it differs from
+    what the boxes in RUN were found with.
+    """
+    asked = (*asked_settings(instances, keep_surround), *ray, *overrides)
+    _localize(run_url, as_json, crop=not no_crop, only_located=False, overrides=asked)
 
 
-@click.command()
+@click.command(short_help="Write the crops of a run that are missing, or to be cut otherwise.")
 @run_argument
 @surround_option
+@change_options
 @ray_options
 @shared_options()
-def crop(run_url: str, keep_surround: bool, ray: tuple[str, ...], as_json: bool) -> None:
-    """Write the crops of RUN that are missing."""
-    asked = (*_asked(False, keep_surround), *ray)
+def crop(
+    run_url: str,
+    keep_surround: bool,
+    overrides: tuple[str, ...],
+    ray: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write the crops of RUN that are missing, and those that other settings cut.
+
+    The settings are those of the run. Margins and other settings of crops that are given here are
+    kept in the run, and all its crops are cut with them.
+    """
+    asked = (*asked_settings(False, keep_surround), *ray, *overrides)
     _localize(run_url, as_json, crop=True, only_located=True, overrides=asked)
 
 
@@ -155,7 +168,7 @@ def report(run_url: str, as_json: bool) -> None:
     from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
-    with reporter() as progress:
+    with reporter() as progress, held_run(folder.url, progress.note):
         progress.note("writing the report")
         url = write_report(folder)
     if as_json:
@@ -165,13 +178,14 @@ def report(run_url: str, as_json: bool) -> None:
 
 
 def make_run(
-    archive: str, out: str, settings: RunConfig, progress: Any
+    archive: str, out: str, given: RunConfig, progress: Any
 ) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Check the output and do everything but the report; failed volumes are named on an error."""
-    found = look_first(archive, out, settings, progress)
+    """Do everything but the report, with the settings of the run and those given on top."""
+    found = look_first(archive, out, given, progress)
     from ctray.engine.archive import run_archive
+    from ctray.engine.binding import settings_for
 
-    return run_archive(archive, out, settings, progress, found, progress.note)
+    return run_archive(archive, out, settings_for(out, given), progress, found, progress.note)
 
 
 def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Catalog | None:
@@ -188,6 +202,30 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
     if store.exists(RunFolder(url=store.normalize(out)).manifest):
         return None
     return find_archive(archive, settings, progress)
+
+
+@contextmanager
+def held_output(archive: str, out: str, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Check the output and hold its run while the block runs."""
+    from ctray.storage.run_folder import check_output
+    from ctray.storage.run_lock import hold_run
+
+    check_output(archive, out)
+    with hold_run(out, on_wait=on_wait):
+        yield
+
+
+@contextmanager
+def held_run(run_url: str, on_wait: Callable[[str], None] = say) -> Iterator[None]:
+    """Hold a run that is there while the block runs; what is not there is left to the block."""
+    from ctray.storage import store
+    from ctray.storage.run_lock import hold_run
+
+    if store.exists(run_url):
+        with hold_run(run_url, on_wait=on_wait):
+            yield
+    else:
+        yield
 
 
 def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -> dict[str, Any]:
@@ -211,6 +249,8 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
         "bytes_before": sizes.before,
         "bytes_after": sizes.after if cropped else None,
         "saved": sizes.saved if cropped else None,
+        "promises": summary.promises,
+        "not_calibrated": summary.not_calibrated,
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
         "report": write_report(folder) if report else None,
@@ -231,7 +271,7 @@ def finish(facts: dict[str, Any], as_json: bool) -> None:
     _end(facts["failed"], sum(facts["counts"].values()))
 
 
-def _asked(instances: bool, keep_surround: bool) -> tuple[str, ...]:
+def asked_settings(instances: bool, keep_surround: bool) -> tuple[str, ...]:
     """The long forms of flags; what ``--set`` says comes later and wins."""
     asked = {"localize.instances=true": instances, "crop.keep_surround=true": keep_surround}
     return tuple(text for text, given in asked.items() if given)
@@ -243,26 +283,23 @@ def _localize(
     *,
     crop: bool,
     only_located: bool,
-    method: str | None = None,
-    overrides: tuple[str, ...] = (),
+    overrides: tuple[str, ...],
 ) -> None:
     from ctray.cli.progress import reporter
     from ctray.config import override
 
-    with reporter() as progress:
+    with reporter() as progress, held_run(run_url, progress.note):
         progress.note("starting")
         from ctray.engine.archive import check_trained, localize_stage, resume_run
+        from ctray.engine.binding import take_up
         from ctray.engine.executor import executor_session
         from ctray.storage.catalog import read_catalog
         from ctray.storage.receipt_list import iter_receipts
 
         folder, settings, archive = resume_run(run_url)
-        settings = override(settings, overrides) if overrides else settings
-        if method not in (None, settings.task):
-            raise ConfigError(
-                f"{run_url} was trained on the {settings.task} task, which --method {method} "
-                f"cannot use; train one with ctray pretrain {archive} --task {method}"
-            )
+        if overrides:
+            settings = override(settings, overrides)
+            take_up(folder, settings)
         check_trained(folder, settings, archive)
         entries = read_catalog(folder.catalog)
         if only_located:

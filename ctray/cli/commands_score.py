@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, make_run, run_facts
+from ctray.cli.commands_run import finish, held_output, held_run, make_run, run_facts
 from ctray.cli.options import (
     echo,
     extents,
@@ -39,7 +41,7 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
     from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
-    with reporter() as progress:
+    with reporter() as progress, held_run(folder.url, progress.note):
         scores = _evaluate(folder, truth, progress, baselines=not no_baselines, held_out=held_out)
     if as_json:
         print_json(scores.to_json())
@@ -51,33 +53,34 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
 @click.command(short_help="Fit the margins of a run to volumes whose truth is known.")
 @run_argument
 @click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
+@click.option("--out", metavar="FILE", help="Write to FILE instead of into RUN: path or URL.")
 @shared_options()
-def calibrate(run_url: str, truth: str, as_json: bool) -> None:
+def calibrate(run_url: str, truth: str, out: str | None, as_json: bool) -> None:
     """Fit the margins of RUN to its volumes in TRUTH.
 
-    Writes calibration.json into RUN; volumes that are localized from then on take their margins
-    from it instead of the calibration on phantoms that comes with ctray.
+    Writes calibration.json into RUN; crops that are written from then on take their margins from
+    it instead of the calibration on phantoms that comes with ctray. It holds for boxes that were
+    found with the settings of RUN, and for no others.
     """
+    from ctray import __version__
+    from ctray.cli.commands_benchmark import say_calibration
     from ctray.cli.progress import reporter
     from ctray.engine.archive import resume_run
+    from ctray.engine.machine import describe_machine
     from ctray.localization.calibrating import calibrate_run
     from ctray.storage import store
 
     folder, settings, _ = resume_run(run_url)
-    with reporter() as progress:
+    with reporter() as progress, held_run(folder.url, progress.note):
         found = calibrate_run(
             folder, truth, lambda done, total: progress.update("calibrate", done, total)
         )
-    factor = found.factor(settings.crop.max_loss, settings.crop.coverage)
-    store.write_json(folder.calibration, found.to_json())
-    if as_json:
-        print_json({"calibration": folder.calibration, "factor": factor, **found.to_json()})
-        return
-    echo(
-        f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
-        f"{settings.crop.max_loss:.2%} in {settings.crop.coverage:.0%} of volumes"
-    )
-    echo(folder.calibration)
+        found = replace(found, made={"ctray_version": __version__, **describe_machine()})
+        # Before it is written: too few volumes for what crops are to promise are an error.
+        found.factor(settings.crop.max_loss, settings.crop.coverage)
+        target = store.normalize(out) if out else folder.calibration
+        store.write_json(target, found.to_json())
+    say_calibration(found, settings, target, as_json)
 
 
 @click.command(short_help="Try it all on phantoms, scored against the truth.")
@@ -112,7 +115,8 @@ def demo(
     settings = demo_config((*ray, *overrides))
     archive, run_url = store.join(out, "archive"), store.join(out, "run")
     total = count or DEMO_ARCHIVE.count
-    with reporter() as progress:
+    with ExitStack() as stack:
+        progress = stack.enter_context(reporter())
         names: list[str] = []
 
         def made(record: Any) -> None:
@@ -128,6 +132,7 @@ def demo(
             difficulty=DEMO_ARCHIVE.difficulty,
             progress=made,
         )
+        stack.enter_context(held_output(archive, run_url, progress.note))
         folder, receipts = make_run(archive, run_url, settings, progress)
         scores = _evaluate(folder, archive, progress, baselines=True)
         # After the scores, which the page shows.

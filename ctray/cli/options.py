@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import signal
 import sys
 import threading
 import traceback
@@ -15,12 +16,13 @@ from typing import Any, TypeVar
 
 import click
 
+from ctray.engine.stopping import stop_on_signals, stopped_by
 from ctray.errors import CtrayError, one_line, printable
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # The tasks of `ctray.config`, which --help does not wait for.
 TASKS = ("rotation", "sorting")
-INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+INTERRUPTED = 128 + signal.SIGINT  # as shells count it
 
 
 # Nobody should wonder for two seconds whether a command has begun.
@@ -73,6 +75,7 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
 
     `debug` shows the traceback above the line.
     """
+    stop_on_signals()
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -81,8 +84,11 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
         # The storage's background loop would tell of every write that this cut short.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore", RuntimeWarning)
-        say("interrupted; the same command goes on from here")
-        sys.exit(INTERRUPTED)
+        by = stopped_by()
+        told = "" if by == signal.SIGINT else f" by {by.name}"
+        say(f"interrupted{told}; the same command goes on from here")
+        # As shells count it.
+        sys.exit(128 + by)
     except CtrayError as error:
         if debug:
             traceback.print_exc()
@@ -131,17 +137,29 @@ def config_options(function: Command) -> Command:
     """Options ``--config``, ``--task``, ``--max-loss`` and ``--set``: what a configuration says."""
 
     @functools.wraps(function)
-    def with_short_forms(
-        *args: Any,
-        task: str | None,
-        max_loss: float | None,
-        overrides: tuple[str, ...],
-        **kwargs: Any,
-    ) -> Any:
-        # Short forms of --set task=... and others; what --set says comes later and wins.
+    def with_task(*args: Any, task: str | None, overrides: tuple[str, ...], **kwargs: Any) -> Any:
         named = [f"task={task}"] if task else []
-        if max_loss is not None:
-            named.append(f"crop.max_loss={max_loss:g}")
+        return function(*args, overrides=(*named, *overrides), **kwargs)
+
+    command: Any = click.option(
+        "--task",
+        type=click.Choice(TASKS),
+        help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
+    )(change_options(with_task))
+    return click.option(  # type: ignore[no-any-return]
+        "--config", metavar="FILE", help="YAML file with settings, or run.json of a run."
+    )(command)
+
+
+def change_options(function: Command) -> Command:
+    """Options ``--max-loss`` and ``--set``: single settings."""
+
+    @functools.wraps(function)
+    def with_short_forms(
+        *args: Any, max_loss: float | None, overrides: tuple[str, ...], **kwargs: Any
+    ) -> Any:
+        # A short form of --set; what --set says comes later and wins.
+        named = [] if max_loss is None else [f"crop.max_loss={max_loss:g}"]
         return function(*args, overrides=(*named, *overrides), **kwargs)
 
     command: Any = click.option(
@@ -149,21 +167,15 @@ def config_options(function: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help="Change one setting, for example --set train.steps=3000; may be repeated.",
+        help="Change one setting, for example --set crop.margin=0.05; may be repeated.",
     )(with_short_forms)
-    command = click.option(
+    return click.option(  # type: ignore[no-any-return]
         "--max-loss",
         type=float,
         metavar="PART",
-        help="Part of the sample's voxels that a crop may cut, 0.001 unless the config says; its "
-        "margin follows.",
+        help="Maximum fraction of sample voxels that a crop may lose, 0.001 unless the config "
+        "says. Sets the margin.",
     )(command)
-    command = click.option(
-        "--task",
-        type=click.Choice(TASKS),
-        help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
-    )(command)
-    return click.option("--config", metavar="FILE", help="YAML file with settings.")(command)  # type: ignore[no-any-return]
 
 
 def names_options(function: Command) -> Command:

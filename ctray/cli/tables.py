@@ -19,7 +19,9 @@ from ctray.localization.evaluate import Evaluation
 from ctray.localization.instance_scores import MATCHED, InstanceScores
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.report.benchmark_text import overview
+from ctray.storage.box_table import CROP_FACES
 from ctray.storage.catalog import Catalog
+from ctray.storage.run_folder import FACES
 from ctray.storage.verifying import CropCheck
 
 if TYPE_CHECKING:
@@ -160,6 +162,9 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
         "status",
         ">confidence",
         ">crops",
+        "stated loss",
+        "sample box",
+        "crop box",
         ">kept %",
         ">size",
         ">read",
@@ -173,6 +178,9 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
             row["status"],
             _number(row["confidence"], 2),
             NONE if row["crops"] is None else str(row["crops"]),
+            row["promise"] or NONE if row["max_loss"] is None else f"{row['max_loss']:.2%}",
+            _faces(row, FACES),
+            _faces(row, CROP_FACES),
             _percent(row["kept_part"], 1),
             *(
                 NONE if row[name] is None else decimal(row[name])
@@ -184,6 +192,14 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def _faces(row: dict[str, Any], names: Sequence[str]) -> str:
+    """Box of a row, such as `12:52 8:40 10:44` for z, y and x."""
+    values = [row[name] for name in names]
+    if None in values:
+        return NONE
+    return " ".join(f"{a}:{b}" for a, b in zip(values[::2], values[1::2], strict=True))
+
+
 def run_lines(facts: dict[str, Any]) -> list[str]:
     """Counts, sizes and places of a run."""
     counts = ", ".join(f"{n} {status}" for status, n in facts["counts"].items())
@@ -192,6 +208,13 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"{decimal(facts['bytes_before'])} before, {decimal(facts['bytes_after'])} after: "
             f"{facts['saved']:.0%} saved"
+        )
+    promises = [f"{n} {promise}" for promise, n in facts["promises"].items()]
+    lines += [f"promise {', '.join(promises)}"] if promises else []
+    if facts["not_calibrated"] is not None:
+        lines.append(
+            f"not calibrated: {facts['not_calibrated']}; margins are wider and no loss rate is "
+            "stated (ctray calibrate RUN --truth TRUTH fits them to volumes of yours)"
         )
     lines += facts.get("coverage", ())
     places = ("boxes", "crops", "report", "picture")

@@ -1,5 +1,14 @@
 """Configuration of a run: one model per stage, read from YAML, every default declared here."""
 
+from ctray.config.binding import (
+    BOX_KINDS,
+    KEPT_KINDS,
+    changed_settings,
+    on_top_of,
+    settings_digest,
+    settings_of,
+    with_settings_of,
+)
 from ctray.config.cluster import (
     JobConfig,
     KubeConfig,
@@ -22,6 +31,7 @@ from ctray.config.loading import (
     recorded_config,
 )
 from ctray.config.run import RunConfig
+from ctray.config.section import Binds
 from ctray.config.volumes import (
     CatalogConfig,
     CropConfig,
@@ -32,7 +42,10 @@ from ctray.config.volumes import (
 )
 
 __all__ = [
+    "BOX_KINDS",
+    "KEPT_KINDS",
     "Augmentation",
+    "Binds",
     "CatalogConfig",
     "CropConfig",
     "EncoderConfig",
@@ -48,10 +61,15 @@ __all__ = [
     "SortingConfig",
     "TrainConfig",
     "UncertaintyConfig",
+    "changed_settings",
     "load_config",
     "load_config_text",
+    "on_top_of",
     "override",
     "parse_config",
     "random_displacement",
     "recorded_config",
+    "settings_digest",
+    "settings_of",
+    "with_settings_of",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ctray.config.section import Section
+from ctray.config.section import MOST_WORKERS, Section
 
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|PRIVATE", re.IGNORECASE)
 
@@ -61,34 +61,34 @@ class KubeConfig(Section):
     keys_from: _Name = "ctray-s3"
     """Secret whose AWS_* variables the nodes get; the service account may carry the right
     instead."""
-    cpu_nodes: int = Field(default=4, ge=0)
+    cpu_nodes: int = Field(default=4, ge=0, le=MOST_WORKERS)
     """Nodes without GPUs at most; none while nothing is to be done."""
-    cpu_node_cpus: int = Field(default=8, ge=1)
+    cpu_node_cpus: int = Field(default=8, ge=1, le=MOST_WORKERS)
     """CPUs of such a node."""
-    cpu_node_memory_gib: int = Field(default=32, ge=4)
+    cpu_node_memory_gib: int = Field(default=32, ge=4, le=65_536)
     """Memory of such a node."""
-    gpu_nodes: int = Field(default=0, ge=0)
+    gpu_nodes: int = Field(default=0, ge=0, le=MOST_WORKERS)
     """Nodes with one GPU at most."""
-    gpu_node_cpus: int = Field(default=8, ge=1)
+    gpu_node_cpus: int = Field(default=8, ge=1, le=MOST_WORKERS)
     """CPUs of such a node."""
-    gpu_node_memory_gib: int = Field(default=64, ge=4)
+    gpu_node_memory_gib: int = Field(default=64, ge=4, le=65_536)
     """Memory of such a node."""
-    spill_gib: int = Field(default=80, ge=1)
+    spill_gib: int = Field(default=80, ge=1, le=1_000_000)
     """Disk of a node for what does not fit into its memory."""
-    max_hours: int = Field(default=22, ge=1)
+    max_hours: int = Field(default=22, ge=1, le=10_000)
     """Longest time of a job; submit it again to go on from there."""
 
 
 class PoolConfig(Section):
     """The actor pool that imports, localizes and crops."""
 
-    min_size: int = Field(default=1, ge=1)
+    min_size: int = Field(default=1, ge=1, le=MOST_WORKERS)
     """Actors at the start, and at least while there is work."""
-    max_size: int = Field(default=2, ge=1)
+    max_size: int = Field(default=2, ge=1, le=MOST_WORKERS)
     """Actors at most."""
-    num_cpus: float = Field(default=1.0, gt=0)
+    num_cpus: float = Field(default=1.0, gt=0, le=MOST_WORKERS)
     """Logical CPUs an actor."""
-    num_gpus: float | None = Field(default=None, ge=0)
+    num_gpus: float | None = Field(default=None, ge=0, le=1024)
     """GPUs an actor, fractions allowed; null takes a quarter where the cluster has some."""
     write_pyramid: bool = False
     """Whether the coarse levels of Zarr volumes that have none are kept in `pyramids/` of the run,
@@ -110,9 +110,9 @@ class RayConfig(Section):
     """Address of a running cluster; null starts a session on this machine."""
     start_timeout_s: float = Field(default=60.0, gt=0, le=86_400)
     """Seconds in which the own session must start; after that a run goes on without Ray."""
-    num_cpus: int | None = Field(default=None, ge=1)
+    num_cpus: int | None = Field(default=None, ge=1, le=65_536)
     """Logical CPUs of the own session or of the plain processes; null takes the machine's."""
-    object_store_mb: int = Field(default=512, ge=80)
+    object_store_mb: int = Field(default=512, ge=80, le=2**24)
     """Object store of the own session, MB."""
 
     @model_validator(mode="after")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from ctray.config.section import Length, Positive, Section
+from ctray.config.section import MOST_WORKERS, Binds, Rate, Section, Step
+
+# Of the layer that makes the embedding: 1 GiB.
+_MOST_WEIGHTS = 2**28
 
 
 class EncoderConfig(Section):
@@ -15,17 +18,30 @@ class EncoderConfig(Section):
     name: str = "narrow"
     """`narrow` (ours, for slices up to about 256 on a CPU) or a name that
     segmentation-models-pytorch knows, such as `resnet18` or `resnet50` (paper)."""
-    widths: tuple[Positive, ...] = (24, 48, 96)
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        default=(24, 48, 96), max_length=8
+    )
     """Channels of the narrow encoder's stages; each halves the resolution."""
     output_stride: Literal[8, 16, 32] = 8
     """Input pixels per superpixel (paper: 32)."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Spatial dropout after each stage."""
-    pool_grid: int = Field(default=4, ge=1)
+    pool_grid: int = Field(default=4, ge=1, le=64)
     """Cells per side of the pooled feature map that becomes the embedding; 1 is global average
     pooling, the paper's plain form, which does not learn orientation from small slices."""
-    embedding_dim: int = Field(default=128, ge=8)
+    embedding_dim: int = Field(default=128, ge=8, le=16_384)
     """Length of a slice's embedding."""
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> EncoderConfig:
+        last = self.widths[-1] if self.widths else 1
+        weights = last * self.pool_grid**2 * self.embedding_dim
+        if weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"widths, pool_grid and embedding_dim together give {weights:,} weights, and "
+                f"{_MOST_WEIGHTS:,} is the most; lower one of them"
+            )
+        return self
 
 
 class RotationConfig(Section):
@@ -35,9 +51,11 @@ class RotationConfig(Section):
     """Largest distance between a slice and its twin, as part of the axis (paper: 100 of 2016)."""
     max_angle: float = Field(default=90.0, gt=0, le=180)
     """Largest relative angle, degrees."""
-    angle_step: float = Field(default=30.0, gt=0)
+    angle_step: float = Field(default=30.0, ge=0.5, le=180)
     """Distance of neighbouring classes, degrees; 90 by 30 gives the paper's seven classes."""
-    axes: tuple[Literal["z", "y", "x"], ...] = Field(default=("z", "y", "x"), min_length=1)
+    axes: tuple[Literal["z", "y", "x"], ...] = Field(
+        default=("z", "y", "x"), min_length=1, max_length=3
+    )
     """Slicing axes that examples are taken along."""
     drift: float = Field(default=0.2, ge=0, le=2)
     """Slow change of grey values that is added to each slice in training, another one to its twin,
@@ -65,18 +83,18 @@ Augmentation = Literal["flip", "turn", "shift", "rescale", "grey", "blur", "nois
 class SortingConfig(Section):
     """The sorting pretext task (paper 2.1)."""
 
-    num_slices: int = Field(default=12, ge=2)
+    num_slices: int = Field(default=12, ge=2, le=1024)
     """Slices of one volume that are put in order: one example (paper 3.1)."""
-    margin: float = Field(default=0.2, gt=0)
+    margin: float = Field(default=0.2, gt=0, le=100)
     """Least distance of the scores of two slices in the right order (paper 3.1)."""
     axes: Literal["longest"] | tuple[Literal["z", "y", "x"], ...] = "longest"
     """Slicing axes that examples are taken along; `longest` is each volume's own."""
     sampling: Literal["uniform", "gaussian"] = "uniform"
     """`uniform` over the axis, or a generalized Gaussian about its middle, which spares the ends
     that hold no sample."""
-    gaussian_shape: Length = 8.0
+    gaussian_shape: float = Field(default=8.0, gt=0, le=1000)
     """Exponent of the generalized Gaussian: 2 is the normal distribution, more is flatter."""
-    gaussian_scale: Length = 0.42
+    gaussian_scale: float = Field(default=0.42, gt=0, le=100)
     """Its scale, as part of the axis: at this distance from the middle it has fallen to 1/e."""
     augment: Literal["none", "light", "aggressive"] | tuple[Augmentation, ...] = "aggressive"
     """Changes to the slices in training: `light` flips and turns them, `aggressive` does
@@ -108,36 +126,36 @@ def random_displacement(num_slices: int) -> float:
 class TrainConfig(Section):
     """Training, the same with and without Ray."""
 
-    steps: int = Field(default=1500, ge=1)
+    steps: Step = 1500
     """Optimizer steps."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=32, ge=1, le=16_384)
     """Examples (pairs of slices, or bags of them to sort) a step, over all workers."""
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: Rate = 3e-3
     """Peak learning rate of AdamW."""
-    weight_decay: float = Field(default=1e-2, ge=0)
+    weight_decay: float = Field(default=1e-2, ge=0, le=10)
     """AdamW weight decay."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Part of the steps in which the learning rate rises; it falls along a cosine after that."""
-    run_length: int = Field(default=32, ge=1)
+    run_length: int = Field(default=32, ge=1, le=16_384)
     """Consecutive examples that share one volume, so that a reader loads it once."""
-    interleave: int = Field(default=8, ge=1)
+    interleave: int = Field(default=8, ge=1, le=16_384)
     """Runs that a batch mixes; a multiple of the number of workers."""
-    checkpoint_every: int = Field(default=250, ge=1)
+    checkpoint_every: Annotated[Step, Binds.NOTHING] = 250
     """Steps between checkpoints."""
-    log_every: int = Field(default=25, ge=1)
+    log_every: Annotated[Step, Binds.NOTHING] = 25
     """Steps between rows of metrics."""
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
     """Seed of examples, initial weights and dropout."""
-    max_volumes: int = Field(default=64, ge=1)
+    max_volumes: int = Field(default=64, ge=1, le=1_000_000)
     """Volumes to learn from; of a larger archive a seeded choice is taken."""
     validation_part: float = Field(default=0.0, ge=0, le=0.9)
     """Part of them that is held out to watch the learning; never trained on (paper: 3 to 1, the
     sorting task's default). Their boxes are found all the same."""
-    num_workers: int = Field(default=1, ge=1)
+    num_workers: Annotated[int, Binds.NOTHING] = Field(default=1, ge=1, le=MOST_WORKERS)
     """Ray Train workers."""
-    num_readers: int = Field(default=2, ge=1)
+    num_readers: Annotated[int, Binds.NOTHING] = Field(default=2, ge=1, le=MOST_WORKERS)
     """Ray Data readers a worker; they do not change what is learned."""
-    num_gpus_per_worker: float | None = Field(default=None, ge=0)
+    num_gpus_per_worker: Annotated[float | None, Binds.NOTHING] = Field(default=None, ge=0, le=1024)
     """GPUs a worker; null takes one where the cluster has some."""
 
     @model_validator(mode="after")

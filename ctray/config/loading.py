@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ from pydantic import ValidationError
 from ctray.config.run import RunConfig
 from ctray.errors import ConfigError, one_line
 
+# Characters of a wrong value that a message shows.
+_MOST_SHOWN = 200
+
 
 def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> RunConfig:
     """Read a run's configuration.
@@ -19,7 +24,7 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Run
     Parameters
     ----------
     path
-        YAML file; None gives the defaults.
+        YAML file, or `run.json` of a run, whose settings are taken; None gives the defaults.
     overrides
         `section.key=value` strings that win over the file; values are YAML.
 
@@ -43,13 +48,12 @@ def load_config_text(
     text: str, overrides: tuple[str, ...] = (), source: str = "settings"
 ) -> RunConfig:
     """Configuration from YAML text; `source` names it in errors. See `load_config`."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {source} is no YAML: {one_line(error)}") from error
+    data = _parse(text, source)
     if data is not None and not isinstance(data, dict):
-        raise ConfigError(f"config {source} must be a mapping of sections, not {data!r}")
+        raise ConfigError(f"config {source} must be a mapping of sections, not {_shown(data)}")
     data = data or {}
+    if {"archive", "config"} <= data.keys() and isinstance(data["config"], dict):
+        data = _as_recorded(data["config"])
     for item in overrides:
         _apply_override(data, item)
     return parse_config(data, source=source)
@@ -78,8 +82,23 @@ def recorded_config(data: dict[str, Any], source: str) -> RunConfig:
     What was not done then, and would change what is learned, is off in it; the other settings that
     came since have their defaults.
     """
-    rotation = {"drift": 0.0, **data.get("rotation", {})}
-    return parse_config({**data, "rotation": rotation}, source)
+    return parse_config(_as_recorded(data), source)
+
+
+def _as_recorded(data: dict[str, Any]) -> dict[str, Any]:
+    rotation = data.get("rotation", {})
+    return {**data, "rotation": {"drift": 0.0, **rotation}} if isinstance(rotation, dict) else data
+
+
+def _parse(text: str, source: str) -> Any:
+    if text.lstrip().startswith("{"):
+        # YAML would take the number 1e-05 of a run.json for text.
+        with suppress(ValueError, RecursionError):
+            return json.loads(text)
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"config {source} is no YAML: {one_line(error)}") from error
 
 
 def _apply_override(data: dict[str, Any], item: str) -> None:
@@ -95,7 +114,7 @@ def _apply_override(data: dict[str, Any], item: str) -> None:
         node = child
     try:
         node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = one_line(error)
         raise ConfigError(f"--set {item!r}: the value is no YAML: {first}") from error
 
@@ -106,7 +125,7 @@ def _explain(error: Any) -> str:
         if error["loc"][:1] == ("job",):
             # What was given may hold a key that somebody put there by mistake.
             return f"{where}: {error['msg']}"
-        return f"{where}: {error['msg']} (got {error['input']!r})"
+        return f"{where}: {error['msg']} (got {_shown(error['input'])})"
     model: Any = RunConfig
     for part in error["loc"][:-1]:
         model = model.model_fields[part].annotation
@@ -114,3 +133,12 @@ def _explain(error: Any) -> str:
     known = ", ".join(model.model_fields)
     hint = f"did you mean {near[0]}?" if near else f"known keys: {known}"
     return f"unknown key {where}; {hint}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or brackets in brackets.
+        return f"a value of {type(value).__name__} that is too long to show"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import ModelWrapValidatorHandler, model_validator
 
 from ctray.config.cluster import JobConfig, KubeConfig, PoolConfig, RayConfig
 from ctray.config.learning import EncoderConfig, RotationConfig, SortingConfig, TrainConfig
-from ctray.config.section import Section
+from ctray.config.section import Binds, Section
 from ctray.config.volumes import (
     CatalogConfig,
     CropConfig,
@@ -41,23 +41,23 @@ _TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 class RunConfig(Section):
     """Everything that a run of ctray can be told."""
 
-    task: Task = "rotation"
+    task: Annotated[Task, Binds.TRAINING] = "rotation"
     """Pretext task, and with it the way to a box: certainty (`rotation`) or variance
     (`sorting`)."""
-    catalog: CatalogConfig = CatalogConfig()
-    preprocess: PreprocessConfig = PreprocessConfig()
-    encoder: EncoderConfig = EncoderConfig()
-    rotation: RotationConfig = RotationConfig()
-    sorting: SortingConfig = SortingConfig()
-    train: TrainConfig = TrainConfig()
-    localize: LocalizeConfig = LocalizeConfig()
-    uncertainty: UncertaintyConfig = UncertaintyConfig()
-    refine: RefineConfig = RefineConfig()
-    crop: CropConfig = CropConfig()
-    pool: PoolConfig = PoolConfig()
-    ray: RayConfig = RayConfig()
-    job: JobConfig = JobConfig()
-    kube: KubeConfig = KubeConfig()
+    catalog: Annotated[CatalogConfig, Binds.BOX] = CatalogConfig()
+    preprocess: Annotated[PreprocessConfig, Binds.TRAINING] = PreprocessConfig()
+    encoder: Annotated[EncoderConfig, Binds.TRAINING] = EncoderConfig()
+    rotation: Annotated[RotationConfig, Binds.TRAINING] = RotationConfig()
+    sorting: Annotated[SortingConfig, Binds.TRAINING] = SortingConfig()
+    train: Annotated[TrainConfig, Binds.TRAINING] = TrainConfig()
+    localize: Annotated[LocalizeConfig, Binds.SELF_TRAINING] = LocalizeConfig()
+    uncertainty: Annotated[UncertaintyConfig, Binds.SELF_TRAINING] = UncertaintyConfig()
+    refine: Annotated[RefineConfig, Binds.SELF_TRAINING] = RefineConfig()
+    crop: Annotated[CropConfig, Binds.CROP] = CropConfig()
+    pool: Annotated[PoolConfig, Binds.NOTHING] = PoolConfig()
+    ray: Annotated[RayConfig, Binds.NOTHING] = RayConfig()
+    job: Annotated[JobConfig, Binds.COMMAND] = JobConfig()
+    kube: Annotated[KubeConfig, Binds.COMMAND] = KubeConfig()
 
     @model_validator(mode="after")
     def _can_tell_specimens_apart(self) -> RunConfig:
@@ -68,13 +68,16 @@ class RunConfig(Section):
             )
         return self
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_of_task(cls, data: Any) -> Any:
+    def _defaults_of_task(
+        cls, data: Any, handler: ModelWrapValidatorHandler[RunConfig]
+    ) -> RunConfig:
+        """Fill in the defaults of the task; the fields that are filled count as not given."""
         task = data.get("task") if isinstance(data, dict) else None
         if not isinstance(task, str):
-            return data
-        filled = dict(data)
+            return handler(data)
+        filled, added = dict(data), {}
         for section, values in _TASK_DEFAULTS.get(task, {}).items():
             given = filled.get(section, {})
             if isinstance(given, dict):
@@ -82,4 +85,9 @@ class RunConfig(Section):
                 both = {"widths", "output_stride"}
                 own = {k: v for k, v in values.items() if k not in both or not both & given.keys()}
                 filled[section] = own | given
-        return filled
+                added[section] = own.keys() - given.keys()
+        config = handler(filled)
+        for section, names in added.items():
+            getattr(config, section).model_fields_set.difference_update(names)
+        config.model_fields_set.intersection_update(data)
+        return config

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from ctray import __version__
-from ctray.config import RunConfig, recorded_config
-from ctray.engine.binding import changed_settings
+from ctray.config import RunConfig
+from ctray.engine.binding import begun_manifest, take_up
 from ctray.engine.choosing import hold_out, keep_ids, training_ids
+from ctray.engine.cropping import Cut
 from ctray.engine.encoder_training import EncoderTraining
 from ctray.engine.events import Event, OnEvent, Volumes, ignore, nobody, training_event
 from ctray.engine.executor import Executor, executor_session, running_executor
@@ -24,6 +23,7 @@ from ctray.localization.promise import check_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
+from ctray.storage.box_table import write_localizations
 from ctray.storage.catalog import (
     Catalog,
     CatalogEntry,
@@ -32,41 +32,34 @@ from ctray.storage.catalog import (
 )
 from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
-from ctray.storage.run_folder import Receipt, RunFolder, check_output, write_localizations
+from ctray.storage.run_folder import Receipt, RunFolder, check_output
+from ctray.storage.run_lock import hold_run
+from ctray.storage.run_manifest import RunManifest, read_manifest, write_manifest
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
-    """Begin a run, or take up one that was begun with the same configuration.
+    """Begin a run, or take up one that was begun; see `ctray.engine.binding`.
 
     Raises
     ------
     ConfigError
-        If the folder belongs to a run of another archive or configuration.
+        If the folder belongs to a run of another archive, or whose boxes another configuration
+        decides.
     NotFoundError, OutputExistsError
         See `ctray.storage.run_folder.check_output`.
     """
     check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
-    ours: dict[str, Any] = {"archive": archive_url, "config": config.model_dump(mode="json")}
-    try:
-        theirs = store.read_json(run.manifest)
-    except NotFoundError:
-        theirs = None
+    begun, ours = read_manifest(run), RunManifest(archive=archive_url, config=config)
     # Without a catalog nothing was done yet: a slip in the first command binds nobody.
-    if theirs is None or (theirs != ours and not store.exists(run.catalog)):
-        store.write_json(run.manifest, {**ours, "ctray_version": __version__})
+    if begun is None or (begun != ours and not store.exists(run.catalog)):
+        write_manifest(run, ours)
         return run
-    if theirs["archive"] != archive_url:
+    if begun.archive != archive_url:
         raise ConfigError(
-            f"{out_url} is a run over {theirs['archive']}, not {archive_url}; give another --out"
+            f"{out_url} is a run over {begun.archive}, not {archive_url}; give another --out"
         )
-    begun = recorded_config(theirs["config"], source=run.manifest).model_dump(mode="json")
-    changed = changed_settings(begun, ours["config"])
-    if changed:
-        raise ConfigError(
-            f"{out_url} was begun with another {', '.join(changed)}; give another --out, or the "
-            "configuration that run.json holds"
-        )
+    take_up(run, config)
     return run
 
 
@@ -79,12 +72,8 @@ def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
         If `run_url` is no run.
     """
     run = RunFolder(url=store.normalize(run_url))
-    try:
-        manifest = store.read_json(run.manifest)
-    except NotFoundError as error:
-        raise NotFoundError(f"{run_url} is no run: it has no run.json") from error
-    config = recorded_config(manifest["config"], source=run.manifest)
-    return run, config, str(manifest["archive"])
+    manifest = begun_manifest(run)
+    return run, manifest.config, manifest.archive
 
 
 def catalog_stage(
@@ -108,7 +97,7 @@ def catalog_stage(
         on_event(told)
     found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
-        if run.read_receipt(entry.volume_id) is None:
+        if run.receipt_or_failure(entry.volume_id) is None:
             run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
             text = f"{entry.volume_id} failed"
             on_event(replace(found_all, text=text, volume_id=entry.volume_id))
@@ -280,9 +269,10 @@ def localize_stage(
     """
     executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
+    cut = Cut.of(run, config)
     needed = (run.manifest,)
     todo = patiently(
-        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if _is_open(r, crop)], needed
+        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, cut)], needed
     )
     if todo:
         # An actor that finds no model would be started again and again: look here first.
@@ -325,16 +315,24 @@ def run_archive(
     ------
     ConfigError
         If no calibration keeps what the crops are to promise.
+    RunInUseError
+        If another process works on the run.
     CtrayError
         If the archive holds no volume, the output cannot be written, or training fails. A
         volume that fails alone becomes a `failed` receipt.
     """
+    check_output(archive_url, out_url)
     check_promise(RunFolder(url=store.normalize(out_url)), config)
-    run, catalog = begin_run(archive_url, out_url, config, on_event, found)
-    session = executor_session(config.ray, on_note) if executor is None else nullcontext(executor)
-    with session as workers:
-        pretrain_stage(run, config, catalog.ok, on_event, workers)
-        receipts = localize_stage(run, config, catalog.entries, on_event=on_event, executor=workers)
+    with hold_run(out_url):
+        run, catalog = begin_run(archive_url, out_url, config, on_event, found)
+        session = (
+            executor_session(config.ray, on_note) if executor is None else nullcontext(executor)
+        )
+        with session as workers:
+            pretrain_stage(run, config, catalog.ok, on_event, workers)
+            receipts = localize_stage(
+                run, config, catalog.entries, on_event=on_event, executor=workers
+            )
     return run, receipts
 
 
@@ -348,7 +346,8 @@ _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
 
 
-def _is_open(receipt: Receipt | None, crop: bool) -> bool:
+def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
+    """Whether something is left to do of a volume."""
     if receipt is None:
         return True
-    return crop and None in receipt.crops
+    return crop and (None in receipt.crops or not cut.is_of(receipt))

@@ -18,7 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctray import __version__
-from ctray.config import RunConfig, load_config, override
+from ctray.config import (
+    BOX_KINDS,
+    KEPT_KINDS,
+    RunConfig,
+    changed_settings,
+    load_config,
+    override,
+    recorded_config,
+)
 from ctray.engine.archive import run_archive
 from ctray.engine.benchmark_archives import (
     BenchmarkArchive,
@@ -47,9 +55,8 @@ from ctray.phantom import Kind
 from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES, SCENES, Purpose, benchmark_seed
 from ctray.storage import store
 from ctray.storage.run_folder import Receipt
+from ctray.storage.run_lock import hold_run
 
-# What runs anywhere without changing what is measured.
-_FREE_SECTIONS = {"pool", "ray", "job", "kube"}
 _SHARED = {"archives", "baselines"}
 OnBaselines = Callable[[int, int], None]
 
@@ -247,7 +254,9 @@ def _measure(
     for variant, overrides in plan.variants.items():
         began = time.monotonic()
         changed = override(config, overrides)
-        receipts = run_variant(run, store.join(runs, variant), config, changed, on_event, executor)
+        variant_url = store.join(runs, variant)
+        with hold_run(variant_url):
+            receipts = run_variant(run, variant_url, config, changed, on_event, executor)
         spent[f"{archive.name}/{variant}"] = time.monotonic() - began
         for group, ids in archive.groups.items():
             own = [r for r in receipts if r.volume_id in ids]
@@ -280,7 +289,7 @@ def _kept_baselines(
     Thresholds are chosen group by group: for an archive of one family in one scene, which is the
     best that a user could do with them.
     """
-    ids = [r.volume_id for r in receipts if r.volume_url is not None]
+    ids = [r.volume_id for r in receipts if r.cut_url is not None]
     key = hashlib.sha256(
         json.dumps([ids, config.preprocess.model_dump(mode="json")]).encode()
     ).hexdigest()
@@ -351,8 +360,8 @@ def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
             f"{url} was begun for the purpose {theirs['plan']['purpose']}, not {plan.purpose}; "
             "give another --out"
         )
-    sections = ours["config"].keys() - _FREE_SECTIONS
-    changed += sorted(s for s in sections if theirs["config"].get(s) != ours["config"][s])
+    begun = recorded_config(theirs["config"], source=manifest)
+    changed += changed_settings(begun, config, *BOX_KINDS, *KEPT_KINDS)
     if changed:
         raise ConfigError(
             f"{url} was begun with another {', '.join(changed)}; give another --out, or what "

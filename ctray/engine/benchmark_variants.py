@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ctray.config import RunConfig
+from ctray.config import Binds, RunConfig, changed_settings
 from ctray.engine.archive import (
     check_trained,
     localize_stage,
@@ -34,16 +34,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "even-threshold": ("refine.threshold=0.5", "refine.clear_faces=off"),
     "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
 }
-# What is used after the pretext task only: its checkpoint serves whatever they say.
-AFTER_TRAINING = frozenset({"localize", "uncertainty", "refine", "crop", "pool", "ray"})
-# Of `refine`, what is used after self-training only.
-_USED_LATE = {"enabled", "threshold", "clear_faces", "min_peak", "min_agreement"}
-
-
-def changed_sections(config: RunConfig, other: RunConfig) -> frozenset[str]:
-    """Names of the sections in which two configurations differ."""
-    ours, theirs = config.model_dump(mode="json"), other.model_dump(mode="json")
-    return frozenset(name for name in ours.keys() | theirs.keys() if ours[name] != theirs[name])
 
 
 def run_variant(
@@ -80,11 +70,11 @@ def run_variant(
     entries = _in_place(main, read_catalog(main.catalog))
     write_catalog(entries, run.catalog)
     for entry in entries:
-        receipt = main.read_receipt(entry.volume_id)
+        receipt = main.receipt_or_failure(entry.volume_id)
         if receipt is not None and receipt.status == "failed":
             # It cannot be read, whatever the settings.
             run.write_receipt(receipt)
-    if changed_sections(config, changed) <= AFTER_TRAINING:
+    if not changed_settings(config, changed, Binds.TRAINING):
         check_trained(main, config, archive_url)
         _copy_training(main, run, slabs=_same_self_training(config, changed))
     readable = [e for e in entries if e.status == "ok"]
@@ -104,10 +94,7 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
 
 def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
     """Whether the slab network of one configuration serves the other."""
-    ours, theirs = (c.refine.model_dump(exclude=_USED_LATE) for c in (config, changed))
-    # The boxes that it learns from are those of the pretext task.
-    same_boxes = changed_sections(config, changed).isdisjoint({"localize", "uncertainty"})
-    return config.refine.enabled and ours == theirs and same_boxes
+    return config.refine.enabled and not changed_settings(config, changed, Binds.SELF_TRAINING)
 
 
 def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:

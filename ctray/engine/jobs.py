@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ctray.config import RunConfig, parse_config
+from ctray.config import RunConfig, on_top_of
 from ctray.engine.archive import (
     begin_run,
     check_trained,
@@ -13,13 +13,13 @@ from ctray.engine.archive import (
     resume_run,
     run_archive,
 )
-from ctray.engine.binding import changed_settings
+from ctray.engine.binding import settings_for, take_up
 from ctray.engine.events import OnEvent
 from ctray.engine.executor import Executor
 from ctray.engine.orders import archive_of, run_of
-from ctray.errors import ConfigError
 from ctray.storage.catalog import read_catalog
-from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.run_folder import Receipt, RunFolder, check_output
+from ctray.storage.run_lock import hold_run
 
 # Settings, who is told, and who runs the processes: None is the Ray session that is running.
 Job = Callable[[RunConfig, OnEvent, Executor | None], tuple[RunFolder, Sequence[Receipt]]]
@@ -30,8 +30,11 @@ def pretrain_job(
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
     archive, out = archive_of(config), run_of(config)
-    run, catalog = begin_run(archive, out, config, on_event)
-    pretrain_stage(run, config, catalog.ok, on_event, executor)
+    check_output(archive, out)
+    with hold_run(out):
+        config = settings_for(out, config)
+        run, catalog = begin_run(archive, out, config, on_event)
+        pretrain_stage(run, config, catalog.ok, on_event, executor)
     return run, run.receipts()
 
 
@@ -46,30 +49,20 @@ def localize_job(
         If `config` says otherwise about what binds the run.
     """
     run, begun, archive = resume_run(run_of(config))
-    theirs, given = (
-        begun.model_dump(mode="json"),
-        config.model_dump(mode="json", exclude_unset=True),
-    )
-    ours = {
-        name: value | given.get(name, {}) if isinstance(value, dict) else given.get(name, value)
-        for name, value in theirs.items()
-    }
-    if changed := changed_settings(theirs, ours):
-        raise ConfigError(
-            f"{run.url} was begun with another {', '.join(changed)}; leave that out: the settings "
-            "are in run.json"
-        )
-    settings = parse_config(ours)
-    check_trained(run, settings, archive)
-    entries = read_catalog(run.catalog)
-    return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
+    with hold_run(run.url):
+        settings = on_top_of(begun, config)
+        take_up(run, settings)
+        check_trained(run, settings, archive)
+        entries = read_catalog(run.catalog)
+        return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
 
 
 def archive_job(
     config: RunConfig, on_event: OnEvent, executor: Executor | None = None
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """All of a run, from the catalog to the table of boxes."""
-    return run_archive(archive_of(config), run_of(config), config, on_event, executor=executor)
+    settings = settings_for(run_of(config), config)
+    return run_archive(archive_of(config), run_of(config), settings, on_event, executor=executor)
 
 
 JOBS: dict[str, Job] = {

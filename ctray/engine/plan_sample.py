@@ -19,7 +19,7 @@ from ctray.errors import one_line
 from ctray.localization.baseline_maps import less_z_median, smoothed
 from ctray.localization.localizer import Localizer
 from ctray.localization.margins import Calibration
-from ctray.localization.promise import calibration_of, with_margin, with_promise
+from ctray.localization.promise import box_to_cut, calibration_of, with_promise
 from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step
 from ctray.storage import store
@@ -140,11 +140,11 @@ def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tupl
     """Part of a volume that its crop would hold, and the seconds that finding it took."""
     volume = open_volume(entry.url)
     found = model.localizer.localize(volume)
-    receipt = receipt_of(entry, volume, found, model.localizer.digest, config.task)
-    receipt = with_promise(receipt, config, model.calibration)
+    receipt = receipt_of(entry, volume, found, model.localizer)
+    receipt = with_promise(receipt, config.crop, model.calibration)
     if receipt.status != "located":
         return 1.0, found.seconds
-    margined = with_margin(receipt, volume.shape, config)
+    margined = box_to_cut(receipt, volume.shape)
     return margined.num_voxels / math.prod(volume.shape), found.seconds
 
 

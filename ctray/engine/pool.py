@@ -12,7 +12,8 @@ import torch
 
 from ctray import __version__
 from ctray.config import RunConfig
-from ctray.engine.cropping import crop_located
+from ctray.engine.cropping import Cut, crop_digest, crop_located, without_crops
+from ctray.engine.source_changes import current_receipt, drop_stale_import, record_of
 from ctray.errors import CtrayError, KeysError, OutageError, StorageError, one_line
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
@@ -99,6 +100,7 @@ class LocalizeVolume:
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
+        self._cut = Cut.of(self._run, self._config)
         self._calibration = calibration_of(self._run)
         self._localizer = open_localizer(self._run, self._config)
 
@@ -118,20 +120,33 @@ class LocalizeVolume:
         return receipt
 
     def _localize(self, entry: CatalogEntry) -> Receipt:
-        earlier = self._run.read_receipt(entry.volume_id)
+        earlier = current_receipt(entry, self._run)
         volume = open_entry(entry, self._run, self._config)
-        if earlier is not None and earlier.status == "located":
-            return crop_located(volume, earlier, self._run, self._config)
+        if earlier is not None:
+            return self._cropped(volume, earlier)
+        record = record_of(entry, volume)
         found = self._localizer.localize(volume)
         if found.preview is not None:
             self._run.write_preview(entry.volume_id, found.preview.pictures())
-        receipt = receipt_of(entry, volume, found, self._localizer.digest, self._config.task)
-        receipt = with_promise(receipt, self._config, self._calibration)
+        receipt = receipt_of(entry, volume, found, self._localizer)
+        receipt = self._with_promise(replace(receipt, source=record.to_json()))
         if found.uncertainty is not None:
             receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
-        if self._crop and receipt.status == "located":
-            receipt = crop_located(volume, receipt, self._run, self._config)
-        return receipt
+        return self._cropped(volume, receipt) if self._crop else receipt
+
+    def _cropped(self, volume: Volume, receipt: Receipt) -> Receipt:
+        """Receipt with its crops, cut with the settings and the calibration of today."""
+        if not self._cut.is_of(receipt):
+            receipt = without_crops(receipt, self._run)
+        if not receipt.crop_boxes or receipt.margins is None:
+            receipt = self._with_promise(receipt)
+        if receipt.status != "located":
+            return receipt
+        return crop_located(volume, receipt, self._run, self._config)
+
+    def _with_promise(self, receipt: Receipt) -> Receipt:
+        receipt = with_promise(receipt, self._config.crop, self._calibration)
+        return replace(receipt, crop_settings=crop_digest(self._config))
 
     def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
         """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
@@ -146,11 +161,10 @@ class LocalizeVolume:
                 factors=as_triple(receipt.working["factors"], "factors"),
                 provenance={
                     "volume_id": receipt.volume_id,
-                    "original_url": receipt.source_url,
+                    "source_url": receipt.source_url,
                     "method": receipt.method,
                     "model_digest": receipt.model_digest,
                     "scale": uncertainty.scale,
-                    "version": __version__,
                 },
             )
         return url
@@ -178,6 +192,8 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
     if entry.kind in ("ome-zarr", "zarr"):
         return entry.url
     url = run.imported(entry.volume_id)
+    if is_committed(url):
+        drop_stale_import(entry, run)
     if not is_committed(url):
         size = config.catalog.voxel_size_um
         import_volume(
@@ -192,19 +208,20 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
 
 
 def receipt_of(
-    entry: CatalogEntry, volume: Volume, found: Localization, digest: str, method: str
+    entry: CatalogEntry, volume: Volume, found: Localization, localizer: Localizer
 ) -> Receipt:
-    """Receipt of a localized volume, before its crop."""
+    """Receipt of a volume that `localizer` localized, before its promise and its crop."""
     return Receipt(
         volume_id=entry.volume_id,
         source_url=entry.url,
-        volume_url=volume.url,
+        imported_url=None if volume.url == entry.url else volume.url,
         status=found.status,
         reason=found.reason,
         notes=entry.notes,
-        method=method,
-        model_digest=digest,
-        box=found.box.ranges if found.box else None,
+        method=localizer.config.task,
+        model_digest=localizer.digest,
+        box_settings_digest=localizer.box_settings_digest,
+        sample_box=found.box,
         confidence=found.confidence,
         face_confidence=list(found.face_confidence) if found.face_confidence else None,
         shape=list(volume.shape),
@@ -250,8 +267,8 @@ def _instances(found: Localization) -> list[InstanceReceipt] | None:
         assert scales is not None
         receipts.append(
             InstanceReceipt(
-                box=box.ranges,
-                certainty=list(certainty),
+                sample_box=box,
+                face_confidence=list(certainty),
                 scales=[round(s, 3) for s in scales],
             )
         )

@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,8 @@ import ray
 
 from ctray.config import RayConfig
 from ctray.engine.events import nobody
+from ctray.engine.leftovers import own_folder
+from ctray.engine.stopping import kept_handlers
 from ctray.errors import CtrayError, RayStartError, one_line
 
 # Set before ray starts anything: warnings that a user can do nothing about stay away.
@@ -61,12 +62,13 @@ def ray_session(config: RayConfig, on_note: Callable[[str], None] = nobody) -> I
     address = config.address or _address_from_environment()
     folder: str | None = None
     try:
-        if address is not None:
-            on_note(f"connecting to the cluster at {address}")
-            _connect(address)
-        else:
-            on_note(f"starting Ray on this machine, at most {config.start_timeout_s:g} s")
-            folder = _start(config, on_note)
+        with kept_handlers():
+            if address is not None:
+                on_note(f"connecting to the cluster at {address}")
+                _connect(address)
+            else:
+                on_note(f"starting Ray on this machine, at most {config.start_timeout_s:g} s")
+                folder = _start(config, on_note)
         for name in ("ray.data", "ray.train"):
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
@@ -129,7 +131,7 @@ def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
         attempt, since = attempt + 1, time.monotonic()
         # Sockets live below this folder, and their paths must stay under 107 bytes. A folder for
         # each try: what is left of the one before must not be taken up.
-        folder = tempfile.mkdtemp(prefix="ctray-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+        folder = own_folder("ctray-ray-", os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
         try:
             with _quiet_stderr(), _nothing_left(folder):
                 ray.init(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ from ctray.config import RunConfig
 from ctray.engine.causes import last_line, own_error
 from ctray.engine.encoder_training import LASTING_ERRORS, EncoderTraining
 from ctray.engine.events import nobody
+from ctray.engine.leftovers import scratch_folder
 from ctray.engine.progress import Pace, Progress, Row, Seldom
 from ctray.engine.room import autoscales, no_room, wait_for_room
 from ctray.engine.session import cluster_cpus, cluster_gpus
@@ -70,7 +70,7 @@ def train_encoder(
     beside = ray.remote(num_cpus=0, scheduling_strategy=here)
     progress = beside(Progress).remote()
     pace = beside(Pace).remote()
-    with tempfile.TemporaryDirectory(prefix="ctray-train-") as scratch:
+    with scratch_folder("ctray-train-") as scratch:
         trainer = TorchTrainer(
             _worker,
             train_loop_config={

@@ -212,10 +212,10 @@ def baseline_cases(
         BaselineCase(
             truth=truths[receipt.volume_id],
             factors=_factors(receipt, config),
-            load=cache.loader(receipt.volume_url),
+            load=cache.loader(receipt.cut_url),
         )
         for receipt in receipts
-        if receipt.volume_url is not None
+        if receipt.cut_url is not None
     ]
 
 
@@ -256,7 +256,7 @@ def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
     """Level-0 voxels per voxel of the working level."""
     known = receipt.working.get("factors")
     if known is None:  # Found constant, before anything was noted.
-        _, known = open_volume(str(receipt.volume_url)).read_working(config.working_size)
+        _, known = open_volume(str(receipt.cut_url)).read_working(config.working_size)
     return as_triple(known, "factors")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from ctray.config import RunConfig
+from ctray.config import CropConfig, RunConfig
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
@@ -20,20 +20,22 @@ from ctray.localization.certainty import certainty_profiles
 from ctray.localization.clear_faces import GreyLevel
 from ctray.localization.cut_pieces import Checked, checked
 from ctray.localization.faces import surest
+from ctray.localization.found import Found
 from ctray.localization.margins import Scales
+from ctray.localization.promise import calibration_beside, make_promise
 from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
-from ctray.localization.slab_checkpoint import TrainedSlabs, load_slabs
+from ctray.localization.slab_checkpoint import TrainedSlabs, digest_of_boxes, load_slabs
 from ctray.localization.slabs import slabs_on
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 from ctray.pretext.checkpoint import TrainedModel
 from ctray.pretext.encoder import RotationModel, SortingModel
 from ctray.pretext.rows import canvas_side
+from ctray.storage.run_folder import Status
 from ctray.storage.volume import Volume
 from ctray.storage.working import WorkingLevel, read_working_level
 
-Status = Literal["located", "empty", "uncertain", "failed"]
 # A pretext task that is surer than this of a slice along every axis is not overruled, and where it
 # is, the slab network need not be quite as sure: faint samples reach less than bubbles alone may.
 # What is no sample is rarely sure along all three.
@@ -88,18 +90,12 @@ class _Finding:
     cells: npt.NDArray[np.bool_] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Localization:
-    """What is known of one volume after localizing it.
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
+class Localization(Found):
+    """What is known of one volume after localizing it: boxes and promise, and what led there.
 
     Parameters
     ----------
-    status, reason
-        `located`; `empty` or `uncertain` with the reason in one line.
-    box
-        Box of the sample at level 0; None if empty, a guess at most if uncertain.
-    face_confidence
-        Certainty of the faces z0, z1, y0, y1, x0, x1, in [0, 1].
     profiles
         Certainty per slice of the working level, by axis; largest relative variance for the
         sorting method.
@@ -122,10 +118,6 @@ class Localization:
         Wall time.
     """
 
-    status: Status
-    reason: str | None = None
-    box: Box | None = None
-    face_confidence: tuple[float, ...] | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
     refined: Refined | None = None
@@ -136,11 +128,6 @@ class Localization:
     seconds: float = 0.0
     preview: Preview | None = None
     uncertainty: UncertaintyMap | None = None
-
-    @property
-    def confidence(self) -> float | None:
-        """Certainty of the least certain face."""
-        return None if self.face_confidence is None else min(self.face_confidence)
 
 
 class Localizer:
@@ -178,6 +165,8 @@ class Localizer:
         if slabs is not None and given.refine.enabled:
             self.slabs = slabs_on(slabs.network, self.device)
             self.digest = slabs.digest
+        used = slabs if self.slabs is not None else None
+        self.box_settings_digest = digest_of_boxes(self.config, trained, used)
 
     def localize(self, volume: Volume) -> Localization:
         """Localize one volume; memory is a few times that of its working level, and of the finer.
@@ -312,10 +301,47 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
     model
         From `ctray.load_model`; the slab network beside it is used where there is one.
     config
-        Configuration whose `localize`, `uncertainty` and `refine` sections count; None takes the
-        model's own.
+        Configuration whose `localize`, `uncertainty`, `refine` and `crop` sections count; None
+        takes the model's own.
+
+    Returns
+    -------
+    Localization
+        With margins and promise by the calibration of the run that the model is of, or else the
+        package's own.
     """
-    return Localizer(model, config, load_slabs(model.url, model)).localize(volume)
+    localizer = Localizer(model, config, load_slabs(model.url, model))
+    return _with_promise(localizer, volume, (config or model.config).crop, model.url)
+
+
+def _with_promise(
+    localizer: Localizer, volume: Volume, crop: CropConfig, checkpoint_url: str
+) -> Localization:
+    found = localizer.localize(volume)
+    digest = localizer.box_settings_digest
+    made = make_promise(
+        status=found.status,
+        reason=found.reason,
+        scales=found.scales,
+        instance_scales=[i.scales() or () for i in found.instances or ()],
+        shape=volume.shape,
+        digest=digest,
+        crop=crop,
+        calibration=calibration_beside(checkpoint_url),
+    )
+    return replace(
+        found,
+        status=made.status,
+        reason=made.reason,
+        shape=volume.shape,
+        margins=tuple(made.margins) if found.box else None,
+        promise=made.promise,
+        max_loss=made.max_loss,
+        coverage=made.coverage,
+        method=localizer.config.task,
+        model_digest=localizer.digest,
+        box_settings_digest=digest,
+    )
 
 
 def _box(

@@ -4,15 +4,16 @@ Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018
 scale, the width of the band that its profile leaves open. For calibration volumes, whose truth is
 known, the score is the smallest factor of these scales that keeps the loss within the allowed
 rate. Of n such scores the ceil((n + 1) coverage)-th is large enough for a new volume with at least
-that probability, whatever their distribution, as long as it is a volume of the same kind.
+that probability, whatever their distribution, as long as it is a volume of the same kind whose
+faces were found in the same way: with the same `ctray.config.box_settings`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any
 
@@ -30,9 +31,12 @@ LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
 # A factor that no volume should need; one that does counts as never kept.
 _MOST = 64.0
 _STEP = 0.125
-# What the package's own calibration gives at least: an archive of another kind may be harder than
-# its phantoms, and no face is known better than the band that its profile leaves open.
+# Floor of the factor where the calibration came with the package: an archive of another kind may be
+# harder than its phantoms, and no face is known better than the band that its profile leaves open.
+# A scale is one slice of the working level at least (`Refined.scales`), so with this factor no face
+# moves out by less than one such slice.
 _LEAST_SHIPPED = 1.0
+_OWN_KEYS = {"about", "box_settings_digest", "box_settings", "largest_scale", "scores"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,20 +54,37 @@ class Calibration:
         What the volumes were.
     shipped
         Whether it came with the package, and was not made from volumes of the same kind.
+    box_settings_digest
+        `ctray.config.box_settings.box_settings_digest` of the boxes; it holds for such boxes alone.
+        None for calibrations of earlier versions, which hold for none.
+    box_settings
+        The settings behind the digest, which tell what differs; empty where they are not known.
+    made
+        Date, machine, versions and command, for whoever reads the file.
     """
 
     scores: Mapping[float, tuple[float, ...]]
     largest_scale: float
     about: str
     shipped: bool = False
+    box_settings_digest: str | None = None
+    box_settings: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_volumes(self) -> int:
         """Volumes that were calibrated on."""
         return len(next(iter(self.scores.values())))
 
+    def holds_for(self, digest: str | None) -> bool:
+        """Whether it was made of boxes with this digest of settings."""
+        return digest is not None and digest == self.box_settings_digest
+
     def factor(self, max_loss: float, coverage: float) -> float:
         """Factor of the scales that keeps the loss within `max_loss` for `coverage` of volumes.
+
+        That of the package's own calibration is 1 at least, so that every face moves out by one
+        slice of the working level at least.
 
         Raises
         ------
@@ -86,6 +107,9 @@ class Calibration:
         """Plain values; inf as null."""
         return {
             "about": self.about,
+            "box_settings_digest": self.box_settings_digest,
+            "box_settings": dict(self.box_settings),
+            **self.made,
             "largest_scale": round(self.largest_scale, 5),
             "scores": {
                 f"{loss:g}": [round(s, 4) if math.isfinite(s) else None for s in scores]
@@ -105,9 +129,14 @@ class Calibration:
                 for loss in LOSSES
             }
             return cls(
-                scores=scores, largest_scale=float(data["largest_scale"]), about=data["about"]
+                scores=scores,
+                largest_scale=float(data["largest_scale"]),
+                about=data["about"],
+                box_settings_digest=data.get("box_settings_digest"),
+                box_settings=data.get("box_settings", {}),
+                made={k: v for k, v in data.items() if k not in _OWN_KEYS},
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CtrayError(f"this is no calibration: {error!r}") from error
 
 
@@ -117,16 +146,20 @@ def shipped_calibration() -> Calibration:
     return replace(Calibration.from_json(json.loads(text)), shipped=True)
 
 
-def calibrate(volumes: Sequence[tuple[Box, Scales, BoolArray]], about: str) -> Calibration:
+def calibrate(
+    volumes: Iterable[tuple[Box, Scales, BoolArray]], about: str, digest: str | None = None
+) -> Calibration:
     """Scores of volumes from their boxes, the scales of the six faces, and their masks.
 
     Parameters
     ----------
     volumes
         Box at level 0, scales of z0, z1, y0, y1, x0, x1 in level-0 voxels, and the sample's
-        voxels, (z, y, x). Volumes without a sample take no part.
+        voxels, (z, y, x). Volumes without a sample take no part. They are taken one by one.
     about
         What they are.
+    digest
+        `box_settings_digest` of the boxes.
     """
     scores: dict[float, list[float]] = {loss: [] for loss in LOSSES}
     largest = 0.0
@@ -141,10 +174,11 @@ def calibrate(volumes: Sequence[tuple[Box, Scales, BoolArray]], about: str) -> C
         scores={loss: tuple(sorted(s)) for loss, s in scores.items()},
         largest_scale=largest,
         about=about,
+        box_settings_digest=digest,
     )
 
 
-def margins_of(scales: Scales, factor: float) -> tuple[int, ...]:
+def margins_of(scales: Sequence[float], factor: float) -> tuple[int, ...]:
     """Margins of the six faces in whole level-0 voxels."""
     return tuple(math.ceil(factor * s) for s in scales)
 

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ctray import __version__
-from ctray.config import RunConfig, recorded_config
+from ctray.config import Binds, RunConfig, changed_settings, recorded_config
+from ctray.config.box_settings import METHOD_VERSION
 from ctray.errors import CheckpointError, NotFoundError
 from ctray.pretext.encoder import PretextModel
 from ctray.pretext.tasks import build_model, on_device
@@ -29,15 +30,8 @@ from ctray.storage import store
 
 MANIFEST = "checkpoint.json"
 
-# What may differ between a checkpoint and the run that resumes it: it changes nothing of what is
-# learned.
-_FREE_TRAIN_FIELDS = (
-    *("num_workers", "num_readers", "num_gpus_per_worker"),
-    *("checkpoint_every", "log_every"),
-)
 _MANIFEST_KEYS = {"step", "side", "digest", "files", "config"}
 _FILES = {"weights", "optimizer", "metrics"}
-_BOUND_SECTIONS = ("task", "preprocess", "encoder", "rotation", "sorting", "train")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +52,8 @@ class TrainedModel:
         SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
     url
         Folder of the checkpoint.
+    method_version
+        `METHOD_VERSION` of the code that trained it; 0 for checkpoints that do not tell.
     """
 
     model: PretextModel
@@ -66,6 +62,7 @@ class TrainedModel:
     step: int
     digest: str
     url: str
+    method_version: int = METHOD_VERSION
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:
@@ -100,6 +97,8 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "digest": digest,
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
+        # What an earlier method began stays marked as its work.
+        "method_version": METHOD_VERSION if before is None else _method_version(before),
         "ctray_version": __version__,
         "torch_version": torch.__version__,
     }
@@ -158,6 +157,7 @@ def load_model(url: str) -> TrainedModel:
         step=int(manifest["step"]),
         digest=str(manifest["digest"]),
         url=url,
+        method_version=_method_version(manifest),
     )
 
 
@@ -180,6 +180,10 @@ def read_metrics(url: str) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
 
 
+def _method_version(manifest: dict[str, Any]) -> int:
+    return int(manifest.get("method_version", 0))
+
+
 def _read_manifest(url: str) -> dict[str, Any] | None:
     try:
         data = store.read_bytes(store.join(url, MANIFEST))
@@ -198,10 +202,10 @@ def _read_manifest(url: str) -> dict[str, Any] | None:
 
 
 def _check_fits(url: str, manifest: dict[str, Any], config: RunConfig, side: int) -> None:
-    theirs = _bound(recorded_config(manifest["config"], source=f"{url}/{MANIFEST}"))
-    ours = _bound(config)
-    if theirs != ours or manifest["side"] != side:
-        changed = [s for s in _BOUND_SECTIONS if theirs[s] != ours[s]] or ["working shape"]
+    theirs = recorded_config(manifest["config"], source=f"{url}/{MANIFEST}")
+    changed = changed_settings(theirs, config, Binds.TRAINING)
+    if changed or manifest["side"] != side:
+        changed = changed or ["working shape"]
         raise CheckpointError(
             f"{url} was trained with another {', '.join(changed)}; give another output, "
             "or the configuration that it was started with"
@@ -265,10 +269,3 @@ def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
     schema = pa.schema([(name, pa.float64()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
     store.write_bytes(url, buffer.getvalue())
-
-
-def _bound(config: RunConfig) -> dict[str, Any]:
-    bound = config.model_dump(mode="json", include=set(_BOUND_SECTIONS))
-    for name in _FREE_TRAIN_FIELDS:
-        bound["train"].pop(name)
-    return bound

@@ -10,6 +10,7 @@ from ctray.preprocess.field_of_view import FieldOfView
 from ctray.report import sections
 from ctray.report.encoding import png_bytes
 from ctray.report.figures import VolumeView, overview_figure
+from ctray.report.head import head_part
 from ctray.report.style import CSS
 from ctray.report.summary import RunSummary, VolumeRow, choose_pictured, summarize_run
 from ctray.report.text import escape
@@ -80,7 +81,7 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
     shown = {row.volume_id for row in pictured}
     table_url = "../localizations.parquet"
     parts = [
-        sections.head_part(summary),
+        head_part(summary),
         sections.notes_part(summary.notes),
         sections.scores_part(summary),
         sections.sizes_part(summary),

@@ -1,4 +1,4 @@
-"""Parts of the page: head, sizes, training, scores, the table of volumes, a volume's section."""
+"""Parts of the page: sizes, training, scores, the table of volumes, a volume's section."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctray.geometry import AXES
+from ctray.localization.promise import promise_text
 from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
+from ctray.report.head import status_said
 from ctray.report.notes import box_notes
 from ctray.report.round_bounds import BOUND_DASH, COLOR, EDGE_DASH
 from ctray.report.summary import RunSummary, Sizes, VolumeRow
@@ -24,34 +26,6 @@ from ctray.report.text import (
     times,
 )
 from ctray.storage.run_folder import Receipt
-
-_SAID = {"pending": "not done yet"}
-
-
-def head_part(summary: RunSummary) -> str:
-    """Title, what came out in one sentence, and the key figures."""
-    cropped, whole = summary.sizes(cropped=True), summary.sizes()
-    counts = summary.counts
-    attention = counts.get("failed", 0) + counts.get("uncertain", 0)
-    figures = [
-        ("Volumes", f"{len(summary.rows):,}", ""),
-        ("Located", f"{counts.get('located', 0):,}", _others(counts)),
-        ("To look at", f"{attention:,}", "failed or uncertain"),
-        ("Before", human_bytes(cropped.before), "volumes with a crop"),
-        ("After", human_bytes(cropped.after), f"{human_bytes(cropped.stored)} on disk"),
-        ("Saved", percent(cropped.saved), f"{percent(whole.saved)} of the whole archive"),
-    ]
-    if not cropped.num_volumes:
-        figures = [*figures[:3], ("Before", human_bytes(whole.before), "nothing cropped yet")]
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd>{value}{f'<small>{small}</small>' if small else ''}</dd></div>"
-        for name, value, small in figures
-    )
-    where = f'<p class="where">{escape(summary.archive)}</p>' if summary.archive else ""
-    return (
-        f'<header><p class="kind">ctray report</p><h1>{escape(summary.title)}</h1>{where}'
-        f'<dl class="figures">{cells}</dl></header>'
-    )
 
 
 def notes_part(notes: Iterable[str]) -> str:
@@ -227,7 +201,7 @@ def volume_part(row: VolumeRow, view: VolumeView | None) -> str:
         pictures = '<p class="note">No pictures were kept of this volume.</p>'
     return (
         f'<section class="volume" id="{escape(anchor(row.volume_id))}"><div class="head">'
-        f"<h3>{escape(row.volume_id)}</h3>{_status(row.status)}"
+        f"<h3>{escape(row.volume_id)}</h3>{_status(row)}"
         f'<span class="line sizes">{sizes}</span></div>{facts}{why}{pictures}</section>'
     )
 
@@ -282,10 +256,9 @@ def _volume_facts(row: VolumeRow) -> list[str]:
         f"specimen {number}: {box_ranges(instance.sample_box)}"
         for number, instance in enumerate(receipt.instances or (), start=1)
     ]
-    if receipt.max_loss is not None and receipt.coverage is not None:
-        facts.append(
-            f"at most {receipt.max_loss:.2%} lost, stated for {receipt.coverage:.0%} of volumes"
-        )
+    facts += [f"crop {box_ranges(box)}" for box in receipt.crop_boxes]
+    if row.status == "located" and receipt.promise is not None:
+        facts.append(promise_text(receipt.promise, receipt.max_loss, receipt.coverage))
     if row.least_certain_face:
         facts.append(f"certainty {number(receipt.confidence)} at {row.least_certain_face}")
     if box is not None and row.error_voxels is not None:
@@ -310,7 +283,8 @@ def _volume_row(row: VolumeRow, has_section: bool, scored: bool) -> str:
     if box is None and row.receipt.reason:
         place = f'<td class="reason">{escape(row.receipt.reason)}</td>'
     else:
-        place = f'<td class="box">{box_ranges(box) if box else NONE}</td>'
+        crops = "".join(f"<small>crop {box_ranges(b)}</small>" for b in row.receipt.crop_boxes)
+        place = f'<td class="box">{box_ranges(box) if box else NONE}{crops}</td>'
     confidence = number(row.receipt.confidence)
     if row.least_certain_face:
         confidence += f" {row.least_certain_face}"
@@ -323,7 +297,7 @@ def _volume_row(row: VolumeRow, has_section: bool, scored: bool) -> str:
     if scored:
         cells.append(_both(row.error_voxels, row.error_of_volume))
     numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-    return f'<tr><th scope="row" class="id">{name}</th><td>{_status(row.status)}</td>' + (
+    return f'<tr><th scope="row" class="id">{name}</th><td>{_status(row)}</td>' + (
         f"{place}{numbers}</tr>"
     )
 
@@ -392,13 +366,13 @@ def _small(text: str, value: float | None) -> str:
     return "" if value is None else f"<small>{text}</small>"
 
 
-def _status(status: str) -> str:
-    return f'<span class="status {escape(status)}">{escape(_SAID.get(status, status))}</span>'
-
-
-def _others(counts: Mapping[str, int]) -> str:
-    parts = [f"{n:,} {_SAID.get(s, s)}" for s, n in counts.items() if s != "located"]
-    return ", ".join(parts)
+def _status(row: VolumeRow) -> str:
+    """Status, and below it that a crop states no loss rate: such a one is not shown as safe."""
+    status, promise = row.status, row.receipt.promise
+    unstated = status == "located" and promise not in (None, "calibrated")
+    shown = f'<span class="status {escape(status)}{" unstated" if unstated else ""}">'
+    shown += f"{escape(status_said(status))}</span>"
+    return f"{shown}<small>{escape(promise)}</small>" if unstated else shown
 
 
 def _or_inf(value: float | None) -> float:

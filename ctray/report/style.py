@@ -47,6 +47,7 @@ tr.own small { font-weight: 400; }
   border-radius: 50%; background: var(--grey); print-color-adjust: exact;
   -webkit-print-color-adjust: exact; }
 .status.located::before { background: #2f9e62; }
+.status.located.unstated::before { background: none; border: 1.5px solid #2f9e62; }
 .status.uncertain::before { background: #e0a100; }
 .status.failed::before { background: #cf3030; }
 .status.empty::before, .status.pending::before { background: none; border: 1.5px solid #7b8794; }

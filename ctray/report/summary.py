@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctray.config import RotationConfig, RunConfig, parse_config, random_displacement
+from ctray.config import (
+    RotationConfig,
+    RunConfig,
+    parse_config,
+    random_displacement,
+    recorded_config,
+)
 from ctray.errors import CtrayError, NotFoundError
 from ctray.geometry import Box
+from ctray.localization.promise import calibration_of, why_not_calibrated
 from ctray.localization.scoring import OWN_METHOD
 from ctray.storage import store
 from ctray.storage.catalog import CatalogEntry, read_catalog, read_coverage
@@ -114,6 +121,8 @@ class RunSummary:
         What could not be read, one line each.
     coverage
         What is in the archive and no volume of the run, one line each.
+    not_calibrated
+        Why crops are `not calibrated`, in one line; None where none is.
     """
 
     title: str
@@ -125,6 +134,13 @@ class RunSummary:
     scores: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     coverage: list[str] = field(default_factory=list)
+    not_calibrated: str | None = None
+
+    @property
+    def promises(self) -> dict[str, int]:
+        """Located volumes by what is promised of their crops, the most frequent first."""
+        promised = (r.receipt.promise for r in self.rows if r.status == "located")
+        return dict(Counter(p for p in promised if p is not None).most_common())
 
     @property
     def counts(self) -> dict[str, int]:
@@ -173,6 +189,7 @@ def summarize_run(run: RunFolder) -> RunSummary:
         guessing=_guessing(training.get("config") or manifest.get("config")),
         facts=_facts(manifest, training, receipts),
         scores=_score_rows(scores),
+        not_calibrated=_why_not_calibrated(run, manifest, receipts, notes),
         notes=notes,
         coverage=_coverage(run, notes),
     )
@@ -248,6 +265,21 @@ def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[di
     except (CtrayError, OSError, ValueError, KeyError) as error:
         notes.append(f"{run.checkpoint}: training metrics cannot be read ({error})")
         return manifest, []
+
+
+def _why_not_calibrated(
+    run: RunFolder, manifest: dict[str, Any], receipts: Sequence[Receipt], notes: list[str]
+) -> str | None:
+    unstated = [r for r in receipts if r.status == "located" and r.promise == "not calibrated"]
+    if not unstated:
+        return None
+    try:
+        calibration = calibration_of(run)
+        config = recorded_config(manifest.get("config") or {}, source=run.manifest)
+    except CtrayError as error:
+        notes.append(str(error))
+        return "its calibration or its settings cannot be read"
+    return why_not_calibrated(unstated[0].box_settings_digest, config, calibration)
 
 
 def _guessing(config: Any) -> float:

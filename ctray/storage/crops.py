@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ctray import __version__
 from ctray.errors import GeometryError
 from ctray.geometry import Box, Triple, as_triple
 from ctray.storage.crop_copy import copy_levels, plan_copies, snapped_to_chunks
@@ -31,7 +30,9 @@ class CropResult:
     url
         The crop's group.
     box
-        Region of the source's level 0 that the crop holds; the box asked for, snapped outward.
+        Region of the source's level 0 that the crop holds: `asked_box`, snapped outward.
+    asked_box
+        Region that was asked for, at level 0.
     bytes_written
         Voxel bytes of all levels, before compression.
     checksum
@@ -42,6 +43,7 @@ class CropResult:
 
     url: str
     box: Box
+    asked_box: Box
     bytes_written: int
     checksum: str
     copied_part: float
@@ -57,13 +59,15 @@ def write_crop(
     max_stride: int = MAX_STRIDE,
     snap_chunks: float = SNAP_CHUNKS,
     surround_size: int | None = None,
+    exact: bool = False,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> CropResult:
     """Write the voxels of `box` as a volume of its own at its physical place.
 
     Levels of the source whose voxels are at most `max_stride` level-0 voxels long are copied, not
     computed anew; for that the box grows to their common stride. A source without such levels
-    gives its crop a pyramid of means of level 0.
+    gives its crop a pyramid of means of level 0, and so does one whose levels do not line up with
+    an `exact` box.
 
     Chunks of a source that is compressed with zstd, blosc or gzip are copied as they are stored,
     from OME-Zarr 0.4 into the shards of 0.5 too, where the crop begins at a chunk; for that the
@@ -80,8 +84,8 @@ def write_crop(
     url
         Where the crop goes.
     provenance
-        JSON values for the ``ctray`` attributes: method, model digest, and so on. Source URL,
-        box asked for, box written and checksum are added to them.
+        JSON values for the ``ctray`` attributes: method, model digest, and so on. Source (unless
+        they name it), `asked_box`, `crop_box` and checksum are added; see docs/data-contract.md.
     ome_version
         "0.5" or "0.4".
     max_stride
@@ -92,6 +96,8 @@ def write_crop(
     surround_size
         Keep the whole source too, at about this many voxels along its longest side, for
         `ctray.storage.surround.restore`; None keeps nothing of what is cut away.
+    exact
+        Cut the box as it is: it does not grow.
     bytes_in_flight
         Bound of the voxels held in memory.
 
@@ -106,8 +112,11 @@ def write_crop(
     """
     asked = _at_level0(volume, box)
     kept, written = _keep_levels(volume, asked, max_stride)
+    if exact and written != asked:
+        kept, written = [volume.levels[0]], asked
     sources = [volume.levels.index(level) for level in kept]
-    written = snapped_to_chunks(volume, written, sources, snap_chunks, ome_version)
+    if not exact:
+        written = snapped_to_chunks(volume, written, sources, snap_chunks, ome_version)
     regions = [
         written.to_level(n, level.factors, level.shape)
         for n, level in zip(sources, kept, strict=True)
@@ -142,10 +151,10 @@ def write_crop(
     copied_part = copied / sum(region.num_voxels for region in regions)
     writer.commit(
         {
+            **_source_urls(volume),
             **provenance,
-            "source_url": volume.url,
-            "box": written.ranges,
-            "box_asked": asked.ranges,
+            "crop_box": written.ranges,
+            "asked_box": asked.ranges,
             "copied_part": round(copied_part, 4),
             **told_of_source(volume),
             **extra,
@@ -155,15 +164,11 @@ def write_crop(
     return CropResult(
         url=writer.url,
         box=written,
+        asked_box=asked,
         bytes_written=writer.bytes_written,
         checksum=checksum,
         copied_part=copied_part,
     )
-
-
-def crop(volume: Volume, box: Box, url: str) -> CropResult:
-    """Write the voxels of `box` as a volume of its own; see `write_crop`."""
-    return write_crop(volume, box, url, provenance={"version": __version__})
 
 
 def crop_exists(url: str) -> bool:
@@ -180,6 +185,14 @@ def volume_checksum(volume: Volume, bytes_in_flight: int = BYTES_IN_FLIGHT) -> s
     if volume.attributes.get("checksum_of") == MANIFEST:
         return stored_checksum(volume.url)
     return voxel_checksum(volume, bytes_in_flight)
+
+
+def _source_urls(volume: Volume) -> dict[str, Any]:
+    """The archive's own file, and the Zarr that was made of it if that is what was cut."""
+    told = volume.attributes
+    if told.get("operation") == "import":
+        return {"source_url": told["source_url"], "imported_url": volume.url}
+    return {"source_url": volume.url, "imported_url": None}
 
 
 def _at_level0(volume: Volume, box: Box) -> Box:

@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from ctray.errors import OutputExistsError
+from ctray.errors import InvalidVolumeError, OutputExistsError
 from ctray.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.storage import store
 from ctray.storage.guard import within_limit
 from ctray.storage.parallel import bounded_map
 from ctray.storage.places import is_inside
+from ctray.storage.source_record import (
+    SlabChecksums,
+    SourceRecord,
+    stamp_of_open,
+    what_changed,
+)
 from ctray.storage.sources import VolumeSource, open_source
 from ctray.storage.writer import VolumeWriter, create_volume
 
@@ -78,7 +84,8 @@ def import_volume(
     Voxels stay as they are, NaNs included; only float16 becomes float32 and foreign byte order
     becomes native. Memory peaks near one row of shards (at most 0.5 GiB, unless eight slices
     are more than that) plus one slab of the source; shards grow thinner as slices grow wider.
-    The group's metadata is written last, so an interrupted import is redone by the next.
+    The group's metadata is written last, so an interrupted import is redone by the next. Its
+    ``ctray`` attributes keep a `ctray.storage.source_record.SourceRecord` of the source.
 
     Parameters
     ----------
@@ -100,7 +107,7 @@ def import_volume(
     Raises
     ------
     InvalidVolumeError
-        If the source holds no usable volume.
+        If the source holds no usable volume, or was changed while it was read.
     OutputExistsError
         If something finished or foreign is at `dst`.
     StorageError
@@ -111,6 +118,7 @@ def import_volume(
     if is_inside(dst, src):
         raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
     with within_limit(src, lambda: open_source(src, dataset=dataset, within=within)) as source:
+        stamp = stamp_of_open(source)
         size = voxel_size or source.voxel_size
         size_source = "given" if voxel_size is not None else source.voxel_size_source
         writer = create_volume(
@@ -123,9 +131,22 @@ def import_volume(
             ome_version=ome_version,
             plain_scale=source.plain_scale,
         )
-        _copy(source, writer, progress)
+        checksums = _copy(source, writer, progress)
+        record = SourceRecord(
+            kind=source.kind,
+            dataset=source.dataset,
+            within=within,
+            stamp=stamp,
+            slab_depth=checksums.depth,
+            slabs=checksums.finish(),
+        )
         writer.build_pyramid()
-        writer.commit(_provenance(source, size_source))
+        if (now := stamp_of_open(source)) != stamp:
+            raise InvalidVolumeError(
+                f"{src} was changed while it was read ({what_changed(stamp, now)}); import it "
+                "again once it is complete"
+            )
+        writer.commit(_provenance(source, size_source) | {"source": record.to_json()})
         return ImportResult(
             url=dst,
             shape=source.shape,
@@ -155,8 +176,9 @@ def choose_grid(shape: Triple, dtype: np.dtype[Any], *, row_bytes: int | None = 
     )
 
 
-def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None) -> None:
+def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None) -> SlabChecksums:
     """Fill level 0: read slabs into a row of shards, write the row's shards in parallel."""
+    checksums = SlabChecksums(source.shape[0])
     depth = writer.grid.shard[0]
     _, y, x = source.shape
     row = np.empty((min(depth, source.shape[0]), y, x), source.dtype)
@@ -164,8 +186,10 @@ def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None)
     slice_bytes = y * x * source.dtype.itemsize
     for z in range(0, source.shape[0], depth):
         end = min(z + depth, source.shape[0])
-        for start, stop in _slabs(source, z, end):
-            row[start - z : stop - z] = source.read(start, stop)
+        for start, stop in slabs(source, z, end):
+            slab = source.read(start, stop)
+            checksums.update(slab)
+            row[start - z : stop - z] = slab
             if progress is not None:
                 progress(stop * slice_bytes, source.num_bytes)
 
@@ -176,6 +200,7 @@ def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None)
             write, _row_shards(writer.grid, z, end), bytes_per_item=2 * shard_bytes
         ):
             pass
+    return checksums
 
 
 def _row_shards(grid: ShardGrid, start: int, stop: int) -> Iterator[Box]:
@@ -190,8 +215,11 @@ def _row_shards(grid: ShardGrid, start: int, stop: int) -> Iterator[Box]:
             )
 
 
-def _slabs(source: VolumeSource, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Ranges that cover [start, stop), aligned to what the source stores together."""
+def slabs(source: VolumeSource, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Ranges that cover [start, stop), aligned to what the source stores together.
+
+    They are as long as fits into 64 MiB, at least one unit of the source.
+    """
     slice_bytes = math.prod(source.shape[1:]) * source.dtype.itemsize
     fit = max(1, _SLAB_BYTES // slice_bytes)
     # A few whole units at a time; a unit beyond the bound is read in one piece all the same

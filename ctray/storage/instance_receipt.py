@@ -9,30 +9,26 @@ from ctray.geometry import Box
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InstanceReceipt:
-    """What became of one of several specimens in a volume; values as those of `Receipt`.
+    """What became of one of several specimens in a volume; fields as those of `Receipt`.
 
     Parameters
     ----------
-    box, crop_box
-        Box of the specimen and box of its crop, at level 0.
-    certainty
-        Of z0, z1, y0, y1, x0, x1, in [0, 1].
+    sample_box, asked_box, crop_box
+        Box of the specimen, the same with its margins, and box of its crop, at level 0.
+    face_confidence
+        Certainty of z0, z1, y0, y1, x0, x1, in [0, 1].
     scales, margins
         Level-0 voxels of the six faces.
     crop_url, checksum, bytes_written
         Its crop.
     """
 
-    box: list[list[int]]
-    certainty: list[float]
+    sample_box: Box
+    face_confidence: list[float]
     scales: list[float]
     margins: list[int] | None = None
     crop_url: str | None = None
-    crop_box: list[list[int]] | None = None
+    asked_box: Box | None = None
+    crop_box: Box | None = None
     checksum: str | None = None
     bytes_written: int = 0
-
-    @property
-    def sample_box(self) -> Box:
-        """`box` as a `Box`."""
-        return Box.from_ranges(self.box)

@@ -36,7 +36,8 @@ class ReceiptList(Sequence[Receipt]):
         """One receipt, or a list of some."""
         if isinstance(index, slice):
             return ReceiptList(self._run, self._ids[index])
-        return _there(self._ids[index], self._run.read_receipt(self._ids[index]), self._run)
+        volume_id = self._ids[index]
+        return _there(volume_id, self._run.receipt_or_failure(volume_id), self._run)
 
     def __iter__(self) -> Iterator[Receipt]:
         for volume_id, receipt in iter_receipts(self._run, self._ids):
@@ -48,11 +49,12 @@ def iter_receipts(
 ) -> Iterator[tuple[str, Receipt | None]]:
     """Ids in their order, each with its receipt or None where there is none.
 
-    A bounded number is read at once, and no more than that is held.
+    A bounded number is read at once, and no more than that is held. A damaged receipt is a
+    `failed` one that says so: it stays, and costs no other volume.
     """
 
     def read(volume_id: str) -> tuple[str, Receipt | None]:
-        return volume_id, run.read_receipt(volume_id)
+        return volume_id, run.receipt_or_failure(volume_id)
 
     return bounded_map(read, volume_ids, bytes_per_item=RECEIPT_BYTES, max_threads=RECEIPTS_AT_ONCE)
 

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctray.errors import ConfigError, CtrayError, NotFoundError, one_line
-from ctray.geometry import Box
 from ctray.storage import store
+from ctray.storage.box_table import CROP_FACES, box_columns
 from ctray.storage.parallel import bounded_map
 from ctray.storage.receipt_list import RECEIPT_BYTES, RECEIPTS_AT_ONCE
-from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.run_folder import FACES, Receipt, RunFolder
 
 FIELDS = (
     "volume_id",
     "source_url",
-    "volume_url",
+    "imported_url",
     "status",
     "reason",
     "notes",
     "method",
     "model_digest",
+    "box_settings_digest",
     "confidence",
+    "promise",
     "max_loss",
     "coverage",
     "dtype",
@@ -36,8 +38,9 @@ FIELDS = (
     "checksum",
     "ctray_version",
 )
-# Made of the others: crops written, first crop's URL, voxels, part of them that is kept.
-DERIVED = ("crops", "crop_url", "voxels", "kept_part")
+# Made of the others: crops written, first crop's URL, voxels, part of them that is kept; the
+# sample's box, and the first crop's.
+DERIVED = ("crops", "crop_url", "voxels", "kept_part", *FACES, *CROP_FACES)
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -148,18 +151,19 @@ def _row(volume_id: str, receipt: Receipt | CtrayError) -> dict[str, Any]:
     row |= {name: getattr(receipt, name) for name in FIELDS}
     written = [url for url in receipt.crops if url is not None]
     voxels = math.prod(receipt.shape) if receipt.shape else None
-    kept = _kept(receipt.crop_boxes)
+    boxes = receipt.crop_boxes
+    kept = sum(box.num_voxels for box in boxes)
     return {
         **row,
+        **box_columns(
+            receipt.sample_box if receipt.status == "located" else None,
+            boxes[0] if boxes else None,
+        ),
         "crops": len(written),
         "crop_url": written[0] if written else None,
         "voxels": voxels,
         "kept_part": kept / voxels if voxels and kept else None,
     }
-
-
-def _kept(boxes: list[Box]) -> int:
-    return sum(box.num_voxels for box in boxes)
 
 
 def _number(text: str) -> Any:

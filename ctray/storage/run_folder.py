@@ -1,4 +1,4 @@
-"""The folder of a run: where everything lies, receipts, and the table of boxes.
+"""The folder of a run: where everything lies, and its receipts.
 
 It holds run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/, receipts/,
 previews/, maps/, localizations.parquet, crops/ and report/index.html.
@@ -7,25 +7,34 @@ previews/, maps/, localizations.parquet, crops/ and report/index.html.
 from __future__ import annotations
 
 import io
-import itertools
 import zipfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError, OutputExistsError
-from ctray.geometry import AXES, Box
+from ctray.errors import (
+    CtrayError,
+    InvalidVolumeError,
+    NotFoundError,
+    OutputExistsError,
+    StorageError,
+    StoreUnavailableError,
+    one_line,
+)
+from ctray.geometry import Box
 from ctray.storage import store
 from ctray.storage.instance_receipt import InstanceReceipt
+from ctray.storage.old_names import modern_receipt
 from ctray.storage.places import is_inside
+from ctray.storage.receipt_checks import MAX_RECEIPT_BYTES, check_receipt
 
+# Names the process that writes into a run; see `ctray.storage.run_lock`.
+LOCK = "lock.json"
 Status = Literal["located", "empty", "uncertain", "failed"]
 FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
+BOXES = ("sample_box", "asked_box", "crop_box")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +44,29 @@ class Receipt:
     Parameters
     ----------
     volume_id, source_url
-        Which volume.
+        Which volume; `source_url` is the archive's own file or folder.
+    imported_url
+        The Zarr that was made of the source; None where the source is a Zarr and was read itself.
     status, reason
         `located`, `empty`, `uncertain`, or `failed` with one line that says why.
     notes
         Oddities of the source that are no failure, such as slices missing in the numbering.
-    volume_url
-        The Zarr volume that was worked on: the source, or what was imported from it.
-    method, model_digest
-        What localized it.
-    box, crop_box
-        Box of the sample and box of the crop (with margin, snapped), [start, stop) pairs (z, y, x)
-        at level 0.
+    method, model_digest, box_settings_digest
+        What localized it: pretext task, digest of the networks' weights, and digest of the
+        settings that move a box (`ctray.config.box_settings`).
+    sample_box, asked_box, crop_box
+        Box of the sample; the same with its margins; that box snapped outward to what is stored,
+        which the crop holds. At level 0, in JSON as [start, stop) pairs (z, y, x).
     confidence, face_confidence
         Certainty in [0, 1] of the least certain face, and of z0, z1, y0, y1, x0, x1.
     scales, margins
-        Level-0 voxels of the six faces: how open each is, and the margin that was added for it;
-        None where nothing is promised.
+        Level-0 voxels of the six faces: how open each is (None without self-training), and the
+        margin that is added for it.
+    promise
+        `calibrated`, `not calibrated` or `fixed margin`; None where nothing is to be cropped.
     max_loss, coverage
-        What is promised of the crop: at most this part of the sample's voxels is lost, in this
-        part of all volumes at least.
+        What is promised of a crop that is `calibrated`: at most this fraction of the sample's
+        voxels is lost, in this fraction of all volumes at least. None where no rate is stated.
     shape, dtype, voxel_size_um
         Of level 0; voxel size (z, y, x) in micrometres.
     plain_scale
@@ -68,7 +80,7 @@ class Receipt:
         Crop and its checksum.
     instances
         Several specimens, the largest first, each with its own crop in place of the volume's;
-        empty where there is one, None where nobody looked. `box` is the one around all.
+        empty where there is one, None where nobody looked. `sample_box` is the one around all.
     map_url
         Uncertainty map of the sorting method.
     profiles, stretches
@@ -78,6 +90,10 @@ class Receipt:
         What the slab network says: probability per slice that it holds sample, and faces.
     working
         Shape, factors, window and field of view of the working level.
+    source
+        What was kept of the source: a `ctray.storage.source_record.SourceRecord`.
+    crop_settings
+        Digest of the settings that the crop was cut with.
     """
 
     volume_id: str
@@ -85,15 +101,18 @@ class Receipt:
     status: Status
     reason: str | None = None
     notes: str | None = None
-    volume_url: str | None = None
+    imported_url: str | None = None
     method: str | None = None
     model_digest: str | None = None
-    box: list[list[int]] | None = None
-    crop_box: list[list[int]] | None = None
+    box_settings_digest: str | None = None
+    sample_box: Box | None = None
+    asked_box: Box | None = None
+    crop_box: Box | None = None
     confidence: float | None = None
     face_confidence: list[float] | None = None
     scales: list[float] | None = None
     margins: list[int] | None = None
+    promise: str | None = None
     max_loss: float | None = None
     coverage: float | None = None
     shape: list[int] | None = None
@@ -112,12 +131,14 @@ class Receipt:
     stretches: dict[str, Any] = field(default_factory=dict)
     refined: dict[str, Any] = field(default_factory=dict)
     working: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    crop_settings: str | None = None
     ctray_version: str | None = None
 
     @property
-    def sample_box(self) -> Box | None:
-        """`box` as a `Box`."""
-        return None if self.box is None else Box.from_ranges(self.box)
+    def cut_url(self) -> str | None:
+        """URL of the Zarr whose voxels were read; None where none could be."""
+        return None if self.status == "failed" else self.imported_url or self.source_url
 
     @property
     def crops(self) -> list[str | None]:
@@ -129,8 +150,43 @@ class Receipt:
     @property
     def crop_boxes(self) -> list[Box]:
         """Boxes of the crops that are there."""
-        ranges = [i.crop_box for i in self.instances] if self.instances else [self.crop_box]
-        return [Box.from_ranges(r) for r in ranges if r is not None]
+        boxes = [i.crop_box for i in self.instances] if self.instances else [self.crop_box]
+        return [box for box in boxes if box is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; boxes as [start, stop) pairs."""
+        told = _shallow(self)
+        if self.instances is not None:
+            told["instances"] = [_shallow(instance) for instance in self.instances]
+        return told
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Receipt:
+        """Inverse of `to_json`, also for receipts of earlier versions.
+
+        What a later version added is left out.
+
+        Raises
+        ------
+        AttributeError, LookupError, TypeError, ValueError, GeometryError
+            For anything else. The values themselves are for
+            `ctray.storage.receipt_checks.check_receipt`.
+        """
+        known = {f.name for f in fields(cls)}
+        told = {k: v for k, v in _with_boxes(modern_receipt(data)).items() if k in known}
+        if told.get("instances") is not None:
+            told["instances"] = [InstanceReceipt(**_with_boxes(i)) for i in told["instances"]]
+        return cls(**told)
+
+
+def _shallow(receipt: Receipt | InstanceReceipt) -> dict[str, Any]:
+    values = {f.name: getattr(receipt, f.name) for f in fields(receipt)}
+    return {name: v.ranges if isinstance(v, Box) else v for name, v in values.items()}
+
+
+def _with_boxes(told: dict[str, Any]) -> dict[str, Any]:
+    made = {name: Box.from_ranges(told[name]) for name in BOXES if told.get(name) is not None}
+    return {**told, **made}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,25 +278,35 @@ class RunFolder:
 
     def write_receipt(self, receipt: Receipt) -> None:
         """Write a receipt; it is the last thing that is written for a volume."""
-        store.write_json(self.receipt(receipt.volume_id), asdict(receipt))
+        store.write_json(self.receipt(receipt.volume_id), receipt.to_json())
 
     def read_receipt(self, volume_id: str) -> Receipt | None:
-        """Receipt of a volume, None where there is none."""
+        """Receipt of a volume, None where there is none; `CtrayError` for what is no receipt."""
+        url, remedy = self.receipt(volume_id), "delete it to do the volume anew"
         try:
-            data = store.read_json(self.receipt(volume_id))
+            data = store.read_json(url, max_bytes=MAX_RECEIPT_BYTES)
         except NotFoundError:
             return None
-        known = {f.name for f in fields(Receipt)}
+        except StoreUnavailableError:
+            raise
+        except StorageError as error:
+            raise StorageError(f"{one_line(error)}; {remedy}") from error
         try:
-            instances = data.get("instances")
-            if instances is not None:
-                data["instances"] = [InstanceReceipt(**instance) for instance in instances]
-            return Receipt(**{k: v for k, v in data.items() if k in known})
-        except (AttributeError, TypeError) as error:
-            raise CtrayError(
-                f"{self.receipt(volume_id)} is no receipt ({error}); "
-                "delete it to do the volume anew"
-            ) from error
+            receipt = Receipt.from_json(data)
+            check_receipt(receipt, volume_id)
+        except (AttributeError, LookupError, TypeError, ValueError, CtrayError) as error:
+            raise CtrayError(f"{url} is no receipt ({one_line(error)}); {remedy}") from error
+        return receipt
+
+    def receipt_or_failure(self, volume_id: str) -> Receipt | None:
+        """As `read_receipt`; a `failed` one that says why in place of one that is damaged."""
+        try:
+            return self.read_receipt(volume_id)
+        except StoreUnavailableError:
+            raise
+        except CtrayError as error:
+            reason = f"its receipt cannot be read: {one_line(error)}"
+            return Receipt(volume_id=volume_id, source_url="", status="failed", reason=reason)
 
     def receipt_ids(self) -> list[str]:
         """Ids of the volumes that have a receipt, sorted; `NotFoundError` before the first."""
@@ -248,12 +314,12 @@ class RunFolder:
         return sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
 
     def receipts(self) -> list[Receipt]:
-        """All receipts, by volume id."""
+        """All receipts, by volume id; see `receipt_or_failure`."""
         try:
             ids = self.receipt_ids()
         except NotFoundError:
             return []
-        found = [self.read_receipt(volume_id) for volume_id in ids]
+        found = [self.receipt_or_failure(volume_id) for volume_id in ids]
         return [receipt for receipt in found if receipt is not None]
 
     def write_preview(self, volume_id: str, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
@@ -298,7 +364,8 @@ def check_output(archive_url: str, out_url: str) -> None:
     if store.exists(RunFolder(url=out).manifest) or not store.exists(out):
         return
     try:
-        found = store.list_dir(out)
+        # A run that is just beginning has its lock alone.
+        found = [entry for entry in store.list_dir(out) if entry.name != LOCK]
     except NotADirectoryError:
         found = []
     if found:
@@ -306,93 +373,3 @@ def check_output(archive_url: str, out_url: str) -> None:
             f"--out {out_url} exists and is no run (it holds {found[0].name} and no run.json); "
             "give a new or empty folder"
         )
-
-
-_ROWS_AT_ONCE = 1000
-_SCHEMA = pa.schema(
-    [
-        ("volume_id", pa.string()),
-        ("source_url", pa.string()),
-        ("instance", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("method", pa.string()),
-        ("model_digest", pa.string()),
-        *[(face, pa.int64()) for face in FACES],
-        ("max_loss", pa.float64()),
-        ("coverage", pa.float64()),
-        ("confidence", pa.float64()),
-        *[(f"confidence_{face}", pa.float64()) for face in FACES],
-        *[(f"shape_{axis}", pa.int64()) for axis in AXES],
-        *[(f"voxel_size_um_{axis}", pa.float64()) for axis in AXES],
-        ("bytes_total", pa.int64()),
-        ("bytes_read", pa.int64()),
-        ("bytes_written", pa.int64()),
-        ("seconds", pa.float64()),
-        ("crop_url", pa.string()),
-    ]
-)
-
-
-def write_localizations(url: str, receipts: Iterable[Receipt]) -> None:
-    """Write `localizations.parquet`: one row a box, see the schema in the documentation.
-
-    A volume of several specimens has a row each, `instance` 1 and on, with box, certainty, crop and
-    `bytes_written` of the specimen, and everything else of the volume. Receipts are taken one by
-    one: only the compressed table is held whole.
-    """
-    buffer = io.BytesIO()
-    rows = (row for receipt in receipts for row in _rows(receipt))
-    with pq.ParquetWriter(buffer, _SCHEMA) as writer:
-        while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
-            writer.write_table(pa.Table.from_pylist(some, schema=_SCHEMA))
-    store.write_bytes(url, buffer.getvalue())
-
-
-def read_localizations(url: str) -> list[dict[str, Any]]:
-    """Rows of `localizations.parquet`.
-
-    Raises
-    ------
-    CtrayError
-        If there is no such file, or it is no Parquet.
-    """
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(store.read_bytes(url))).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise CtrayError(f"{url} is no table of boxes: {error}") from error
-    return rows
-
-
-def _rows(receipt: Receipt) -> list[dict[str, Any]]:
-    whole = _row(receipt)
-    if receipt.status != "located" or not receipt.instances:
-        return [whole]
-    return [
-        {
-            **whole,
-            "instance": number,
-            **_spread(list(FACES), list(instance.sample_box.faces)),
-            "confidence": min(instance.certainty),
-            **_spread([f"confidence_{face}" for face in FACES], instance.certainty),
-            "bytes_written": instance.bytes_written,
-            "crop_url": instance.crop_url,
-        }
-        for number, instance in enumerate(receipt.instances, start=1)
-    ]
-
-
-def _spread(names: list[str], values: list[Any] | None) -> dict[str, Any]:
-    return dict(zip(names, values or [None] * len(names), strict=True))
-
-
-def _row(receipt: Receipt) -> dict[str, Any]:
-    box = receipt.sample_box if receipt.status == "located" else None
-    return {
-        **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
-        "instance": 0,
-        **_spread(list(FACES), list(box.faces) if box else None),
-        **_spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
-        **_spread([f"shape_{axis}" for axis in AXES], receipt.shape),
-        **_spread([f"voxel_size_um_{axis}" for axis in AXES], receipt.voxel_size_um),
-    }

@@ -95,6 +95,11 @@ class VolumeSource(ABC):
         """Bytes of all voxels, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """URLs of the files that the voxels are in; of Zarr volumes their folder."""
+        return (self.url, *self.parts)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Slices [start, stop) along z, shape (stop - start, y, x), in `dtype`.
 

@@ -52,6 +52,7 @@ __all__ = [
     "mapped_errors",
     "normalize",
     "open_local",
+    "read_at_most",
     "read_bytes",
     "read_json",
     "read_ranges",
@@ -67,6 +68,10 @@ __all__ = [
 # Zarr's own default counts every core of the node, also those that another process was given.
 NUM_CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 zarr.config.set({"threading.max_workers": min(16, max(2, NUM_CPUS)), "async.concurrency": 10})
+
+
+# Far more than metadata of ours or of others have.
+MAX_JSON_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,13 +223,36 @@ def write_parts(url: str, parts: Sequence[bytes | memoryview], *, durable: bool 
             filesystem(url).pipe_file(_path(url), b"".join(parts))
 
 
-def read_json(url: str) -> Any:
-    """Return parsed JSON at `url`; `StorageError` if it is not JSON."""
-    data = read_bytes(url)
+def read_json(url: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return parsed JSON at `url`; `StorageError` if it is not JSON, or larger than `max_bytes`."""
+    data = read_at_most(url, max_bytes)
     try:
         return json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise StorageError(f"{url} holds JSON nested too deeply; remove or mend it") from error
+    except ValueError as error:
         raise StorageError(f"{url} holds no valid JSON ({error}); remove or mend it") from error
+
+
+def read_at_most(url: str, max_bytes: int) -> bytes:
+    """`read_bytes` that does not fetch an object larger than `max_bytes`: `StorageError`."""
+    url = normalize(url)
+    with mapped_errors(url, "read"):
+        if is_local(url):
+            with open_local(url) as file:
+                size = os.fstat(file.fileno()).st_size
+                data = b"" if size > max_bytes else file.read(max_bytes + 1)
+        elif _is_s3(url):
+            size, data = s3.read_at_most(url, max_bytes)
+        else:
+            size = int(filesystem(url).info(_path(url))["size"] or 0)
+            data = b"" if size > max_bytes else bytes(filesystem(url).cat_file(_path(url)))
+    if max(size, len(data)) > max_bytes:
+        raise StorageError(
+            f"{url} has {max(size, len(data)):,} bytes, and no more than {max_bytes:,} are read: "
+            "it is not what it should be"
+        )
+    return data
 
 
 def write_json(url: str, obj: Any) -> None:

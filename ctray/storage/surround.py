@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctray import __version__
 from ctray.errors import InvalidVolumeError, NotFoundError, OutputExistsError
 from ctray.geometry import AXES, Box, Triple, as_triple
 from ctray.grid import ShardGrid
@@ -23,6 +22,7 @@ from ctray.storage import store
 from ctray.storage.arrays import OpenedArray, damage_named, open_array
 from ctray.storage.encoding import default_encoding
 from ctray.storage.metadata import Layout
+from ctray.storage.old_names import crop_attributes, cut_url
 from ctray.storage.parallel import BYTES_IN_FLIGHT, bounded_map
 from ctray.storage.transfer import Transfer
 from ctray.storage.volume import Volume, open_volume
@@ -171,16 +171,15 @@ def restore(
             progress(done, total)
     writer.build_pyramid()
     checksum = writer.seal()
-    told = crop.attributes
+    told = crop_attributes(crop.attributes)
     writer.commit(
         {
             "restored_from": crop.url,
             "source_url": told.get("source_url"),
-            "original_url": told.get("original_url"),
+            "imported_url": told.get("imported_url"),
             "volume_id": told.get("volume_id"),
-            "box": box.ranges,
+            "crop_box": box.ranges,
             "rest": told["surround"] if surround is not None else {"fill_value": _json(fill)},
-            "version": __version__,
             **writer.sealed(checksum),
         }
     )
@@ -200,19 +199,19 @@ def told_of_source(volume: Volume) -> dict[str, Any]:
 
 def _origin_of(crop: Volume) -> tuple[Box, Triple, Any]:
     """Box of the crop in its source, shape of the source, and its fill value."""
-    told = crop.attributes
-    if "box" not in told or "restored_from" in told:
+    told = crop_attributes(crop.attributes)
+    if "crop_box" not in told or "restored_from" in told:
         raise InvalidVolumeError(f"{crop.url} is no crop of ctray; give one of a run's crops/")
-    box = Box.from_ranges(told["box"])
+    box = Box.from_ranges(told["crop_box"])
     if "source_shape" in told:
         fill = told.get("source_fill", 0)
         return box, as_triple(told["source_shape"], "source shape"), _fill(fill, crop.dtype)
     try:
-        source = open_volume(told["source_url"])
+        source = open_volume(cut_url(told))
     except NotFoundError as error:
         raise InvalidVolumeError(
             f"{crop.url} does not tell the shape of its source, as crops of earlier versions, "
-            f"and the source {told['source_url']} is gone"
+            f"and the source {cut_url(told)} is gone"
         ) from error
     return box, source.shape, source.fill_value
 

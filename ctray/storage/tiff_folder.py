@@ -78,6 +78,11 @@ class TiffFolderSource(VolumeSource):
         self.notes += (*self._first.notes, *form_notes(form))
         self._take_voxel_size(with_sidecar(self._found_size, url, is_folder=True))
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the slices, in their order."""
+        return tuple(self._file(name) for name in self._names)
+
     def _refuse_empty(self) -> None:
         for name in self._names:
             if self._sizes.get(name) == 0:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ctray.errors import CtrayError, NotFoundError, one_line
-from ctray.geometry import Box
-from ctray.grid import ShardGrid
 from ctray.storage.manifest import MANIFEST, differences
 from ctray.storage.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
 from ctray.storage.receipt_query import all_receipts
 from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.volume import Volume, open_volume
+from ctray.storage.source_check import Share, SourceComparison, compare_with_source
+from ctray.storage.source_record import SourceRecord
+from ctray.storage.volume import open_volume
 from ctray.storage.voxel_checksum import voxel_checksum
 
 # Of the objects that are not as they were, so many are named.
@@ -51,6 +50,8 @@ class _Asked:
     instance: int
     crop_url: str | None
     checksum: str | None
+    source_url: str = ""
+    source: SourceRecord | None = None
     problem: str | None = None
 
 
@@ -72,9 +73,11 @@ def verify_run(
     run
         The run.
     sources
-        Compare voxels with the source too.
+        Compare voxels with the source in the archive too, see
+        `ctray.storage.source_check.compare_with_source`.
     sample
-        Part of each crop's shards that is compared then, at least one; chosen by `seed`.
+        Part of each crop's shards, or of its source's slabs, that is compared then, at least one;
+        chosen by `seed`.
     bytes_in_flight
         Bound of what is held in memory.
     """
@@ -87,10 +90,17 @@ def verify_run(
             try:
                 problem = _stored_problem(asked, bytes_in_flight // MAX_THREADS)
                 if problem is None and sources:
-                    rng = np.random.default_rng([seed, *asked.volume_id.encode(), asked.instance])
-                    problem, compared = _source_problem(
-                        asked, sample, rng, bytes_in_flight // MAX_THREADS
+                    share = Share(
+                        part=sample,
+                        rng=np.random.default_rng(
+                            [seed, *asked.volume_id.encode(), asked.instance]
+                        ),
+                        # Once a volume is enough, however many crops it has.
+                        whole=asked.instance <= 1,
+                        bytes_in_flight=bytes_in_flight // MAX_THREADS,
                     )
+                    found = _source_comparison(asked, share)
+                    problem, compared = found.problem, found.voxels_compared
             except CtrayError as error:
                 problem = one_line(error)
         return CropCheck(
@@ -126,8 +136,18 @@ def _crops_of(receipt: Receipt) -> Iterator[_Asked]:
     for instance, url, checksum in found:
         if url is not None:
             yield _Asked(
-                volume_id=receipt.volume_id, instance=instance, crop_url=url, checksum=checksum
+                volume_id=receipt.volume_id,
+                instance=instance,
+                crop_url=url,
+                checksum=checksum,
+                source_url=receipt.source_url,
+                source=SourceRecord.from_json(receipt.source),
             )
+
+
+def _source_comparison(asked: _Asked, share: Share) -> SourceComparison:
+    assert asked.crop_url is not None
+    return compare_with_source(open_volume(asked.crop_url), asked.source_url, asked.source, share)
 
 
 def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
@@ -148,49 +168,3 @@ def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
         return None
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     return "; ".join(found[:_NAMED]) + more
-
-
-def _source_problem(
-    asked: _Asked, sample: float, rng: np.random.Generator, bytes_in_flight: int
-) -> tuple[str | None, int]:
-    """Where level 0 of a crop differs from its source, and how many voxels were compared."""
-    assert asked.crop_url is not None
-    crop = open_volume(asked.crop_url)
-    box = Box.from_ranges(crop.attributes["box"])
-    try:
-        source = open_volume(crop.attributes["source_url"])
-    except NotFoundError as error:
-        return f"source is missing ({one_line(error)})", 0
-    expected = crop.attributes.get("source_shape", list(source.shape))
-    if list(source.shape) != expected or source.dtype != crop.dtype:
-        return (
-            f"source {source.url} has changed: {source.dtype} of shape {source.shape}, "
-            f"not {crop.dtype} of shape {tuple(expected)}"
-        ), 0
-    level = crop.levels[0]
-    shards = list(ShardGrid(shape=crop.shape, chunk=level.chunk, shard=level.shard).shards())
-    number = max(1, math.ceil(sample * len(shards)))
-    chosen = [shards[n] for n in sorted(rng.permutation(len(shards))[:number])]
-
-    def differing(shard: Box) -> int:
-        return _num_differing(crop, source, shard, box)
-
-    held = 4 * math.prod(level.shard) * crop.dtype.itemsize
-    counts = list(
-        bounded_map(differing, chosen, bytes_per_item=held, bytes_in_flight=bytes_in_flight)
-    )
-    compared = sum(shard.num_voxels for shard in chosen)
-    if not any(counts):
-        return None, compared
-    first = next(shard for shard, n in zip(chosen, counts, strict=True) if n)
-    where = first.shift(box.start).ranges
-    return (
-        f"{sum(counts):,} of {compared:,} voxels differ from source {source.url}, first in {where}"
-    ), compared
-
-
-def _num_differing(crop: Volume, source: Volume, shard: Box, box: Box) -> int:
-    ours, theirs = crop.read(shard), source.read(shard.shift(box.start))
-    # NaN is NaN.
-    differ = (ours != theirs) & ~((ours != ours) & (theirs != theirs))
-    return int(np.count_nonzero(differ))

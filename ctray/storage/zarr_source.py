@@ -70,12 +70,14 @@ class ZarrSource(VolumeSource):
             )
         return notes
 
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        slab: np.ndarray = self._volume.read(
-            Box(start=(start, 0, 0), stop=(stop, self.shape[1], self.shape[2]))
-        )
+    def read_box(self, box: Box) -> np.ndarray:
+        """Voxels of a box at level 0, in `dtype`."""
+        voxels: np.ndarray = self._volume.read(box)
         self.bytes_read = self._volume.bytes_read
-        return slab
+        return voxels
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        return self.read_box(Box(start=(start, 0, 0), stop=(stop, self.shape[1], self.shape[2])))
 
     def close(self) -> None:
         """Nothing to close."""

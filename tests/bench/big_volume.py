@@ -206,7 +206,7 @@ def _print(receipt: Receipt, stored: int, peak_kib: dict[str, int]) -> None:
     print("| what | |\n|---|---|")
     for name, value in rows.items():
         print(f"| {name} | {value} |")
-    print(json.dumps({"crop_box": receipt.crop_box, "box": receipt.box}))
+    print(json.dumps({name: receipt.to_json()[name] for name in ("crop_box", "sample_box")}))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from ctray.cli.main import cli
 from ctray.config import load_config
+from ctray.config.box_settings import box_settings_digest
+from ctray.geometry import Box
 from ctray.storage import store
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt, RunFolder
@@ -34,7 +38,8 @@ def run_of(folder: Path, coverage: float) -> tuple[RunFolder, str]:
                 volume_id=record.volume_id,
                 source_url=record.url,
                 status="located",
-                box=ranges,
+                sample_box=Box.from_ranges(ranges),
+                box_settings_digest=box_settings_digest(config),
                 scales=[1.0] * 6,
                 shape=[24, 24, 24],
             )
@@ -48,7 +53,48 @@ def test_margins_are_fitted_to_the_runs_own_volumes(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.stderr
     # More than one scale of one voxel: a second one is needed.
     assert json.loads(result.stdout)["factor"] == 1.125
-    assert store.read_json(run.calibration)["scores"]["0"] == [1.125] * 3
+    written = store.read_json(run.calibration)
+    assert written["scores"]["0"] == [1.125] * 3
+    # Whoever reads it later sees what it holds for, and where and when it was made.
+    assert written["box_settings_digest"] == box_settings_digest(load_config(None))
+    assert written["box_settings"]["train.steps"] == 1500
+    assert written["machine"]["cores"]
+    assert written["date"]
+
+
+def test_calibration_goes_where_it_is_asked_to(tmp_path: Path) -> None:
+    run, archive = run_of(tmp_path, 0.5)
+    elsewhere = tmp_path / "mine.json"
+    result = calibrate(run.url, "--truth", archive, "--out", str(elsewhere))
+    assert result.exit_code == 0, result.stderr
+    assert elsewhere.exists()
+    assert not store.exists(run.calibration)
+
+
+def test_volume_that_only_an_open_face_kept_back_counts(tmp_path: Path) -> None:
+    """Else no calibration could ever come to know faces that are as open."""
+    run, archive = run_of(tmp_path, 0.5)
+    first, second, _ = run.receipts()
+    run.write_receipt(replace(first, status="uncertain", promise="not calibrated"))
+    # For review for any other reason: its box is no better than a guess.
+    run.write_receipt(replace(second, status="uncertain", promise=None))
+    result = calibrate(run.url, "--truth", archive, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert len(store.read_json(run.calibration)["scores"]["0"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("digest", "said"), [("sha256:other", "different settings"), (None, "earlier versions")]
+)
+def test_boxes_of_different_settings_are_not_mixed(
+    tmp_path: Path, digest: str | None, said: str
+) -> None:
+    run, archive = run_of(tmp_path, 0.5)
+    run.write_receipt(replace(run.receipts()[1], box_settings_digest=digest))
+    result = calibrate(run.url, "--truth", archive)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not store.exists(run.calibration)
 
 
 def test_too_few_volumes_for_the_coverage_are_one_line(tmp_path: Path) -> None:

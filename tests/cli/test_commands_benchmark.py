@@ -41,6 +41,27 @@ def test_bad_options_are_one_line(
     assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        ([], "--out"),
+        # Of real scans as they are there are too few to spare any.
+        (["--out", "x", "--family", "heads"], "nothing to measure"),
+        (["--out", "x", "--family", "hybrid"], "--data"),
+        (["--out", "x", "--purpose", "final"], "--purpose"),
+    ],
+)
+def test_calibration_refuses_in_one_line(
+    args: list[str], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CTRAY_TEST_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["benchmark", "calibration", *args], prog_name="ctray")
+    assert result.exit_code == 2, result.output
+    assert word in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir()), "nothing was begun"
+
+
 def test_families_of_the_command_are_those_that_there_are() -> None:
     assert commands_benchmark._FAMILIES == FAMILIES
     assert commands_benchmark._REAL_FAMILIES == REAL_FAMILIES

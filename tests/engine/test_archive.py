@@ -17,12 +17,12 @@ from ctray.config import RunConfig, parse_config
 from ctray.engine.archive import run_archive, status_counts
 from ctray.engine.events import Event
 from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
-from ctray.geometry import Box
 from ctray.pretext.checkpoint import load_model, read_metrics
 from ctray.storage import store
+from ctray.storage.box_table import read_localizations
 from ctray.storage.catalog import read_catalog
 from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder, read_localizations
+from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import open_volume
 
 pytestmark = pytest.mark.ray
@@ -109,7 +109,7 @@ def test_sorting_run_holds_volumes_out_and_keeps_its_maps(
     first = receipts[0]
     Path(run.receipt(first.volume_id)).unlink()
     _, again = run_archive(str(archive), run.url, config)
-    assert again[0].box == first.box
+    assert again[0].sample_box == first.sample_box
     assert again[0].map_url == first.map_url
 
 
@@ -149,23 +149,23 @@ def check_crops(
         assert receipt.crop_url == run.crop(volume_id)
         assert receipt.crop_box is not None
         assert receipt.sample_box is not None
-        box = Box.from_ranges(receipt.crop_box)
+        box = receipt.crop_box
         assert box.contains(receipt.sample_box)
         sizes += box.num_voxels
         # With zarr alone, as anyone would who knows nothing of ctray.
         group = zarr.open_group(receipt.crop_url, mode="r")
         array = group[group.attrs.asdict()["ome"]["multiscales"][0]["datasets"][0]["path"]]
         np.testing.assert_array_equal(array[:], source[box.slices])
-        crop, whole = open_volume(receipt.crop_url), open_volume(str(receipt.volume_url))
+        crop, whole = open_volume(receipt.crop_url), open_volume(str(receipt.cut_url))
         edge = whole.voxel_size.um if whole.voxel_size else (1.0, 1.0, 1.0)
         place = [o + a * e for o, a, e in zip(whole.origin_um, box.start, edge, strict=True)]
         assert crop.origin_um == pytest.approx(place)
-        assert crop.attributes["sample_box"] == receipt.box
+        assert crop.attributes["sample_box"] == receipt.sample_box.ranges
         assert crop.attributes["model_digest"] == receipt.model_digest
         assert crop.attributes["checksum"] == receipt.checksum
     # Otherwise nothing was cut, and equality says little.
     assert sizes < sum(source.size for source in voxels.values())
-    tiff = open_volume(str(receipts["embryo_a"].volume_url))
+    tiff = open_volume(str(receipts["embryo_a"].imported_url))
     assert tiff.voxel_size is not None
     assert tiff.voxel_size.um[1:] == pytest.approx((VOXEL_UM, VOXEL_UM), rel=1e-3)
 
@@ -222,7 +222,7 @@ def test_run_of_another_configuration_is_refused(
     data = archive_config.model_dump(mode="json")
     data["train"]["seed"] = 5
     data["encoder"]["dropout"] = 0.2
-    with pytest.raises(ConfigError, match=r"another encoder\.dropout, train\.seed; give"):
+    with pytest.raises(ConfigError, match=r"another encoder\.dropout, train\.seed; leave"):
         open_run(str(archive), out, parse_config(data))
     (tmp_path / "other").mkdir()
     with pytest.raises(ConfigError, match=r"is a run over .*archive"):

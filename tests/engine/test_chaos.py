@@ -288,7 +288,7 @@ def check_crops(run: RunFolder, volumes: dict[str, np.ndarray], broken: dict[str
     for volume_id, check in checks.items():
         assert check.crop_url is not None
         crop = open_volume(check.crop_url)
-        box = Box.from_ranges(crop.attributes["box"])
+        box = Box.from_ranges(crop.attributes["crop_box"])
         np.testing.assert_array_equal(crop.read_level(0), volumes[volume_id][box.slices])
 
 

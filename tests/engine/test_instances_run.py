@@ -21,8 +21,8 @@ from ctray.localization.faces import Faces
 from ctray.localization.localizer import Localization
 from ctray.localization.refined import Refined
 from ctray.report import write_report
+from ctray.storage.box_table import read_localizations
 from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import read_localizations
 from ctray.storage.volume import Volume, open_volume
 
 pytestmark = pytest.mark.ray
@@ -111,14 +111,15 @@ def test_every_specimen_gets_its_crop_and_its_row(
         assert told.sample_box == part
         assert told.crop_url == run.crop(several.volume_id, number)
         crop = open_volume(told.crop_url)
-        box = Box.from_ranges(told.crop_box or [])
+        box = told.crop_box
+        assert box is not None
         assert box.contains(part.expand(2, source.shape))
         np.testing.assert_array_equal(crop.read_level(0), source[box.slices])
         about = crop.attributes
-        assert (about["instance"], about["instances"]) == (number, 2)
+        assert (about["instance"], about["num_instances"]) == (number, 2)
         assert (about["volume_id"], about["source_url"]) == (several.volume_id, several.source_url)
         assert about["sample_box"] == part.ranges
-        assert about["box_of_all"] == several.box
+        assert about["all_instances_box"] == several.sample_box.ranges
     assert several.bytes_written == sum(told.bytes_written for told in several.instances)
     rows = read_localizations(run.localizations)
     assert [(row["volume_id"][-4:], row["instance"]) for row in rows] == [

@@ -19,8 +19,9 @@ from ctray.engine.archive import open_run
 from ctray.engine.jobs import localize_job
 from ctray.errors import ConfigError, NotFoundError
 from ctray.storage import store
+from ctray.storage.box_table import read_localizations
 from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import RunFolder, read_localizations
+from ctray.storage.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -104,7 +104,7 @@ def state(out: Path) -> dict[str, Any]:
     receipts = {r.volume_id: r for r in RunFolder(url=str(out)).receipts()}
     return {
         "digest": load_model(str(out / "checkpoint")).digest,
-        "boxes": {name: r.box for name, r in receipts.items()},
+        "boxes": {name: r.sample_box for name, r in receipts.items()},
         "statuses": {name: r.status for name, r in receipts.items()},
         "checksums": {name: r.checksum for name, r in receipts.items()},
     }
@@ -146,5 +146,34 @@ def test_killed_at_three_points(archive: Path, tmp_path: Path, short_tmp: str) -
         assert receipt.crop_box is not None
         source = tifffile.imread(archive / f"{receipt.volume_id}.tif")
         crop = open_volume(receipt.crop_url)
-        inside = tuple(slice(a, b) for a, b in receipt.crop_box)
+        inside = receipt.crop_box.slices
         np.testing.assert_array_equal(crop.read_level(0), source[inside])
+
+
+def test_sigterm_ends_a_run_cleanly(archive: Path, tmp_path: Path, short_tmp: str) -> None:
+    """In localization, in the main process's calls into Ray's core; a killed one leaves its folder.
+
+    The next command removes that.
+    """
+    out = tmp_path / "run"
+    kill_when(start(archive, out), lambda: any(out.glob("checkpoint/slabs.json")))
+    left = list(Path(short_tmp).glob("ctray-ray-*"))
+    assert len(left) == 1
+    assert (out / "lock.json").exists()
+
+    process = start(archive, out)
+    deadline = time.monotonic() + 240
+    while not any((out / f"receipts/scan_{i}.json").exists() for i in range(NUM_GOOD)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, messages = process.communicate(timeout=120)
+    assert process.returncode == 143, messages
+    assert messages.splitlines()[-1] == (
+        "interrupted by SIGTERM; the same command goes on from here"
+    )
+    assert "***" not in messages
+    assert not list(Path(short_tmp).glob("ctray-ray-*"))
+    assert not (out / "lock.json").exists()
+    finish(start(archive, out))

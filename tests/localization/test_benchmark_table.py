@@ -49,8 +49,8 @@ def receipt(
         volume_id=name,
         source_url=f"{name}.zarr",
         status=status,
-        box=box.ranges if box else None,
-        crop_box=crop.ranges if crop else None,
+        sample_box=box,
+        crop_box=crop,
         seconds=3.0,
         bytes_read=700,
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctray.config import RunConfig, parse_config
+from ctray.config import CropConfig, parse_config
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.faces import Faces, find_faces
 from ctray.localization.instance_scores import match_boxes, score_instances
@@ -185,9 +183,13 @@ def test_grid_of_a_large_volume_is_coarser() -> None:
 
 # --- receipts and scores --------------------------------------------------------------------
 
+DIGEST = "sha256:0123"
+
 
 def instance(*ranges: list[int], scale: float = 1.0) -> InstanceReceipt:
-    return InstanceReceipt(box=list(ranges), certainty=[0.5] * 6, scales=[scale] * 6)
+    return InstanceReceipt(
+        sample_box=Box.from_ranges(ranges), face_confidence=[0.5] * 6, scales=[scale] * 6
+    )
 
 
 def receipt(volume_id: str, instances: list[InstanceReceipt] | None, **more: object) -> Receipt:
@@ -195,7 +197,8 @@ def receipt(volume_id: str, instances: list[InstanceReceipt] | None, **more: obj
         "volume_id": volume_id,
         "source_url": volume_id,
         "status": "located",
-        "box": [[0, 20], [0, 20], [0, 20]],
+        "sample_box": Box.whole((20, 20, 20)),
+        "box_settings_digest": DIGEST,
         "scales": [1.0] * 6,
         "shape": [20, 20, 20],
     }
@@ -204,14 +207,16 @@ def receipt(volume_id: str, instances: list[InstanceReceipt] | None, **more: obj
 
 def calibration() -> Calibration:
     scores = {loss: tuple(float(i) for i in range(20)) for loss in (0.0, 1e-4, 1e-3, 0.01, 0.05)}
-    return Calibration(scores=scores, largest_scale=0.2, about="by hand")
+    return Calibration(
+        scores=scores, largest_scale=0.2, about="by hand", box_settings_digest=DIGEST
+    )
 
 
 def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     given = receipt("a", [instance([0, 9], [0, 9], [0, 9], scale=1.5)])
 
     config = parse_config({"crop": {"coverage": 0.9}})
-    promised = with_promise(given, config, calibration())
+    promised = with_promise(given, config.crop, calibration())
 
     # Rank ceil(21 * 0.9) = 19 of 20: factor 18.
     assert promised.margins == [18] * 6
@@ -219,26 +224,13 @@ def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     assert promised.instances[0].margins == [27] * 6
     # The calibration is of whole volumes.
     assert (promised.max_loss, promised.coverage) == (None, None)
-    assert with_promise(receipt("a", []), RunConfig(), calibration()).max_loss == 0.001
-
-
-@pytest.mark.parametrize(("key", "value"), [("threshold", 0.3), ("clear_faces", "off")])
-def test_shipped_calibration_promises_nothing_of_faces_that_are_found_otherwise(
-    key: str, value: object
-) -> None:
-    other, shipped = parse_config({"refine": {key: value}}), replace(calibration(), shipped=True)
-    given = receipt("a", [])
-    assert with_promise(given, RunConfig(), shipped).coverage == 0.95
-    assert with_promise(given, other, calibration()).coverage == 0.95
-    promised = with_promise(given, other, shipped)
-    assert (promised.max_loss, promised.coverage) == (None, None)
-    assert promised.margins == with_promise(given, RunConfig(), shipped).margins
+    assert with_promise(receipt("a", []), CropConfig(), calibration()).max_loss == 0.001
 
 
 def test_specimen_with_an_open_face_makes_the_volume_uncertain() -> None:
     given = receipt("a", [instance([0, 9], [0, 9], [0, 9], scale=5.0)])
 
-    assert with_promise(given, RunConfig(), calibration()).status == "uncertain"
+    assert with_promise(given, CropConfig(), calibration()).status == "uncertain"
 
 
 def test_scores_of_specimens_by_hand() -> None:
@@ -252,7 +244,7 @@ def test_scores_of_specimens_by_hand() -> None:
     receipts = [
         # The first is off by one at one face of six, the second by far too much.
         receipt("a", [instance([0, 9], [0, 10], [0, 10]), instance([12, 14], [12, 18], [12, 18])]),
-        receipt("b", [], box=true[0].ranges),
+        receipt("b", [], sample_box=true[0]),
         receipt("c", []),
     ]
 

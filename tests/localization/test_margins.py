@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,11 +101,20 @@ def test_coverage_of_new_draws_is_at_least_the_stated_one() -> None:
 
 
 def test_calibration_survives_its_file_with_what_is_never_kept() -> None:
-    before = _calibration([0.5, 1.25, math.inf])
+    before = replace(
+        _calibration([0.5, 1.25, math.inf]),
+        box_settings_digest="sha256:01",
+        box_settings={"train.steps": 7},
+        made={"date": "2026-11-29", "machine": {"cores": 2}},
+    )
 
-    after = Calibration.from_json(before.to_json())
+    assert Calibration.from_json(before.to_json()) == before
 
-    assert after.scores == before.scores
+
+def test_calibration_of_an_earlier_version_is_read_and_holds_for_nothing() -> None:
+    data = _calibration([1.0] * 9).to_json()
+    del data["box_settings_digest"], data["box_settings"]
+    assert not Calibration.from_json(data).holds_for("sha256:01")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +132,19 @@ def test_shipped_calibration_keeps_the_default_promise() -> None:
 
     assert shipped.num_volumes >= 50
     assert 1 <= shipped.factor(crop.max_loss, crop.coverage) < 10
+
+
+def test_shipped_calibration_is_of_the_defaults() -> None:
+    """Whenever a default or the method changes: `ctray benchmark calibration --ship`."""
+    from ctray.config import RunConfig
+    from ctray.config.box_settings import box_settings, box_settings_digest
+
+    shipped = shipped_calibration()
+    if shipped.box_settings_digest is None:
+        pytest.skip("the shipped calibration is of an earlier version, and holds for nothing")
+    assert shipped.box_settings == box_settings(RunConfig())
+    assert shipped.holds_for(box_settings_digest(RunConfig()))
+    assert {"date", "machine", "ctray_version", "command"} <= shipped.made.keys()
 
 
 def test_shipped_calibration_never_gives_less_than_what_a_face_is_open() -> None:

@@ -165,7 +165,7 @@ def test_a_box_of_a_coarser_level_is_refined(tmp_path: Path) -> None:
     box = Box(start=(2, 3, 4), stop=(18, 9, 10), level=2)
     result = write_crop(source, box, str(tmp_path / "c"), provenance={})
     assert result.box == Box(start=(8, 12, 16), stop=(70, 36, 40))
-    assert open_volume(result.url).attributes["box_asked"] == [[8, 70], [12, 36], [16, 40]]
+    assert open_volume(result.url).attributes["asked_box"] == [[8, 70], [12, 36], [16, 40]]
 
 
 def test_a_pyramid_that_rounds_down_is_copied_as_it_is(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from s3_servers import S3Server
 from ctray.errors import StoreUnavailableError
 from ctray.geometry import Box
 from ctray.grid import ShardGrid
+from ctray.localization.cutting import crop
 from ctray.storage import store
-from ctray.storage.crops import crop
 from ctray.storage.volume import open_volume
 from ctray.storage.writer import create_volume
 
@@ -76,7 +76,7 @@ def test_a_fault_now_and_then_is_survived(proxied: Callable[..., FaultyProxy], k
     np.testing.assert_array_equal(whole(url), noise())
     crop(open_volume(url), Box(start=(3, 0, 5), stop=(20, 16, 32)), f"{base}/crop.zarr")
     made = open_volume(f"{base}/crop.zarr")
-    box = Box.from_ranges(made.attributes["box"])
+    box = Box.from_ranges(made.attributes["crop_box"])
     np.testing.assert_array_equal(made.read_level(0), noise()[box.slices])
     assert len(list(store.list_tree(url))) == 5
     if kind != "cut":  # s3fs gives up on a body that broke off

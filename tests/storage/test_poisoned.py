@@ -17,8 +17,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import Box
+from ctray.localization.cutting import crop
 from ctray.storage import store
-from ctray.storage.crops import crop
 from ctray.storage.sharding import crc32c
 from ctray.storage.volume import open_volume
 

@@ -226,7 +226,7 @@ def test_a_crop_is_its_source(base_url: str) -> None:
     np.testing.assert_array_equal(crop.read_level(0), array[result.box.slices])
     assert crop.origin_um == (10 + 8 * 3.0, 20.0, 30 + 12 * 2.0)
     assert crop.attributes["source_url"] == source.url
-    assert crop.attributes["box"] == [[8, 20], [0, 12], [12, 28]]
+    assert crop.attributes["crop_box"] == [[8, 20], [0, 12], [12, 28]]
     assert crop.attributes["model"] == "m1"
     assert result.checksum == crop.attributes["checksum"] == volume_checksum(crop)
     with pytest.raises(OutputExistsError):

@@ -60,11 +60,11 @@ def fill_run(base: str) -> RunFolder:
                 receipt,
                 instances=[
                     InstanceReceipt(
-                        box=BOX.ranges,
-                        certainty=[0.5] * 6,
+                        sample_box=BOX,
+                        face_confidence=[0.5] * 6,
                         scales=[0.0] * 6,
                         margins=[0] * 6,
-                        crop_box=p.box.ranges,
+                        crop_box=p.box,
                         crop_url=p.url,
                         checksum=p.checksum,
                     )
@@ -73,9 +73,7 @@ def fill_run(base: str) -> RunFolder:
             )
         else:
             crop = write_crop(source, BOX, run.crop(name), provenance={})
-            receipt = replace(
-                receipt, crop_url=crop.url, checksum=crop.checksum, crop_box=crop.box.ranges
-            )
+            receipt = replace(receipt, crop_url=crop.url, checksum=crop.checksum, crop_box=crop.box)
         run.write_receipt(receipt)
     run.write_receipt(Receipt(volume_id="void", source_url="x", status="empty"))
     run.write_receipt(

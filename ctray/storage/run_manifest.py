@@ -1,0 +1,68 @@
+"""`run.json`: the archive and the settings of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ctray import __version__
+from ctray.config import RunConfig, recorded_config
+from ctray.errors import ConfigError, CtrayError, NotFoundError
+from ctray.storage import store
+from ctray.storage.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunManifest:
+    """What `run.json` says.
+
+    Parameters
+    ----------
+    archive
+        URL of the archive.
+    config
+        Settings of the run.
+    crops_changed
+        Whether settings of the crops were changed after the run had begun: crops of which it is
+        not known with what they were cut are then cut again.
+    """
+
+    archive: str
+    config: RunConfig
+    crops_changed: bool = False
+
+
+def write_manifest(run: RunFolder, manifest: RunManifest) -> None:
+    """Write `run.json`."""
+    told = {
+        "archive": manifest.archive,
+        "config": manifest.config.model_dump(mode="json"),
+        "ctray_version": __version__,
+        **({"crops_changed": True} if manifest.crops_changed else {}),
+    }
+    store.write_json(run.manifest, told)
+
+
+def read_manifest(run: RunFolder) -> RunManifest | None:
+    """What `run.json` says; None where there is none.
+
+    Raises
+    ------
+    CtrayError
+        If it is damaged; the message names it.
+    """
+    try:
+        data = store.read_json(run.manifest)
+    except NotFoundError:
+        return None
+    remedy = "put back a copy of it, or give another run folder"
+    if not isinstance(data, dict):
+        raise CtrayError(f"{run.manifest} is damaged: no JSON object; {remedy}")
+    if not isinstance(data.get("archive"), str) or not isinstance(data.get("config"), dict):
+        raise CtrayError(f"{run.manifest} is damaged: it names no archive or settings; {remedy}")
+    try:
+        config = recorded_config(data["config"], source=run.manifest)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; was it written by another version of ctray?") from error
+    return RunManifest(
+        archive=data["archive"], config=config, crops_changed=data.get("crops_changed") is True
+    )
