@@ -18,8 +18,8 @@ from ctray.storage.processes import Process, is_alive, this_process, uses
 _OWNER = "ctray-owner.json"
 # A folder without an owner is one that is being made, or of an earlier version.
 _UNOWNED_S = 600.0
-# Processes that Ray started end by themselves when the one that started Ray is gone, on a busy
-# machine after a while: then they are ended.
+# Workers of Ray end a second or two after the process that started Ray was killed; Ray's agents on
+# the node lived on for 40 s at least (seen with Ray 2.60).
 _PATIENCE_S = 5.0
 _END_S = 5.0
 
