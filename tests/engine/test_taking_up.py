@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -522,4 +523,19 @@ def test_folder_that_a_worker_still_uses_is_waited_for_and_stays(tmp_path: Path)
         worker.kill()
         worker.wait()
     remove_leftovers("ctray-ray-", tmp_path, patience_s=0.3)
+    assert not left.exists()
+
+
+def test_workers_of_a_killed_process_are_ended_before_a_new_one_begins(tmp_path: Path) -> None:
+    """They could write beside its own."""
+    left = Path(tempfile.mkdtemp(prefix="ctray-ray-", dir=tmp_path))
+    dead = replace(this_process(), started="1")
+    (left / "ctray-owner.json").write_text(json.dumps(asdict(dead)))
+    program = tmp_path / "ray" / "default_worker.py"
+    program.parent.mkdir()
+    program.write_text("import time; time.sleep(100)")
+    with (left / "log").open("wb") as log:
+        worker = subprocess.Popen([sys.executable, str(program)], stdout=log)
+    remove_leftovers("ctray-ray-", tmp_path, patience_s=0.1)
+    assert worker.wait(timeout=10) == -signal.SIGKILL
     assert not left.exists()
