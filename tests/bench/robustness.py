@@ -27,7 +27,7 @@ from ctray.config import RunConfig, parse_config
 from ctray.engine.pool import receipt_of
 from ctray.localization.localizer import Localizer
 from ctray.localization.margins import shipped_calibration
-from ctray.localization.promise import with_margin, with_promise
+from ctray.localization.promise import box_to_cut, with_promise
 from ctray.localization.self_training import SelfTrainer
 from ctray.localization.slab_checkpoint import has_slabs, load_slabs, save_slabs
 from ctray.preprocess.field_of_view import find_field_of_view
@@ -145,8 +145,8 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
     with _on_disk(scan) as volume:
         found = localizer.localize(volume)
         entry = CatalogEntry(volume_id=scan.name, url=volume.url, kind="ome-zarr")
-        receipt = receipt_of(entry, volume, found, localizer.digest, config.task)
-        receipt = with_promise(receipt, config, shipped_calibration())
+        receipt = receipt_of(entry, volume, found, localizer)
+        receipt = with_promise(receipt, config.crop, shipped_calibration())
         shape, hidden = volume.shape, _hidden(scan, volume, config)
     total = int(np.count_nonzero(scan.sample))
     told: dict[str, Any] = {
@@ -157,8 +157,8 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
         "hidden": hidden,
         "cut_pieces": found.working.get("last_look"),
     }
-    if found.box is not None and receipt.box is not None:
-        crop = with_margin(receipt, shape, config)
+    if found.box is not None and receipt.margins is not None:
+        crop = box_to_cut(receipt, shape)
         told |= {
             "box": found.box.ranges,
             "crop": crop.ranges,

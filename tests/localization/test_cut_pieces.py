@@ -83,7 +83,7 @@ def test_margins_that_hold_a_piece_need_no_larger_box() -> None:
 
 
 def test_a_box_that_would_have_to_grow_much_is_left_to_a_person() -> None:
-    half = Box.from_ranges([[8, 22], [12, 28], [15, 24]])
+    half = Box.from_ranges([[8, 22], [12, 28], [15, 20]])
     found = checked(scan(EAR), (1, 1, 1), half, [1.0] * 6, SHAPE)
     assert found.box == half
     assert found.doubt is not None
