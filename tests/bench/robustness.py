@@ -26,8 +26,8 @@ import torch
 from ctray.config import RunConfig, parse_config
 from ctray.engine.pool import receipt_of
 from ctray.localization.localizer import Localizer
-from ctray.localization.margins import shipped_calibration
-from ctray.localization.promise import box_to_cut, with_promise
+from ctray.localization.margins import expand_faces, margins_of, shipped_calibration
+from ctray.localization.promise import with_promise
 from ctray.localization.self_training import SelfTrainer
 from ctray.localization.slab_checkpoint import has_slabs, load_slabs, save_slabs
 from ctray.preprocess.field_of_view import find_field_of_view
@@ -138,8 +138,9 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
     Returns
     -------
     `status` and `reason`; `lost` and `lost_box`: fractions of the sample's voxels outside of the
-    crop and of the box, `hidden` outside of the field of view; `saved`: fraction of the volume's
-    voxels that the crop leaves out; `container`: whether one was found.
+    box with margins of one scale, the least that a calibration gives, and outside of the box;
+    `hidden`: fraction outside of the field of view; `saved`: fraction of the volume's voxels that
+    the box with those margins leaves out; `container`: whether one was found.
     """
     config = localizer.config
     with _on_disk(scan) as volume:
@@ -157,8 +158,8 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
         "hidden": hidden,
         "cut_pieces": found.working.get("last_look"),
     }
-    if found.box is not None and receipt.margins is not None:
-        crop = box_to_cut(receipt, shape)
+    if found.box is not None and found.scales is not None:
+        crop = expand_faces(found.box, margins_of(found.scales, 1.0), shape)
         told |= {
             "box": found.box.ranges,
             "crop": crop.ranges,
