@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from ctray.config import CropConfig, RunConfig
 from ctray.errors import InvalidVolumeError
@@ -22,6 +20,8 @@ from ctray.localization.cut_pieces import Checked, checked
 from ctray.localization.faces import surest
 from ctray.localization.found import Found
 from ctray.localization.margins import Scales
+from ctray.localization.method_finding import MethodFinding
+from ctray.localization.preview import Preview, preview_of
 from ctray.localization.promise import calibration_beside, make_promise
 from ctray.localization.refined import Refined, disagreement, refine
 from ctray.localization.region import find_region
@@ -41,53 +41,6 @@ from ctray.storage.working import WorkingLevel, read_working_level
 # What is no sample is rarely sure along all three.
 _SURE = 0.5
 _PEAK_LESS = 1.0
-UintArray = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preview:
-    """Pictures of a volume's working level for the report, one per axis, uint8.
-
-    Parameters
-    ----------
-    slices
-        Slice through the middle of the box (of the volume, where there is none).
-    projections
-        Largest smoothed grey value along the axis.
-    variances
-        Variance in the slices, 255 for the volume's highest; empty for the rotation method.
-    regions
-        Region of high variance seen along the axis, 0 or 255; as `variances`.
-    """
-
-    slices: dict[str, UintArray]
-    projections: dict[str, UintArray]
-    variances: dict[str, UintArray] = field(default_factory=dict)
-    regions: dict[str, UintArray] = field(default_factory=dict)
-
-    def pictures(self) -> dict[str, UintArray]:
-        """All pictures, named `slice-z`, `projection-z`, `variance-z`, `region-z` and so on."""
-        named = {
-            "slice": self.slices,
-            "projection": self.projections,
-            "variance": self.variances,
-            "region": self.regions,
-        }
-        return {f"{what}-{axis}": p for what, by in named.items() for axis, p in by.items()}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Finding:
-    """What a method says of a prepared working level.
-
-    `profiles` have a value a slice; `cells` are the region of `uncertainty`.
-    """
-
-    profiles: dict[str, npt.NDArray[np.float64]]
-    stretches: dict[str, Stretch | None]
-    nothing: str
-    uncertainty: UncertaintyMap | None = None
-    cells: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -219,7 +172,7 @@ class Localizer:
             working=about,
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,
-            preview=_preview(working, found, box, prepared),
+            preview=preview_of(working, found, box, prepared),
             uncertainty=found.uncertainty,
         )
 
@@ -240,7 +193,7 @@ class Localizer:
         return refine(self.slabs, prepared, shape, side, self.config, levels)
 
     def _decide(
-        self, found: _Finding, refined: Refined | None, own: Box | None
+        self, found: MethodFinding, refined: Refined | None, own: Box | None
     ) -> tuple[Status, str | None, Box | None]:
         """Status, reason and box from what the pretext task and the slab network say.
 
@@ -260,14 +213,14 @@ class Localizer:
             return "uncertain", reason, box or own
         return ("located", None, box) if box else ("empty", found.nothing, None)
 
-    def _find(self, prepared: Prepared) -> _Finding:
+    def _find(self, prepared: Prepared) -> MethodFinding:
         # A volume larger than those of training gets the canvas that it needs.
         side = max(self.side, canvas_side(prepared.shape, self.config))
         if self.config.task == "rotation":
             return self._by_certainty(prepared, side)
         return self._by_variance(prepared, side)
 
-    def _by_certainty(self, prepared: Prepared, side: int) -> _Finding:
+    def _by_certainty(self, prepared: Prepared, side: int) -> MethodFinding:
         model = cast(RotationModel, self.model)
         profiles = certainty_profiles(model, prepared, side, self.config)
         chance = 1 / self.config.rotation.num_classes
@@ -276,13 +229,13 @@ class Localizer:
             for axis, profile in profiles.items()
         }
         nothing = "no slice along any axis is certain to hold structure"
-        return _Finding(profiles=profiles, stretches=stretches, nothing=nothing)
+        return MethodFinding(profiles=profiles, stretches=stretches, nothing=nothing)
 
-    def _by_variance(self, prepared: Prepared, side: int) -> _Finding:
+    def _by_variance(self, prepared: Prepared, side: int) -> MethodFinding:
         model = cast(SortingModel, self.model)
         uncertainty = uncertainty_map(model, prepared, side, self.config)
         region, profiles = find_region(uncertainty, prepared.shape, self.config.uncertainty)
-        return _Finding(
+        return MethodFinding(
             profiles=profiles,
             stretches=region.stretches if region else {},
             nothing="no region stands out by the variance of its embedding",
@@ -387,41 +340,3 @@ def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
         stretch = stretches.get(name)
         faces += stretch.certainty if stretch else (0.0, 0.0)
     return tuple(faces)
-
-
-def _preview(
-    working: npt.NDArray[Any], found: _Finding, box: Box | None, prepared: Prepared
-) -> Preview:
-    low, high = prepared.window
-    with np.errstate(invalid="ignore"):
-        grey = np.nan_to_num((working.astype(np.float32) - low) / max(high - low, 1e-12))
-    grey = np.clip(grey, 0, 1)
-    # Projections show what the network saw: a bright container would hide the sample.
-    smooth = ndimage.gaussian_filter(prepared.voxels.astype(np.float32), 1.0)
-    heat, region = _overlays(found, prepared)
-    slices, projections, variances, regions = {}, {}, {}, {}
-    for axis, name in enumerate(AXES):
-        extent = working.shape[axis]
-        middle = extent // 2
-        if box is not None:
-            middle = min(extent - 1, sum(box.ranges[axis]) // (2 * prepared.factors[axis]))
-        slices[name] = (np.take(grey, middle, axis=axis) * 255).astype(np.uint8)
-        projections[name] = smooth.max(axis=axis).astype(np.uint8)
-        if heat is not None:
-            variances[name] = np.take(heat, middle, axis=axis)
-        if region is not None:
-            regions[name] = region.max(axis=axis)
-    return Preview(slices=slices, projections=projections, variances=variances, regions=regions)
-
-
-def _overlays(found: _Finding, prepared: Prepared) -> tuple[UintArray | None, UintArray | None]:
-    """Variance above the background, and the region, as uint8 volumes of the working level."""
-    uncertainty = found.uncertainty
-    if uncertainty is None:
-        return None, None
-    background = min((s.background for s in found.stretches.values() if s), default=0.0)
-    above = np.clip((uncertainty.values - background) / max(1 - background, 1e-6), 0, 1)
-    heat = uncertainty.to_voxels((above * 255).astype(np.uint8), prepared.shape)
-    if found.cells is None:
-        return heat, None
-    return heat, uncertainty.to_voxels(found.cells.astype(np.uint8) * 255, prepared.shape)
