@@ -11,6 +11,7 @@ import click
 
 from ctray.cli.options import (
     config_options,
+    echo,
     extents,
     print_json,
     say,
@@ -182,12 +183,12 @@ def say_calibration(found: Any, settings: Any, written: str, as_json: bool) -> N
     if as_json:
         print_json({"calibration": written, "factor": factor, **found.to_json()})
         return
-    click.echo(
+    echo(
         f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
         f"{crop.max_loss:.2%} in {crop.coverage:.0%} of volumes"
     )
-    click.echo(f"holds for boxes of settings {found.box_settings_digest}")
-    click.echo(written)
+    echo(f"holds for boxes of settings {found.box_settings_digest}")
+    echo(written)
 
 
 def _plan(
@@ -231,5 +232,5 @@ def _finish(result: Any, as_json: bool) -> None:
         print_json(result.to_json())
         return
     print_table(benchmark_table(result.rows))
-    click.echo("errors as part of the side; columns are explained in benchmark.md")
+    echo("errors as part of the side; columns are explained in benchmark.md")
     say(f"written: {page}, {store.join(result.url, 'benchmark.json')}")

@@ -12,7 +12,7 @@ import click
 
 from ctray.cli.commands_job import JOB_NAMES, job_options, job_overrides, run
 from ctray.cli.options import Command, archive_names_options, echo, print_json, say, shared_options
-from ctray.errors import JobError, PartialFailureError
+from ctray.errors import JobError, PartialFailureError, printable
 
 if TYPE_CHECKING:
     from ctray.cli.progress import Reporter
@@ -148,7 +148,7 @@ def logs(which: str, follow: bool, address: str) -> None:
     cluster = _cluster(address)
     job = cluster.find(which)
     if not follow:
-        click.echo(cluster.logs(job.id), nl=False)
+        click.echo(printable(cluster.logs(job.id), keep="\n\r\t"), nl=False)
         return
     _follow(cluster, job.id, as_json=False)
 

@@ -123,7 +123,6 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """Say one line that stays."""
-        text = printable(text)
         self._latest = text
         self._write(text)
         self.heartbeat.said()
@@ -161,7 +160,7 @@ class Reporter:
         if self._bars is not None:
             if self._task is not None:
                 self._bars.stop_task(self._task)
-            self._task = self._bars.add_task(stage, total=total, line="", text="")
+            self._task = self._bars.add_task(printable(stage), total=total, line="", text="")
 
     def _still_working(self, seconds: float) -> None:
         """Repeat the latest line, unless a bar moves."""
@@ -170,6 +169,7 @@ class Reporter:
         self._write(f"{self._latest}; still working after {seconds:.0f} s")
 
     def _write(self, text: str) -> None:
+        text = printable(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
@@ -189,7 +189,7 @@ def reporter() -> Iterator[Reporter]:
             return
         bars = Progress(
             SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description:<9}"),
+            TextColumn("{task.description:<9}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[line]}"),
             TimeElapsedColumn(),

@@ -37,10 +37,15 @@ def keep_ids(
 ) -> tuple[CatalogEntry, ...]:
     """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
     ids = {(e.url, e.dataset): e.volume_id for e in known}
+    # A file that cannot be read names no dataset: broken or mended, it is the same volume.
+    broken = {e.url: e.volume_id for e in known if e.status == "failed"}
+    anyhow = {e.url: e.volume_id for e in known}
     taken = {same_file(volume_id) for volume_id in ids.values()}
     kept = []
     for entry in found:
-        volume_id = ids.get((entry.url, entry.dataset))
+        volume_id = ids.get((entry.url, entry.dataset)) or (
+            anyhow if entry.status == "failed" else broken
+        ).get(entry.url)
         if volume_id is None:
             volume_id = next(v for v in _variants(entry.volume_id) if same_file(v) not in taken)
             taken.add(same_file(volume_id))

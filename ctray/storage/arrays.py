@@ -21,7 +21,7 @@ from ctray.storage.bounded_codecs import bounded_metadata, check_codecs, check_s
 from ctray.storage.metadata import Layout
 from ctray.storage.transfer import CountingStore, Transfer
 from ctray.storage.unpacking import allowed, check_sizes
-from ctray.storage.voxel_metadata import printable
+from ctray.storage.voxel_metadata import shown
 from ctray.storage.zarr_json import read_document
 
 
@@ -204,7 +204,7 @@ def _names(url: str, document: dict[str, Any], layout: Layout) -> Sequence[str |
     roles, own_roles = ([axis_role(name) for name in given] for given in (layout.axes, own))
     if set(AXES) <= set(own_roles) and own_roles != roles:
         raise InvalidVolumeError(
-            f"{url}: its image says that its axes are {printable(', '.join(layout.axes))}, and "
-            f"its own metadata {printable(', '.join(str(n) for n in own))}; mend one of them"
+            f"{url}: its image says that its axes are {shown(', '.join(layout.axes))}, and "
+            f"its own metadata {shown(', '.join(str(n) for n in own))}; mend one of them"
         )
     return layout.axes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Triple, as_triple
 from ctray.storage.source_types import NoVolumeError
-from ctray.storage.voxel_metadata import printable
+from ctray.storage.voxel_metadata import shown
 
 # Names as OME-NGFF, xarray, scikit-image and dask write them.
 _ROLES = {
@@ -81,7 +81,7 @@ def axis_role(name: str | None) -> str | None:
     if not _has_name(name):
         return None
     plain = str(name).strip().lower()
-    return _ROLES.get(plain, printable(plain))
+    return _ROLES.get(plain, shown(plain))
 
 
 def _has_name(name: str | None) -> bool:
@@ -164,4 +164,4 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _listed(names: Sequence[str | None] | None) -> str:
-    return ", ".join(printable(str(name)) for name in names or ())
+    return ", ".join(shown(str(name)) for name in names or ())

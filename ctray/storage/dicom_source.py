@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ctray.errors import GeometryError, InvalidVolumeError
+from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
 from ctray.geometry import VoxelSize
 from ctray.storage import store
 from ctray.storage.extras import extra_package
@@ -57,6 +57,8 @@ class DicomSource(SliceFolderSource):
 
     def _find(self, url: str) -> tuple[str, Sequence[str], dict[str, int | None]]:
         folder, _, sizes = slices_of(url, self.kind)
+        if not sizes:
+            raise NotFoundError(f"{url}: no DICOM files; check the path or URL")
         with ThreadPoolExecutor(_READERS) as pool:
             places = list(pool.map(lambda name: _place(store.join(folder, name), name), sizes))
         self._places = _ordered(folder, places)

@@ -11,7 +11,7 @@ import threading
 
 import numpy as np
 
-from ctray.errors import InvalidVolumeError
+from ctray.errors import InvalidVolumeError, printable
 from ctray.geometry import as_triple
 from ctray.storage import voxel_metadata
 from ctray.storage.hdf5_axes import kept_axes, voxel_size_of
@@ -74,7 +74,7 @@ class Hdf5Source(VolumeSource):
         except InvalidVolumeError as caught:
             # What is wrong with another file, which this one links to, does not name this one.
             text = str(caught) if str(caught).startswith(url) else f"{url}: {caught}"
-            error = type(caught)(_printable(text))
+            error = type(caught)(printable(text))
             error.voxels_ids = tuple(self._files.voxels_ids)
             error.part_ids = tuple(self._files.part_ids)
             self._files.close()
@@ -86,7 +86,7 @@ class Hdf5Source(VolumeSource):
     def _describe(self, choice: Choice) -> None:
         first = choice.arrays[0]
         self.dataset = choice.path
-        if _printable(choice.path) != choice.path:
+        if printable(choice.path) != choice.path:
             raise InvalidVolumeError(
                 f"{self.url}: dataset {choice.path} has a name that cannot be printed; rename it"
             )
@@ -114,7 +114,7 @@ class Hdf5Source(VolumeSource):
         self.voxels_ids = tuple(self._files.voxels_ids)
         self.part_ids = tuple(self._files.part_ids)
         notes = (*choice.notes, *self._what_was_done(order))
-        self.notes = tuple(_printable(note) for note in notes)
+        self.notes = tuple(printable(note) for note in notes)
 
     def _opened(self, choice: Choice, where: str) -> Voxels:
         places = [array.place for array in choice.arrays]
@@ -170,11 +170,6 @@ class Hdf5Source(VolumeSource):
     def close(self) -> None:
         """Close the file and those that it links to."""
         self._files.close()
-
-
-def _printable(text: str) -> str:
-    """Text with names from a file, which may hold anything, line ends and escapes included."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def is_hdf5_name(name: str) -> bool:

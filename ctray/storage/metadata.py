@@ -12,7 +12,7 @@ from ctray.errors import CtrayError, GeometryError, InvalidVolumeError, NotFound
 from ctray.geometry import AXES, VoxelSize, micrometres_per
 from ctray.storage import store
 from ctray.storage.axes import axis_role
-from ctray.storage.voxel_metadata import PlainScale, printable
+from ctray.storage.voxel_metadata import PlainScale, shown
 from ctray.storage.zarr_json import as_mapping, read_document
 
 Floats = tuple[float, float, float]
@@ -138,7 +138,7 @@ def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int)
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         if version not in READABLE_VERSIONS:
             raise InvalidVolumeError(
-                f"{url}: OME-Zarr {printable(version)} is not read; convert it to 0.4 or 0.5"
+                f"{url}: OME-Zarr {shown(version)} is not read; convert it to 0.4 or 0.5"
             )
         layout = _multiscale(url, multiscale)
     except (GeometryError, OverflowError) as error:

@@ -111,7 +111,7 @@ def hold_run(
     if (url, threading.get_ident()) in _held:
         yield
         return
-    is_new = store.is_local(url) and not Path(url).exists()
+    made = _missing_folders(url)
     name = os.environ.get("CTRAY_JOB_ID", "") if job is None else job
     lock = _acquire(store.join(url, LOCK), name, on_wait, renew_s, stale_s)
     _held.add((url, threading.get_ident()))
@@ -126,8 +126,7 @@ def hold_run(
     finally:
         _held.discard((url, threading.get_ident()))
         renewals.end()
-        if is_new:
-            _remove_if_empty(url)
+        _remove_if_empty(made)
     if renewals.lost:
         raise _lost(url)
 
@@ -287,8 +286,17 @@ def _clear_partials(url: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _remove_if_empty(url: str) -> None:
-    try:
-        Path(url).rmdir()
-    except OSError:
-        return
+def _missing_folders(url: str) -> list[Path]:
+    """Local folders that are made with a run, the run's own first."""
+    if not store.is_local(url):
+        return []
+    path = Path(url)
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
+def _remove_if_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

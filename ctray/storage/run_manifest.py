@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ctray import __version__
 from ctray.config import RunConfig, recorded_config
@@ -24,11 +25,14 @@ class RunManifest:
     crops_changed
         Whether settings of the crops were changed after the run had begun: crops of which it is
         not known with what they were cut are then cut again.
+    coverage
+        How much of the archive the run covers, as its catalog counted; None before that.
     """
 
     archive: str
     config: RunConfig
     crops_changed: bool = False
+    coverage: dict[str, Any] | None = field(default=None, compare=False)
 
 
 def write_manifest(run: RunFolder, manifest: RunManifest) -> None:
@@ -38,6 +42,7 @@ def write_manifest(run: RunFolder, manifest: RunManifest) -> None:
         "config": manifest.config.model_dump(mode="json"),
         "ctray_version": __version__,
         **({"crops_changed": True} if manifest.crops_changed else {}),
+        **({"coverage": manifest.coverage} if manifest.coverage is not None else {}),
     }
     store.write_json(run.manifest, told)
 
@@ -63,6 +68,10 @@ def read_manifest(run: RunFolder) -> RunManifest | None:
         config = recorded_config(data["config"], source=run.manifest)
     except ConfigError as error:
         raise ConfigError(f"{error}; was it written by another version of ctray?") from error
+    coverage = data.get("coverage")
     return RunManifest(
-        archive=data["archive"], config=config, crops_changed=data.get("crops_changed") is True
+        archive=data["archive"],
+        config=config,
+        crops_changed=data.get("crops_changed") is True,
+        coverage=coverage if isinstance(coverage, dict) else None,
     )

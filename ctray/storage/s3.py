@@ -94,20 +94,6 @@ def read(url: str, check: Callable[[int], None] | None = None) -> memoryview:
     return _repeated(fetch)
 
 
-def read_at_most(url: str, max_bytes: int) -> tuple[int, bytes]:
-    """Size and content of an object; nothing of the content where it is larger than that."""
-    import obstore
-
-    bucket, key = split(url)
-
-    def fetch() -> tuple[int, bytes]:
-        found = obstore.get(client(bucket), key)
-        size = found.meta["size"]
-        return size, b"" if size > max_bytes else bytes(found.bytes())
-
-    return _repeated(fetch)
-
-
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[memoryview]:
     """Parts [start, stop) of an object; neighbours are fetched in one request, many at once."""
     import obstore

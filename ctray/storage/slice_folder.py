@@ -161,7 +161,8 @@ def stack_of(url: str, kind: Kind) -> tuple[str, NumberedStack, dict[str, int | 
 def slices_of(url: str, kind: Kind) -> tuple[str, str, dict[str, int | None]]:
     """Folder and pattern (empty for none) of `url`, and sizes of its files of `kind` by name."""
     folder, _, pattern = url.rpartition("/")
-    if "*" not in pattern:
+    # A folder may have an asterisk in its own name.
+    if "*" not in pattern or store.exists(url):
         folder, pattern = url, ""
     sizes = {
         entry.name: entry.size

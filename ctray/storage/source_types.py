@@ -12,7 +12,7 @@ from typing import IO, Any, Literal, Self, cast
 
 import numpy as np
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
+from ctray.errors import CtrayError, InvalidVolumeError
 from ctray.geometry import AXES, Triple, VoxelSize, as_triple
 from ctray.storage import store
 from ctray.storage.voxel_metadata import FoundVoxelSize, PlainScale
@@ -252,9 +252,3 @@ def file_size(url: str, file: IO[bytes]) -> int:
     if size == 0:
         raise InvalidVolumeError(f"{url}: file is empty (0 bytes); copy or export it again")
     return size
-
-
-def require_exists(url: str) -> None:
-    """Raise `NotFoundError` where nothing is at `url`."""
-    if not store.exists(url):
-        raise NotFoundError(f"{url}: nothing is there; check the path or URL")

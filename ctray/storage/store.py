@@ -52,7 +52,6 @@ __all__ = [
     "mapped_errors",
     "normalize",
     "open_local",
-    "read_at_most",
     "read_bytes",
     "read_json",
     "read_ranges",
@@ -225,34 +224,16 @@ def write_parts(url: str, parts: Sequence[bytes | memoryview], *, durable: bool 
 
 def read_json(url: str, *, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return parsed JSON at `url`; `StorageError` if it is not JSON, or larger than `max_bytes`."""
-    data = read_at_most(url, max_bytes)
+    try:
+        data = read_bytes(url, max_bytes=max_bytes)
+    except InvalidVolumeError as error:
+        raise StorageError(str(error)) from error
     try:
         return json.loads(data)
     except RecursionError as error:
         raise StorageError(f"{url} holds JSON nested too deeply; remove or mend it") from error
     except ValueError as error:
         raise StorageError(f"{url} holds no valid JSON ({error}); remove or mend it") from error
-
-
-def read_at_most(url: str, max_bytes: int) -> bytes:
-    """`read_bytes` that does not fetch an object larger than `max_bytes`: `StorageError`."""
-    url = normalize(url)
-    with mapped_errors(url, "read"):
-        if is_local(url):
-            with open_local(url) as file:
-                size = os.fstat(file.fileno()).st_size
-                data = b"" if size > max_bytes else file.read(max_bytes + 1)
-        elif _is_s3(url):
-            size, data = s3.read_at_most(url, max_bytes)
-        else:
-            size = int(filesystem(url).info(_path(url))["size"] or 0)
-            data = b"" if size > max_bytes else bytes(filesystem(url).cat_file(_path(url)))
-    if max(size, len(data)) > max_bytes:
-        raise StorageError(
-            f"{url} has {max(size, len(data)):,} bytes, and no more than {max_bytes:,} are read: "
-            "it is not what it should be"
-        )
-    return data
 
 
 def write_json(url: str, obj: Any) -> None:

@@ -29,7 +29,6 @@ from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import LevelLayout, create_array, create_volume
 
 PATH = "surround"
-SURROUND_SIZE = 128
 _ZSTD_LEVEL = 15
 
 

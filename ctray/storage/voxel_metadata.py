@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctray.errors import CtrayError, GeometryError
+from ctray.errors import CtrayError, GeometryError, printable
 from ctray.geometry import VoxelSize, micrometres_per
 from ctray.storage import store
 
@@ -37,6 +37,7 @@ _DEFAULT_DPI = (
 )
 _MOST_DPI_PER_CM = 600.0
 _SIDECAR_MAX_BYTES = 1 << 20
+_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,8 +61,8 @@ class PlainScale:
         names = dict.fromkeys(self.units)
         if len(names) == 1:
             unit = self.units[0]
-            return f"{lengths} (unit unknown)" if not unit else f"{lengths} {printable(unit)}"
-        told = ", ".join(printable(unit) if unit else "unknown" for unit in self.units)
+            return f"{lengths} (unit unknown)" if not unit else f"{lengths} {shown(unit)}"
+        told = ", ".join(shown(unit) if unit else "unknown" for unit in self.units)
         return f"{lengths} (units {told})"
 
 
@@ -254,6 +255,6 @@ def in_micrometres(value: float, unit: str) -> float | None:
     return um if math.isfinite(um) and um > 0 else None
 
 
-def printable(text: str) -> str:
+def shown(text: str) -> str:
     """Text of a stranger for a message: short, one line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:40])
+    return printable(text[:_SHOWN])

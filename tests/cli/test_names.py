@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_logs_show_names_and_obey_none() -> None:
 
 def test_a_line_that_stays_is_told_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
     event = Event(stage="catalog", done=3, total=3, text=f"note on a: {NASTY}", stays=True)
-    Reporter(None)(event)
+    Reporter(sys.stderr, None)(event)
     assert capsys.readouterr().err == f"note on a: {printable(NASTY)}\n"
     for style in ("text", "json"):
         stream = io.StringIO()
@@ -136,6 +137,14 @@ def test_a_line_that_stays_is_told_by_itself(capsys: pytest.CaptureFixture[str])
         text = back.text if isinstance(back, Event) else back
         assert text.startswith("note on a: ")
         assert not isinstance(back, Event) or back.stays
+
+
+def test_a_line_of_progress_obeys_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    # Whoever follows a job takes stage and text from its log, where anybody may write.
+    Reporter(sys.stderr, None)(Event(stage=f"look {NASTY}", done=1, total=1, text=NASTY))
+    shown = capsys.readouterr().err
+    assert printable(NASTY) in shown
+    assert_harmless(shown)
 
 
 def test_brackets_in_a_table_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

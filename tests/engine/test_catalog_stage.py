@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
-from ctray.config import RunConfig
+from ctray.config import RunConfig, override
 from ctray.engine.archive import catalog_stage, open_run
+from ctray.engine.binding import take_up
+from ctray.engine.choosing import keep_ids
 from ctray.engine.events import Event
 from ctray.storage import store
-from ctray.storage.catalog import Catalog, read_coverage
+from ctray.storage.catalog import Catalog, CatalogEntry, read_coverage
 from ctray.storage.run_folder import RunFolder
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
@@ -72,3 +75,25 @@ def test_volumes_that_come_later_leave_ids_as_they_are(tmp_path: Path) -> None:
     ids = {e.url: e.volume_id for e in second}
     assert {e.url: e.volume_id for e in first}.items() <= ids.items()
     assert len({i.casefold() for i in ids.values()}) == 6
+
+
+def test_other_settings_of_crops_leave_the_coverage_in_the_run(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    tifffile.imwrite(archive / "good.tif", VOLUME, photometric="minisblack")
+    run, _, _ = begin(archive, tmp_path / "run")
+    before = store.read_json(run.manifest)["coverage"]
+    take_up(run, override(RunConfig(), ("crop.margin=0.1",)))
+    after = store.read_json(run.manifest)
+    assert after["config"]["crop"]["margin"] == 0.1
+    assert after["coverage"] == before
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_volume_that_is_mended_or_breaks_keeps_its_id(mended: bool) -> None:
+    bad = CatalogEntry(volume_id="scan", url="/a/scan.h5", kind="hdf5", status="failed", reason="x")
+    good = CatalogEntry(volume_id="scan", url="/a/scan.h5", kind="hdf5", dataset="/entry/data")
+    before, after = (bad, good) if mended else (good, bad)
+    assert keep_ids([before], [after]) == (after,)
+    other = CatalogEntry(volume_id="scan", url="/a/scan.h5", kind="hdf5", dataset="/other")
+    assert keep_ids([good], [other])[0].volume_id == "scan_2", "another dataset, another volume"

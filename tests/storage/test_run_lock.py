@@ -237,6 +237,13 @@ def test_run_that_came_to_nothing_leaves_no_folder(tmp_path: Path) -> None:
     assert not run.exists()
 
 
+def test_folders_above_that_came_to_nothing_go_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyError), hold_run(str(tmp_path / "mine" / "new" / "run")):
+        raise KeyError
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
 def test_half_written_receipts_of_a_killed_process_go(tmp_path: Path) -> None:
     (tmp_path / "receipts").mkdir()
     for name in ("receipts/a.json.00.partial", "run.json.11.partial", "receipts/b.json"):

@@ -187,7 +187,7 @@ def test_sound_arrays_that_are_no_volumes(
         ((5, 6, 7), ["p", "q", "r"], "none is named z or y or x"),
         ((5, 6, 7, 8), [None, None, "y", "x"], "leave open which are z"),
         ((5, 6, 7, 8), None, "has 4 axes longer than 1, without names"),
-        ((5, 6, 7), ["z\x1b[2J", "y", "x"], r"axes z\?\[2j, y, x"),
+        ((5, 6, 7), ["z\x1b[2J", "y", "x"], r"axes z\\x1b\[2j, y, x"),
     ],
 )
 def test_arrays_whose_axes_are_not_read(shape: tuple[int, ...], names: Any, message: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 import zarr
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
-from ctray.errors import CtrayError, InvalidVolumeError
+from ctray.errors import CtrayError, InvalidVolumeError, printable
 from ctray.geometry import Box
 from ctray.storage.catalog import build_catalog, read_catalog, write_catalog
 from ctray.storage.crops import write_crop
@@ -168,7 +168,7 @@ def test_other_versions_are_refused_by_name(
     tmp_path: Path, version: str, multiscale: dict[str, Any]
 ) -> None:
     url = image_of(tmp_path / "v", FINE, version=version, multiscale=multiscale)
-    shown = "".join(c if c.isprintable() else "?" for c in version)
+    shown = printable(version)
     with pytest.raises(InvalidVolumeError) as caught:
         open_volume(url)
     assert f"v: OME-Zarr {shown} is not read; convert it to 0.4 or 0.5" in str(caught.value)
