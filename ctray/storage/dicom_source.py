@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ class DicomSource(SliceFolderSource):
     kind: Kind = "dicom"
 
     def _find(self, url: str) -> tuple[str, Sequence[str], dict[str, int | None]]:
-        folder, _, sizes = slices_of(url, self.kind)
+        folder, pattern, sizes = slices_of(url, self.kind)
+        # The catalog's pattern, `*.dcm`, means all files of the folder, whatever their suffix.
+        if pattern and not pattern.startswith("*."):
+            sizes = {name: n for name, n in sizes.items() if fnmatch.fnmatchcase(name, pattern)}
         if not sizes:
             raise NotFoundError(f"{url}: no DICOM files; check the path or URL")
         with ThreadPoolExecutor(_READERS) as pool:

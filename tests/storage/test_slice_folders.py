@@ -227,6 +227,15 @@ def test_dicom_slices_lie_in_the_order_of_their_positions(tmp_path: Path) -> Non
     np.testing.assert_array_equal(whole(result.url), volume)
 
 
+def test_a_pattern_of_dicom_slices_leaves_the_others_out(tmp_path: Path) -> None:
+    left, right = voxels(), voxels()[:, ::-1].copy()
+    for name, volume in (("left", left), ("right", right)):
+        write_dicom(tmp_path / name, volume)
+        for path in (tmp_path / name).iterdir():
+            path.rename(tmp_path / f"{name}_{path.name}")
+    np.testing.assert_array_equal(whole(f"{tmp_path}/left_*.dcm"), left)
+
+
 def test_dicom_without_positions_goes_by_number(tmp_path: Path) -> None:
     write_dicom(tmp_path, voxels(), ImagePositionPatient=None)
     np.testing.assert_array_equal(whole(str(tmp_path)), voxels()[::-1])
