@@ -15,8 +15,8 @@ from ctray.engine.events import Event
 from ctray.phantom import Phantom
 from ctray.report import write_report
 from ctray.storage import store
+from ctray.storage.box_table import read_localizations
 from ctray.storage.catalog import read_catalog, read_coverage
-from ctray.storage.run_folder import read_localizations
 from ctray.storage.volume import open_volume
 from ctray.storage.volume_ids import MAX_BYTES
 
