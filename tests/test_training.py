@@ -239,10 +239,17 @@ def test_number_of_workers_does_not_change_the_step_count(config_of: ConfigOf) -
 # --- what cannot go on ----------------------------------------------------------------------
 
 
+def with_rate(config: RunConfig, rate: float) -> RunConfig:
+    """A learning rate that no configuration takes, but weights that broke otherwise stand for."""
+    return config.model_copy(
+        update={"train": config.train.model_copy(update={"learning_rate": rate})}
+    )
+
+
 def test_loss_that_is_not_finite_ends_the_training(
     config_of: ConfigOf, small_volumes: list[Prepared]
 ) -> None:
-    config = config_of(train={"learning_rate": 1e30, "warmup": 0, "log_every": 2})
+    config = with_rate(config_of(train={"warmup": 0, "log_every": 2}), 1e30)
     with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d+; lower train\.learn"):
         run(config, small_volumes)
 
@@ -251,9 +258,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_not_finite(
     config_of: ConfigOf, small_volumes: list[Prepared]
 ) -> None:
     """Metrics come seldom: a checkpoint between two of them must not overwrite the good one."""
-    config = config_of(
-        train={"learning_rate": 1e30, "warmup": 0, "log_every": 9, "checkpoint_every": 4}
-    )
+    config = with_rate(config_of(train={"warmup": 0, "log_every": 9, "checkpoint_every": 4}), 1e30)
     with pytest.raises(TrainingError, match="the loss is"):
         run(
             config,

@@ -76,6 +76,9 @@ class LocalizeConfig(Section):
     clear scans what streaks and drift leave beside the sample is a little certain too."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
     """A profile whose peak rises less than this above its background holds no sample."""
+    last_look: Switch = "auto"
+    """Look once more at the grey values around a box that was found, whatever found it: pieces of
+    the sample that go on beyond it make it grow, or leave the volume for review."""
     instances: Annotated[bool, Binds.BOX] = False
     """Whether several specimens in one volume get a box and a crop each; needs `refine.enabled`."""
 

@@ -154,7 +154,8 @@ class Localizer:
         status, reason, box = self._decide(found, refined, own)
         scales = refined.scales(own) if refined and box else None
         # Crops of single specimens end where the next begins: pieces go on beyond them.
-        if status == "located" and box is not None and not (refined and refined.instances):
+        wanted = self.config.localize.last_look == "auto"
+        if wanted and status == "located" and box and not (refined and refined.instances):
             look = _last_look(prepared, level, box, scales, volume.shape)
             status, reason, box = look.verdict
             about["last_look"] = look.to_json()

@@ -6,15 +6,15 @@ import contextlib
 import importlib
 import os
 import posixpath
-import stat
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from ctray.errors import AccessError, InvalidVolumeError, NotFoundError
+from ctray.errors import AccessError, InvalidVolumeError, NotFoundError, StorageError
 from ctray.storage import store
+from ctray.storage.local_files import special_kind
 from ctray.storage.source_types import damage_as_error, file_size, open_binary
 
 # Masters of fast detectors link to thousands of files; so many are open at once.
@@ -183,8 +183,8 @@ def require_regular(url: str) -> None:
     """Refuse what is no regular file (a pipe would be waited for) and what is empty."""
     with store.mapped_errors(url, doing="read"):
         found = Path(url).stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise InvalidVolumeError(f"{url}: no regular file; leave it out with --exclude")
+    if (special := special_kind(found.st_mode)) is not None:
+        raise StorageError(f"{url} is a {special}, not a file; it is never opened")
     if found.st_size == 0:
         raise InvalidVolumeError(f"{url}: file is empty (0 bytes); copy or export it again")
 

@@ -165,6 +165,8 @@ def is_running(pid: int) -> bool:
 def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Signals) -> None:
     """In the middle of a volume, too: what they wrote later would meet another run."""
     code = (
+        # A shell's background jobs ignore the signal, and hand that on to what they start.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from test_local_pool import CPUS, TWO, Pid\n"
         "from ctray.engine.local_pool import run_local_pool\n"

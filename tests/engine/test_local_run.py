@@ -37,7 +37,7 @@ pytestmark = pytest.mark.ray
 
 Mixed = tuple[Path, dict[str, np.ndarray]]
 # What depends on when and where a run was made, and on nothing else.
-_OF_THE_RUN = {"seconds", "volume_url", "crop_url", "map_url"}
+_OF_THE_RUN = {"seconds", "imported_url", "crop_url", "map_url"}
 
 
 def locally(config: RunConfig) -> RunConfig:

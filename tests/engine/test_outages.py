@@ -42,7 +42,8 @@ def archive(
 def worker(archive_config: RunConfig, tmp_path: Path) -> LocalizeVolume:
     """A worker of a run that is kept on disk, in this process."""
     run = RunFolder(url=str(tmp_path / "run"))
-    store.write_json(run.manifest, {})
+    settings = archive_config.model_dump(mode="json")
+    store.write_json(run.manifest, {"archive": "s3://archive", "config": settings})
     trainer = Trainer(archive_config, 24)
     trainer.step = archive_config.train.steps
     save_checkpoint(run.checkpoint, trainer)

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from ctray.cli.main import cli
-from ctray.errors import InvalidVolumeError
+from ctray.errors import InvalidVolumeError, StorageError
 from ctray.storage import store
 from ctray.storage.catalog import build_catalog
 from ctray.storage.hdf5_files import Hdf5Files
@@ -167,8 +167,8 @@ def test_links_to_other_things_do_not_matter(tmp_path: Path) -> None:
 def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     write(tmp_path / "a.h5", volume=h5py.ExternalLink("pipe.h5", "/volume"))
-    assert "no regular file" in reason(tmp_path / "a.h5")
-    with pytest.raises(InvalidVolumeError, match="no regular file"):
+    assert "is a named pipe, not a file" in reason(tmp_path / "a.h5")
+    with pytest.raises(StorageError, match="is a named pipe, not a file"):
         open_source(str(tmp_path / "pipe.h5"))
 
 

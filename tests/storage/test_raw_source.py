@@ -169,7 +169,9 @@ def test_nrrd_voxel_size(tmp_path: Path) -> None:
     # Turned axes keep their lengths.
     turned = "space directions: (0,0.004,0.003) (0.002,0,0) (0,0,0.001)"
     assert size(turned) == pytest.approx((1, 2, 5))
-    assert size(turned, 'space units: "microns" "microns" "microns"') is None
+    microns = 'space units: "microns" "microns" "microns"'
+    assert size(turned, microns) == pytest.approx((0.001, 0.002, 0.005))
+    assert size(turned, 'space units: "parsec" "parsec" "parsec"') is None
     assert size("spacings: nan 1 1") is None
     assert size('units: "mm" "mm" "s"', "spacings: 1 2 3") is None
     assert size() is None
