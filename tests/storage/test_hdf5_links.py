@@ -167,9 +167,9 @@ def test_links_to_other_things_do_not_matter(tmp_path: Path) -> None:
 def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.h5")
     write(tmp_path / "a.h5", volume=h5py.ExternalLink("pipe.h5", "/volume"))
-    assert "is a named pipe, not a file" in reason(tmp_path / "a.h5")
-    with pytest.raises(StorageError, match="is a named pipe, not a file"):
-        open_source(str(tmp_path / "pipe.h5"))
+    for name in ("a.h5", "pipe.h5"):
+        with pytest.raises(StorageError, match=r"pipe\.h5 is a named pipe, not a file"):
+            open_source(str(tmp_path / name))
 
 
 # --- virtual datasets ---------------------------------------------------------------------------
