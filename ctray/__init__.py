@@ -13,16 +13,17 @@ In a plain Python process or a notebook, without Ray:
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from ctray.core.version import __version__
+
 if TYPE_CHECKING:
-    from ctray.geometry import Box, VoxelSize
-    from ctray.localization.cutting import crop
-    from ctray.localization.localizer import localize
-    from ctray.pretext.checkpoint import load_model
-    from ctray.storage.importing import import_volume
-    from ctray.storage.volume import Volume, open_volume
+    from ctray.archive.importing import import_volume
+    from ctray.core.geometry import Box, VoxelSize
+    from ctray.learn.pretext.checkpoint import load_model
+    from ctray.localize.cutting import crop
+    from ctray.localize.localizer import localize
+    from ctray.volumes.volume import Volume, open_volume
 
 __all__ = [
     "Box",
@@ -36,18 +37,17 @@ __all__ = [
     "open_volume",
 ]
 
-__version__ = version("ctray")
 
 # Loaded when first used, so that `import ctray` brings in neither zarr nor torch.
 _PLACES = {
-    "Box": "ctray.geometry",
-    "Volume": "ctray.storage.volume",
-    "VoxelSize": "ctray.geometry",
-    "crop": "ctray.localization.cutting",
-    "import_volume": "ctray.storage.importing",
-    "load_model": "ctray.pretext.checkpoint",
-    "localize": "ctray.localization.localizer",
-    "open_volume": "ctray.storage.volume",
+    "Box": "ctray.core.geometry",
+    "Volume": "ctray.volumes.volume",
+    "VoxelSize": "ctray.core.geometry",
+    "crop": "ctray.localize.cutting",
+    "import_volume": "ctray.archive.importing",
+    "load_model": "ctray.learn.pretext.checkpoint",
+    "localize": "ctray.localize.localizer",
+    "open_volume": "ctray.volumes.volume",
 }
 
 

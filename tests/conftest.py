@@ -143,9 +143,9 @@ def trained_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """
     import torch
 
-    from ctray.pretext.checkpoint import save_checkpoint
-    from ctray.pretext.examples import num_rounds
-    from ctray.pretext.training import Trainer, local_rounds, train
+    from ctray.learn.pretext.checkpoint import save_checkpoint
+    from ctray.learn.pretext.examples import num_rounds
+    from ctray.learn.pretext.training import Trainer, local_rounds, train
 
     config = trained_config()
     volumes = [prepare(noisy_phantom(i).volume, (1, 1, 1), config.preprocess) for i in range(12)]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ctray.geometry import Box
-from ctray.localization.cutting import crop
+from ctray.core.geometry import Box
+from ctray.localize.cutting import crop
 from ctray.storage import store
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 ABSURD_SIDE = 10**9
 # What the bombs unpack to: more than a test's process may hold.

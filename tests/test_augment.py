@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.config import Augmentation, SortingConfig
-from ctray.pretext.augment import apply_views
-from ctray.pretext.views import Views, draw_views
+from ctray.learn.pretext.augment import apply_views
+from ctray.learn.pretext.views import Views, draw_views
 
 ALL: frozenset[Augmentation] = frozenset(get_args(Augmentation))
 COUNT, SIDE = 5, 16

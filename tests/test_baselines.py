@@ -17,23 +17,16 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from ctray.errors import ConfigError, GeometryError
-from ctray.geometry import Box
-from ctray.localization.baseline_maps import (
-    BaselineArrays,
-    as_float,
-    baseline_maps,
-    less_z_median,
-    local_deviation,
-)
-from ctray.localization.baselines import (
+from ctray.core.errors import ConfigError, GeometryError
+from ctray.core.geometry import Box
+from ctray.evaluate.baselines import (
     BaselineCase,
     BaselineConfig,
     BaselineResult,
     run_baselines,
 )
-from ctray.localization.scoring import score_methods
-from ctray.localization.thresholds import (
+from ctray.evaluate.scoring import score_methods
+from ctray.evaluate.thresholds import (
     axis_maxima,
     between,
     candidate_quantiles,
@@ -43,8 +36,15 @@ from ctray.localization.thresholds import (
     otsu_threshold,
     thin,
 )
-from ctray.localization.truth import Truth, read_truths
-from ctray.storage.multiscale import downsample_mean
+from ctray.evaluate.truth import Truth, read_truths
+from ctray.preprocess.grey_maps import (
+    BaselineArrays,
+    as_float,
+    baseline_maps,
+    less_z_median,
+    local_deviation,
+)
+from ctray.volumes.multiscale import downsample_mean
 
 GREY = hnp.arrays(
     np.uint8,

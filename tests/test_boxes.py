@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.config import LocalizeConfig
-from ctray.localization.boxes import background_level, choose_threshold, find_stretch
+from ctray.localize.boxes import background_level, choose_threshold, find_stretch
 
 CHANCE = 1 / 7
 DEFAULT = LocalizeConfig()

@@ -18,9 +18,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import NotFoundError, StorageError
-from ctray.geometry import VoxelSize
-from ctray.storage.catalog import (
+from ctray.archive.catalog import (
     DEFAULT_EXCLUDE,
     Catalog,
     CatalogEntry,
@@ -28,9 +26,11 @@ from ctray.storage.catalog import (
     read_catalog,
     write_catalog,
 )
-from ctray.storage.importing import import_volume
-from ctray.storage.sources import open_source
-from ctray.storage.volume_ids import MAX_BYTES, volume_ids
+from ctray.archive.importing import import_volume
+from ctray.archive.volume_ids import MAX_BYTES, volume_ids
+from ctray.core.errors import NotFoundError, StorageError
+from ctray.core.geometry import VoxelSize
+from ctray.formats.opening import open_source
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ctray.config import RunConfig
-from ctray.localization.certainty import certainty_profile, certainty_profiles
+from ctray.learn.pretext.tasks import build_model
+from ctray.localize.certainty import certainty_profile, certainty_profiles
 from ctray.preprocess.prepare import Prepared, prepare
-from ctray.pretext.tasks import build_model
 
 ConfigOf = Callable[..., RunConfig]
 
@@ -64,8 +64,8 @@ def test_reversed_volume_gives_the_reversed_profile(config: RunConfig) -> None:
 
 def test_profile_is_the_mean_over_pairs_of_the_surer_side(config_of: ConfigOf) -> None:
     """Against the definition, one orientation, pair by pair."""
-    from ctray.pretext.rotation import circular_mask, make_views
-    from ctray.pretext.slices import standardise
+    from ctray.learn.pretext.rotation import circular_mask, make_views
+    from ctray.learn.pretext.slices import standardise
 
     config = config_of(localize={"twin_offsets": [1, 3], "orientations": 1})
     prepared, model = volume((8, 16, 16), config), build_model(config).eval()
@@ -95,7 +95,7 @@ def test_profile_is_the_mean_over_pairs_of_the_surer_side(config_of: ConfigOf) -
 def test_number_of_slices_at_once_does_not_matter(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctray.localization import certainty
+    from ctray.localize import certainty
 
     prepared, model = volume((13, 12, 12), config), build_model(config)
     whole = certainty_profile(model, prepared, 0, 12, config)
@@ -121,7 +121,7 @@ def test_axis_of_a_single_slice_tells_nothing(config: RunConfig) -> None:
 def test_trained_network_is_sure_inside_and_not_beyond(
     trained_url: str, held_out: list[object]
 ) -> None:
-    from ctray.pretext.checkpoint import load_model
+    from ctray.learn.pretext.checkpoint import load_model
 
     trained = load_model(trained_url)
     for phantom in held_out:

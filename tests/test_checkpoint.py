@@ -14,9 +14,8 @@ import safetensors.torch
 import torch
 
 from ctray.config import RunConfig
-from ctray.errors import CheckpointError, CtrayError
-from ctray.preprocess.prepare import Prepared
-from ctray.pretext.checkpoint import (
+from ctray.core.errors import CheckpointError, CtrayError
+from ctray.learn.pretext.checkpoint import (
     checkpoint_step,
     load_model,
     read_metrics,
@@ -24,7 +23,8 @@ from ctray.pretext.checkpoint import (
     save_checkpoint,
     weights_digest,
 )
-from ctray.pretext.training import Trainer, local_rounds, train
+from ctray.learn.pretext.training import Trainer, local_rounds, train
+from ctray.preprocess.prepare import Prepared
 from ctray.storage import store
 
 CPU = torch.device("cpu")

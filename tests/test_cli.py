@@ -24,17 +24,17 @@ import zarr
 from click.testing import CliRunner, Result
 
 from ctray import __version__
+from ctray.archive.catalog import read_catalog, write_catalog
+from ctray.benchmark.demo import demo_config
 from ctray.cli.commands_run import asked_settings
 from ctray.cli.main import cli
 from ctray.cli.options import ray_options
 from ctray.config import load_config, parse_config
-from ctray.engine.archive import open_run
-from ctray.engine.demo import demo_config
 from ctray.phantom import PhantomSpec, SceneSpec
-from ctray.storage.box_table import read_localizations
-from ctray.storage.catalog import read_catalog, write_catalog
-from ctray.storage.run_folder import RunFolder
-from ctray.storage.volume import open_volume
+from ctray.pipeline.run import open_run
+from ctray.records.box_table import read_localizations
+from ctray.records.run_folder import RunFolder
+from ctray.volumes.volume import open_volume
 
 SHAPE = (12, 10, 8)
 SIZE = 32
@@ -514,7 +514,7 @@ def test_scores_and_report_of_a_finished_run(
 def session() -> Iterator[None]:
     """One Ray session for several commands, which each would start one."""
     from ctray.config import RayConfig
-    from ctray.engine.session import ray_session
+    from ctray.executors.ray.session import ray_session
 
     with ray_session(RayConfig(num_cpus=2, object_store_mb=100)):
         yield

@@ -21,7 +21,7 @@ from ctray.config import (
     settings_digest,
 )
 from ctray.config.binding import bindings
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 
 
 def message_of(data: dict[str, Any]) -> str:

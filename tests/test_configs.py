@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-import ctray.engine.demo
+import ctray.benchmark.demo
+from ctray.benchmark.demo import demo_config
 from ctray.config import RunConfig, load_config
-from ctray.engine.demo import demo_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
@@ -75,13 +75,13 @@ def test_sorting_paper_config_is_the_plain_form() -> None:
 
 
 def test_demo_of_the_package_is_that_of_the_repository() -> None:
-    packaged = Path(ctray.engine.demo.__file__).with_name("demo.yaml")
+    packaged = Path(ctray.benchmark.demo.__file__).with_name("demo.yaml")
     assert packaged.read_bytes() == (CONFIGS / "demo.yaml").read_bytes()
     assert demo_config() == load_config(CONFIGS / "demo.yaml")
 
 
 def test_benchmark_of_the_package_is_that_of_the_repository() -> None:
-    packaged = Path(ctray.engine.demo.__file__).with_name("benchmark.yaml")
+    packaged = Path(ctray.benchmark.demo.__file__).with_name("benchmark.yaml")
     assert packaged.read_bytes() == (CONFIGS / "benchmark.yaml").read_bytes()
 
 

@@ -14,7 +14,7 @@ from ctray.phantom.scenes import benchmark_spec
 from ctray.preprocess.container import find_container
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView, find_field_of_view
-from ctray.storage.multiscale import downsample_mean
+from ctray.volumes.multiscale import downsample_mean
 
 SIDE = 48
 

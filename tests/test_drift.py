@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ctray.pretext.drift import random_drift
+from ctray.learn.pretext.drift import random_drift
 
 
 def drift_of(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ctray.config import EncoderConfig, RotationConfig
-from ctray.errors import ConfigError
-from ctray.pretext.encoder import (
+from ctray.core.errors import ConfigError
+from ctray.learn.pretext.encoder import (
     RotationModel,
     SliceEncoder,
     SpatialDropout,

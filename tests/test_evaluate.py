@@ -11,19 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctray.config import RunConfig, load_config
-from ctray.errors import NotFoundError
-from ctray.geometry import Box
-from ctray.localization.evaluate import (
+from ctray.core.errors import NotFoundError
+from ctray.core.geometry import Box
+from ctray.evaluate.against_truth import (
     CROP_METHOD,
     baseline_cases,
     evaluate_run,
     write_evaluation,
 )
-from ctray.localization.scoring import OWN_METHOD
-from ctray.localization.truth import read_truths
+from ctray.evaluate.phantom_archive import PhantomRecord, write_phantoms
+from ctray.evaluate.scoring import OWN_METHOD
+from ctray.evaluate.truth import read_truths
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.phantoms import PhantomRecord, write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
 
 SIZE = 32
 CONFIG = load_config(None, (f"preprocess.working_size={SIZE // 2}", "preprocess.container=off"))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import RotationConfig, RunConfig, TrainConfig, parse_config
-from ctray.errors import TrainingError
-from ctray.pretext.examples import (
+from ctray.core.errors import TrainingError
+from ctray.learn.pretext.examples import (
     batch_rows,
     examples_of_run,
     rotation_example,
@@ -178,7 +178,7 @@ def test_run_is_its_consecutive_examples(run: int) -> None:
 def test_rows_of_a_run_are_the_slices_that_its_examples_name(
     config_of: Any, small_volumes: Any
 ) -> None:
-    from ctray.pretext.rows import example_rows
+    from ctray.learn.pretext.rows import example_rows
 
     config: RunConfig = config_of()
     volume = small_volumes[1]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.errors import GeometryError
-from ctray.geometry import Box, VoxelSize, micrometres_per, tiles
+from ctray.core.errors import GeometryError
+from ctray.core.geometry import Box, VoxelSize, micrometres_per, tiles
 
 EXTENT = 12
 SHAPE = (EXTENT,) * 3

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.errors import GeometryError
-from ctray.geometry import Box
-from ctray.grid import ShardGrid
+from ctray.core.errors import GeometryError
+from ctray.core.geometry import Box
+from ctray.core.grid import ShardGrid
 
 SHAPES = st.tuples(*[st.integers(1, 20)] * 3)
 CHUNKS = st.tuples(*[st.integers(1, 6)] * 3)

@@ -14,11 +14,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import InvalidVolumeError, NotFoundError, OutputExistsError
-from ctray.geometry import VoxelSize
-from ctray.storage import importing
-from ctray.storage.importing import choose_grid, import_volume
-from ctray.storage.volume import open_volume
+from ctray.archive import importing
+from ctray.archive.importing import choose_grid, import_volume
+from ctray.core.errors import InvalidVolumeError, NotFoundError, OutputExistsError
+from ctray.core.geometry import VoxelSize
+from ctray.volumes.volume import open_volume
 
 KINDS = ("tiff", "tiff-zlib", "tiff-folder", "hdf5", "zarr2", "zarr3")
 

@@ -12,14 +12,14 @@ import torch
 
 import ctray
 from ctray.config import RunConfig, parse_config
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import AXES, Box
-from ctray.localization.localizer import Localizer
+from ctray.core.errors import InvalidVolumeError
+from ctray.core.geometry import AXES, Box
+from ctray.learn.pretext.checkpoint import TrainedModel, load_model, weights_digest
+from ctray.learn.pretext.tasks import build_model
+from ctray.localize.localizer import Localizer
 from ctray.phantom import Phantom
-from ctray.pretext.checkpoint import TrainedModel, load_model, weights_digest
-from ctray.pretext.tasks import build_model
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 
 CPU = torch.device("cpu")
 

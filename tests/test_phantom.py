@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ctray.errors import ConfigError, CtrayError
-from ctray.geometry import Box
+from ctray.core.errors import ConfigError, CtrayError
+from ctray.core.geometry import Box
 from ctray.phantom import Phantom, PhantomSpec, SceneSpec, make_phantom, preset
 from ctray.phantom.render import tight_box
 

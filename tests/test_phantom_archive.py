@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
+from ctray.evaluate.phantom_archive import VOXEL_SIZE, read_truth, write_phantoms
 from ctray.phantom import make_phantom, preset
 from ctray.storage import store
-from ctray.storage.metadata import UNFINISHED
-from ctray.storage.phantoms import VOXEL_SIZE, read_truth, write_phantoms
-from ctray.storage.volume import open_volume
+from ctray.volumes.metadata import UNFINISHED
+from ctray.volumes.volume import open_volume
 
 SIZE = 40
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from ctray.archive.catalog import Catalog, build_catalog
 from ctray.cli.main import cli
 from ctray.cli.tables import plan_lines
 from ctray.config import RunConfig
-from ctray.engine.plan import plan_archive, ratio_interval
-from ctray.engine.plan_training import measure_speeds, working_shape
-from ctray.geometry import Box
-from ctray.pretext.checkpoint import load_model, save_checkpoint
-from ctray.pretext.training import Trainer
-from ctray.storage.catalog import Catalog, build_catalog
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.core.geometry import Box
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.learn.pretext.checkpoint import load_model, save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline.plan import plan_archive, ratio_interval
+from ctray.pipeline.plan_training import measure_speeds, working_shape
+from ctray.records.run_folder import Receipt, RunFolder
 
 COUNT = 7
 

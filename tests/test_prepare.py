@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import PreprocessConfig
-from ctray.errors import InvalidVolumeError
+from ctray.core.errors import InvalidVolumeError
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView

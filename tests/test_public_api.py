@@ -54,7 +54,7 @@ def test_localizing_needs_no_ray() -> None:
 
 def test_the_two_minutes_of_a_notebook(trained_url: str, tmp_path: Path) -> None:
     """What the package's own docstring shows, on a phantom."""
-    from ctray.storage.phantoms import write_phantoms
+    from ctray.evaluate.phantom_archive import write_phantoms
 
     (record,) = write_phantoms(
         str(tmp_path), count=1, size=32, seed=4, noise=0.4, reconstruction_circle=False

@@ -18,25 +18,25 @@ from hypothesis import strategies as st
 from matplotlib.patches import Ellipse, Rectangle
 from PIL import Image
 
+from ctray.archive.catalog import CatalogEntry, write_catalog
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import box_settings
-from ctray.errors import NotFoundError
-from ctray.geometry import Box
-from ctray.localization.margins import LOSSES, Calibration
-from ctray.localization.scoring import score_methods
-from ctray.localization.truth import Truth
+from ctray.core.errors import NotFoundError
+from ctray.core.geometry import Box
+from ctray.evaluate.scoring import score_methods
+from ctray.evaluate.truth import Truth
+from ctray.localize.margins import LOSSES, Calibration
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
+from ctray.records.box_table import write_localizations
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.report import figure_located, write_report
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import VolumeView, axis_figure
 from ctray.report.summary import choose_pictured, summarize_run
 from ctray.report.text import human_bytes, percent
 from ctray.storage import store
-from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import CatalogEntry, write_catalog
-from ctray.storage.run_folder import Receipt, RunFolder
 
 SHAPE = (96, 80, 64)
 FACTOR = 4

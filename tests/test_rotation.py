@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.config import RotationConfig, RunConfig
-from ctray.pretext.rotation import (
+from ctray.learn.pretext.rotation import (
     RotationTask,
     circular_mask,
     class_angles,
@@ -22,7 +22,7 @@ from ctray.pretext.rotation import (
     rotation_loss,
     zero_class,
 )
-from ctray.pretext.slices import standardise
+from ctray.learn.pretext.slices import standardise
 
 
 def picture(side: int, seed: int = 0) -> torch.Tensor:

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctray.errors import CtrayError, InvalidVolumeError, NotFoundError
-from ctray.geometry import Box
+from ctray.core.errors import CtrayError, InvalidVolumeError, NotFoundError
+from ctray.core.geometry import Box
+from ctray.records.box_table import read_localizations, write_localizations
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.box_table import read_localizations, write_localizations
-from ctray.storage.run_folder import Receipt, RunFolder
 
 LOCATED = Receipt(
     volume_id="a",

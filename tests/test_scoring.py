@@ -14,13 +14,13 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.errors import ConfigError, GeometryError, InvalidVolumeError, NotFoundError
-from ctray.geometry import Box
-from ctray.localization.scoring import score_archive, score_methods, score_volume
-from ctray.localization.truth import Truth, count_sample_voxels, iter_mask, read_truths
-from ctray.storage.phantoms import write_phantoms
+from ctray.core.errors import ConfigError, GeometryError, InvalidVolumeError, NotFoundError
+from ctray.core.geometry import Box
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.evaluate.scoring import score_archive, score_methods, score_volume
+from ctray.evaluate.truth import Truth, count_sample_voxels, iter_mask, read_truths
 from ctray.storage.store import write_bytes, write_json
-from ctray.storage.writer import create_volume
+from ctray.volumes.writer import create_volume
 
 SHAPE = (101, 103, 107)
 TRUE = Box(start=(11, 13, 17), stop=(30, 36, 46))  # 19 x 23 x 29

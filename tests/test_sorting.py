@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import RunConfig, SortingConfig, random_displacement
-from ctray.errors import TrainingError
-from ctray.preprocess.field_of_view import FieldOfView
-from ctray.preprocess.prepare import Prepared
-from ctray.pretext.examples import num_rounds, slice_weights, sorting_axes, sorting_example
-from ctray.pretext.rows import sorting_rows
-from ctray.pretext.sorting import (
+from ctray.core.errors import TrainingError
+from ctray.learn.pretext.examples import num_rounds, slice_weights, sorting_axes, sorting_example
+from ctray.learn.pretext.rows import sorting_rows
+from ctray.learn.pretext.sorting import (
     mean_displacement,
     rank_displacement,
     ranking_loss,
 )
-from ctray.pretext.training import Trainer, local_rounds, train, validation_rows
+from ctray.learn.pretext.training import Trainer, local_rounds, train, validation_rows
+from ctray.preprocess.field_of_view import FieldOfView
+from ctray.preprocess.prepare import Prepared
 
 ConfigOf = Callable[..., RunConfig]
 
@@ -248,7 +248,7 @@ def test_order_that_can_be_seen_is_learned_and_holds_for_other_volumes(
 def test_looking_at_held_out_volumes_changes_nothing_of_what_is_learned(
     config_of: ConfigOf,
 ) -> None:
-    from ctray.pretext.checkpoint import weights_digest
+    from ctray.learn.pretext.checkpoint import weights_digest
 
     config = sorting_config(config_of, steps=6, checkpoint_every=2)
     volumes = [ramp((30, 16, 16), seed) for seed in range(3)]

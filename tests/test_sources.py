@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 import tifffile
 
-from ctray.errors import AccessError, CtrayError, InvalidVolumeError, NotFoundError
-from ctray.geometry import VoxelSize
-from ctray.storage.sources import NoVolumeError, VolumeSource, open_source
-from ctray.storage.stacks import group_numbered, natural_key
-from ctray.storage.voxel_metadata import from_mapping
+from ctray.core.errors import (
+    AccessError,
+    CtrayError,
+    InvalidVolumeError,
+    NotFoundError,
+    NoVolumeError,
+)
+from ctray.core.geometry import VoxelSize
+from ctray.formats.opening import VolumeSource, open_source
+from ctray.formats.slices.stacks import group_numbered, natural_key
+from ctray.volumes.voxel_metadata import from_mapping
 
 SHAPE = (7, 11, 13)
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from ctray.config import RunConfig
-from ctray.errors import TrainingError
-from ctray.preprocess.prepare import Prepared
-from ctray.pretext.checkpoint import read_metrics, restore, save_checkpoint, weights_digest
-from ctray.pretext.examples import Rows, num_rounds
-from ctray.pretext.tasks import build_model
-from ctray.pretext.training import (
+from ctray.core.errors import TrainingError
+from ctray.learn.pretext.checkpoint import read_metrics, restore, save_checkpoint, weights_digest
+from ctray.learn.pretext.examples import Rows, num_rounds
+from ctray.learn.pretext.tasks import build_model
+from ctray.learn.pretext.training import (
     Trainer,
     first_round,
     learning_rate,
     local_rounds,
     train,
 )
+from ctray.preprocess.prepare import Prepared
 
 CPU = torch.device("cpu")
 ConfigOf = Callable[..., RunConfig]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-import ctray.localization.uncertainty as uncertainty_module
+import ctray.localize.uncertainty as uncertainty_module
 from ctray.config import RunConfig
-from ctray.errors import ConfigError
-from ctray.localization.uncertainty import over_channels, sample_variance, uncertainty_map
+from ctray.core.errors import ConfigError
+from ctray.learn.pretext.encoder import SortingModel, SpatialDropout, monte_carlo
+from ctray.learn.pretext.tasks import build_model
+from ctray.localize.uncertainty import over_channels, sample_variance, uncertainty_map
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.encoder import SortingModel, SpatialDropout, monte_carlo
-from ctray.pretext.tasks import build_model
 
 ConfigOf = Callable[..., RunConfig]
 ENCODERS = [

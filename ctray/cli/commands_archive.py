@@ -21,9 +21,9 @@ from ctray.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from ctray.archive.catalog import Catalog
     from ctray.config import RunConfig
-    from ctray.engine.plan import ArchivePlan
-    from ctray.storage.catalog import Catalog
+    from ctray.pipeline.plan import ArchivePlan
 
 _sample = click.option(
     "--sample",
@@ -65,10 +65,10 @@ def plan(
         progress.note(f"looking for volumes in {archive}")
         settings = given
         if out is not None:
-            from ctray.engine.archive import resume_run
+            from ctray.pipeline.run import resume_run
 
             settings = on_top_of(resume_run(out)[1], given)
-        from ctray.engine.finding import find_archive
+        from ctray.pipeline.finding import find_archive
 
         catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)
@@ -126,11 +126,11 @@ def archive_(
     given = load_config(config, (*asked, *ray, *overrides))
     with reporter() as progress:
         catalog = look_first(archive, out, given, progress)
-        from ctray.engine.binding import settings_for
+        from ctray.pipeline.taking_up import settings_for
 
         settings = settings_for(out, given)
         if catalog is None:
-            from ctray.engine.finding import find_archive
+            from ctray.pipeline.finding import find_archive
 
             catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)
@@ -141,7 +141,7 @@ def archive_(
     if not yes:
         click.confirm("begin?", abort=True, err=True)
     with reporter() as progress, held_output(archive, out, progress.note):
-        from ctray.engine.archive import run_archive
+        from ctray.pipeline.run import run_archive
 
         folder, receipts = run_archive(archive, out, settings, progress, catalog, progress.note)
         progress.note("writing the report")
@@ -152,9 +152,9 @@ def archive_(
 def _plan(
     catalog: Catalog, out: str | None, settings: RunConfig, sample: int, progress: Any
 ) -> ArchivePlan:
-    from ctray.engine.plan import plan_archive
+    from ctray.pipeline.plan import plan_archive
+    from ctray.records.run_folder import RunFolder
     from ctray.storage import store
-    from ctray.storage.run_folder import RunFolder
 
     return plan_archive(
         catalog,

@@ -115,8 +115,8 @@ def localization(
 
     with reporter() as progress:
         progress.note("starting")
-        from ctray.engine.benchmark import benchmark_config, run_benchmark
-        from ctray.engine.benchmark_variants import VARIANTS
+        from ctray.benchmark.benchmark import benchmark_config, run_benchmark
+        from ctray.benchmark.variants import VARIANTS
 
         settings = benchmark_config(purpose, config, overrides)
         plan = _plan(purpose=purpose, variants=VARIANTS if ablation else {}, **what)
@@ -157,8 +157,8 @@ def calibration(
 
     with reporter() as progress:
         progress.note("starting")
+        from ctray.benchmark.calibration import run_calibration, ship_calibration
         from ctray.config import load_config
-        from ctray.engine.benchmark_calibration import run_calibration, ship_calibration
 
         settings = load_config(config, overrides)
         plan = _plan(
@@ -202,7 +202,7 @@ def _plan(
     size: tuple[int, ...],
     real_families: tuple[str, ...] = _REAL_FAMILIES,
 ) -> Any:
-    from ctray.engine.benchmark import BenchmarkPlan
+    from ctray.benchmark.benchmark import BenchmarkPlan
     from ctray.phantom.scenes import REAL_SCENE, SCENES
 
     wanted = not scenes or REAL_SCENE in scenes

@@ -12,12 +12,12 @@ import click
 
 from ctray.cli.commands_job import JOB_NAMES, job_options, job_overrides, run
 from ctray.cli.options import Command, archive_names_options, echo, print_json, say, shared_options
-from ctray.errors import JobError, PartialFailureError, printable
+from ctray.core.errors import JobError, PartialFailureError, printable
 
 if TYPE_CHECKING:
     from ctray.cli.progress import Reporter
+    from ctray.cluster.submit import Cluster
     from ctray.config import RunConfig
-    from ctray.engine.submit import Cluster
 
 # Enough to find the line that says why a job failed, behind what Ray prints itself.
 _KEPT_LINES = 200
@@ -77,7 +77,7 @@ def submit(
         return
     if apply:
         raise click.UsageError("--apply goes with --kube")
-    from ctray.engine.orders import make_order, settings_sent
+    from ctray.cluster.orders import make_order, settings_sent
 
     order = make_order(name, settings)
     cluster = _cluster(address)
@@ -123,7 +123,7 @@ def list_(address: str, as_json: bool) -> None:
 def status(which: str, address: str, as_json: bool) -> None:
     """Say what became of JOB, and how far it is."""
     cluster = _cluster(address)
-    from ctray.engine.submit import why_failed
+    from ctray.cluster.submit import why_failed
 
     job = cluster.find(which)
     lines = cluster.logs(job.id).splitlines()
@@ -175,7 +175,7 @@ jobs.add_command(run)
 
 def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
     """Print the RayJob of a job, or create it."""
-    from ctray.engine import kube
+    from ctray.cluster import kube
 
     manifest = kube.apply(name, settings) if apply else kube.render(name, settings)
     own, namespace = (manifest["metadata"][key] for key in ("name", "namespace"))
@@ -191,10 +191,10 @@ def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
 
 def _cluster(address: str) -> Cluster:
     """Cluster at an address; one that does not answer is told before Ray is loaded."""
-    from ctray.engine.dashboard import check_dashboard
+    from ctray.cluster.dashboard import check_dashboard
 
     check_dashboard(address)
-    from ctray.engine.submit import Cluster
+    from ctray.cluster.submit import Cluster
 
     return Cluster(address)
 
@@ -202,7 +202,7 @@ def _cluster(address: str) -> Cluster:
 def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
     """Show what a job prints until it has ended, and exit as it does."""
     from ctray.cli.progress import reporter
-    from ctray.engine.submit import why_failed
+    from ctray.cluster.submit import why_failed
 
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
@@ -231,7 +231,7 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
 
 
 def _show(line: str, progress: Reporter, kept: deque[str]) -> None:
-    from ctray.engine.job_log import parse_line
+    from ctray.cluster.job_log import parse_line
 
     told = parse_line(line)
     if isinstance(told, str):
@@ -245,7 +245,7 @@ def _show(line: str, progress: Reporter, kept: deque[str]) -> None:
 
 def _last_event(lines: Iterable[str]) -> str | None:
     """How far a job is, from its last event; None without one."""
-    from ctray.engine.job_log import parse_line
+    from ctray.cluster.job_log import parse_line
 
     far = None
     for line in lines:
@@ -257,6 +257,6 @@ def _last_event(lines: Iterable[str]) -> str | None:
 
 def _plain(lines: Iterable[str]) -> list[str]:
     """Lines that are no events."""
-    from ctray.engine.job_log import parse_line
+    from ctray.cluster.job_log import parse_line
 
     return [told for told in map(parse_line, lines) if isinstance(told, str)]

@@ -49,9 +49,9 @@ def import_(
 
     SRC is a TIFF, an HDF5 or NeXus file, a Zarr, a folder of slices, or a header of raw voxels.
     """
+    from ctray.archive.importing import import_volume
     from ctray.cli.progress import reporter
-    from ctray.geometry import VoxelSize
-    from ctray.storage.importing import import_volume
+    from ctray.core.geometry import VoxelSize
 
     with reporter() as progress:
         result = import_volume(
@@ -95,9 +95,9 @@ def catalog(
     as_json: bool,
 ) -> None:
     """List the volumes of ARCHIVE: any mix of formats below a folder, and what is not read."""
+    from ctray.archive.catalog import DEFAULT_EXCLUDE, build_catalog, write_catalog
     from ctray.cli.progress import reporter
     from ctray.cli.tables import catalog_lines, catalog_table, print_table
-    from ctray.storage.catalog import DEFAULT_EXCLUDE, build_catalog, write_catalog
 
     with reporter() as progress:
         found = build_catalog(
@@ -195,7 +195,7 @@ def phantom(
 ) -> None:
     """Write synthetic specimens to the archive DST, and their exact truth to DST/truth."""
     from ctray.cli.progress import reporter
-    from ctray.storage.phantoms import PhantomRecord, write_phantoms
+    from ctray.evaluate.phantom_archive import PhantomRecord, write_phantoms
 
     with reporter() as progress:
         made: list[PhantomRecord] = []

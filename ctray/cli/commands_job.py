@@ -17,16 +17,16 @@ import click
 from ctray.cli.commands_run import held_output, held_run
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import Command, archive_names_options, shared_options
-from ctray.errors import AccessError, CtrayError, PartialFailureError, one_line
+from ctray.core.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
+    from ctray.cluster.job_log import JobLog
     from ctray.config import RunConfig
-    from ctray.engine.events import Event
-    from ctray.engine.job_log import JobLog
-    from ctray.storage.run_folder import RunFolder
+    from ctray.records.events import Event
+    from ctray.records.run_folder import RunFolder
 
 JOB_NAMES = ("archive", "pretrain", "localize")
-# What `ctray submit` sets (`ctray.engine.orders`).
+# What `ctray submit` sets (`ctray.cluster.orders`).
 _SETTINGS, _JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
 
 
@@ -78,7 +78,7 @@ def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple
     """
     archive, out = _places(name, places)
     settings = _settings(config, job_overrides(archive, out, overrides))
-    from ctray.engine.job_log import JobLog
+    from ctray.cluster.job_log import JobLog
 
     log = JobLog(
         run=settings.job.run or "", style=settings.job.log_format, job=os.environ.get(_JOB_ID, "")
@@ -137,10 +137,10 @@ class _SignsOfLife:
 
 def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dict[str, int]:
     """Do the job and write the report; number of volumes by status."""
-    from ctray.engine.archive import status_counts
-    from ctray.engine.executor import executor_session
-    from ctray.engine.jobs import JOBS
-    from ctray.engine.orders import check_job, run_of
+    from ctray.cluster.jobs import JOBS
+    from ctray.cluster.orders import check_job, run_of
+    from ctray.executors.executor import executor_session
+    from ctray.pipeline.run import status_counts
     from ctray.storage import store
 
     check_job(name, settings)
@@ -153,7 +153,7 @@ def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dic
         with executor_session(settings.ray, log.say) as executor:
             listeners = [log.event, signs.event]
             if executor.kind == "ray":
-                from ctray.engine.metrics import RunMetrics
+                from ctray.executors.ray.metrics import RunMetrics
 
                 # Through the exporter that every node of a cluster has.
                 listeners.append(RunMetrics(log.run).event)

@@ -8,7 +8,7 @@ import sys
 import click
 
 from ctray.cli.options import echo, print_json, run_argument, say, shared_options
-from ctray.errors import ConfigError, printable
+from ctray.core.errors import ConfigError, printable
 
 STATUSES = ("located", "empty", "uncertain", "failed", "unreadable")
 
@@ -24,7 +24,7 @@ def restore(crop_url: str, out: str, ome_version: str, as_json: bool) -> None:
     The crop is in it voxel for voxel. The rest is what --keep-surround kept, or the fill value.
     """
     from ctray.cli.progress import reporter
-    from ctray.storage.surround import restore as restore_volume
+    from ctray.crops.restoring import restore as restore_volume
 
     with reporter() as progress:
         result = restore_volume(
@@ -71,9 +71,9 @@ def verify(run_url: str, sources: bool, sample: float | None, as_json: bool) -> 
     """
     from ctray.cli.progress import reporter
     from ctray.cli.tables import check_table, print_table
+    from ctray.pipeline.verifying import verify_run
+    from ctray.records.run_folder import RunFolder
     from ctray.storage import store
-    from ctray.storage.run_folder import RunFolder
-    from ctray.storage.verifying import verify_run
 
     run = RunFolder(url=store.normalize(run_url))
     with reporter() as progress:
@@ -134,9 +134,9 @@ def receipts(
 ) -> None:
     """List the receipts of RUN that meet all conditions, one row a volume."""
     from ctray.cli.tables import print_table, receipt_table
+    from ctray.records.receipt_query import DERIVED, FIELDS, Condition, query_receipts
+    from ctray.records.run_folder import RunFolder
     from ctray.storage import store
-    from ctray.storage.receipt_query import DERIVED, FIELDS, Condition, query_receipts
-    from ctray.storage.run_folder import RunFolder
 
     statuses = tuple(s.strip() for s in status.split(",")) if status else ()
     unknown = sorted(set(statuses) - set(STATUSES))

@@ -23,12 +23,12 @@ from ctray.cli.options import (
     shared_options,
     surround_option,
 )
-from ctray.errors import PartialFailureError
+from ctray.core.errors import PartialFailureError
 
 if TYPE_CHECKING:
+    from ctray.archive.catalog import Catalog
     from ctray.config import RunConfig
-    from ctray.storage.catalog import Catalog
-    from ctray.storage.run_folder import Receipt, RunFolder
+    from ctray.records.run_folder import Receipt, RunFolder
 
 _STATUSES = ("located", "empty", "uncertain", "failed")
 _out = click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
@@ -92,9 +92,9 @@ def pretrain(
     given = load_config(config, (*ray, *overrides))
     with reporter() as progress, held_output(archive, out, progress.note):
         found = look_first(archive, out, given, progress)
-        from ctray.engine.archive import begin_run, pretrain_stage
-        from ctray.engine.binding import settings_for
-        from ctray.engine.executor import executor_session
+        from ctray.executors.executor import executor_session
+        from ctray.pipeline.run import begin_run, pretrain_stage
+        from ctray.pipeline.taking_up import settings_for
 
         settings = settings_for(out, given)
         folder, catalog = begin_run(archive, out, settings, progress, found)
@@ -163,9 +163,9 @@ def crop(
 def report(run_url: str, as_json: bool) -> None:
     """Write the report page of RUN, finished or not."""
     from ctray.cli.progress import reporter
+    from ctray.records.run_folder import RunFolder
     from ctray.report import write_report
     from ctray.storage import store
-    from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
     with reporter() as progress, held_run(folder.url, progress.note):
@@ -182,8 +182,8 @@ def make_run(
 ) -> tuple[RunFolder, Sequence[Receipt]]:
     """Do everything but the report, with the settings of the run and those given on top."""
     found = look_first(archive, out, given, progress)
-    from ctray.engine.archive import run_archive
-    from ctray.engine.binding import settings_for
+    from ctray.pipeline.run import run_archive
+    from ctray.pipeline.taking_up import settings_for
 
     return run_archive(archive, out, settings_for(out, given), progress, found, progress.note)
 
@@ -194,9 +194,9 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
     Loading torch and Ray takes seconds, on a busy machine half a minute.
     """
     progress.note(f"looking for volumes in {archive}")
-    from ctray.engine.finding import find_archive
+    from ctray.pipeline.finding import find_archive
+    from ctray.records.run_folder import RunFolder, check_output
     from ctray.storage import store
-    from ctray.storage.run_folder import RunFolder, check_output
 
     check_output(archive, out)
     if store.exists(RunFolder(url=store.normalize(out)).manifest):
@@ -207,8 +207,8 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
 @contextmanager
 def held_output(archive: str, out: str, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Check the output and hold its run while the block runs."""
-    from ctray.storage.run_folder import check_output
-    from ctray.storage.run_lock import hold_run
+    from ctray.records.run_folder import check_output
+    from ctray.records.run_lock import hold_run
 
     check_output(archive, out)
     with hold_run(out, on_wait=on_wait):
@@ -218,8 +218,8 @@ def held_output(archive: str, out: str, on_wait: Callable[[str], None]) -> Itera
 @contextmanager
 def held_run(run_url: str, on_wait: Callable[[str], None] = say) -> Iterator[None]:
     """Hold a run that is there while the block runs; what is not there is left to the block."""
+    from ctray.records.run_lock import hold_run
     from ctray.storage import store
-    from ctray.storage.run_lock import hold_run
 
     if store.exists(run_url):
         with hold_run(run_url, on_wait=on_wait):
@@ -290,11 +290,11 @@ def _localize(
 
     with reporter() as progress, held_run(run_url, progress.note):
         progress.note("starting")
-        from ctray.engine.archive import check_trained, localize_stage, resume_run
-        from ctray.engine.binding import take_up
-        from ctray.engine.executor import executor_session
-        from ctray.storage.catalog import read_catalog
-        from ctray.storage.receipt_list import iter_receipts
+        from ctray.archive.catalog import read_catalog
+        from ctray.executors.executor import executor_session
+        from ctray.pipeline.run import check_trained, localize_stage, resume_run
+        from ctray.pipeline.taking_up import take_up
+        from ctray.records.receipt_list import iter_receipts
 
         folder, settings, archive = resume_run(run_url)
         if overrides:

@@ -21,8 +21,8 @@ from ctray.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ctray.localization.evaluate import Evaluation
-    from ctray.storage.run_folder import RunFolder
+    from ctray.evaluate.against_truth import Evaluation
+    from ctray.records.run_folder import RunFolder
 
 
 @click.command(short_help="Score the boxes of a run against the truth.")
@@ -37,8 +37,8 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
     Writes scores.json and scores.parquet into RUN.
     """
     from ctray.cli.progress import reporter
+    from ctray.records.run_folder import RunFolder
     from ctray.storage import store
-    from ctray.storage.run_folder import RunFolder
 
     folder = RunFolder(url=store.normalize(run_url))
     with reporter() as progress, held_run(folder.url, progress.note):
@@ -62,12 +62,12 @@ def calibrate(run_url: str, truth: str, out: str | None, as_json: bool) -> None:
     it instead of the calibration on phantoms that comes with ctray. It holds for boxes that were
     found with the settings of RUN, and for no others.
     """
-    from ctray import __version__
+    from ctray.benchmark.machine import describe_machine
     from ctray.cli.commands_benchmark import say_calibration
     from ctray.cli.progress import reporter
-    from ctray.engine.archive import resume_run
-    from ctray.engine.machine import describe_machine
-    from ctray.localization.calibrating import calibrate_run
+    from ctray.core.version import __version__
+    from ctray.evaluate.calibrating import calibrate_run
+    from ctray.pipeline.run import resume_run
     from ctray.storage import store
 
     folder, settings, _ = resume_run(run_url)
@@ -107,10 +107,10 @@ def demo(
     as_json: bool,
 ) -> None:
     """Make phantoms, run everything on them, and score the boxes against the truth."""
+    from ctray.benchmark.demo import DEMO_ARCHIVE, demo_config
     from ctray.cli.progress import reporter
-    from ctray.engine.demo import DEMO_ARCHIVE, demo_config
+    from ctray.evaluate.phantom_archive import write_phantoms
     from ctray.storage import store
-    from ctray.storage.phantoms import write_phantoms
 
     settings = demo_config((*ray, *overrides))
     archive, run_url = store.join(out, "archive"), store.join(out, "run")
@@ -149,7 +149,7 @@ def demo(
 def _evaluate(
     folder: RunFolder, truth: str, progress: Any, *, baselines: bool, held_out: bool = False
 ) -> Evaluation:
-    from ctray.localization.evaluate import evaluate_run, write_evaluation
+    from ctray.evaluate.against_truth import evaluate_run, write_evaluation
 
     scores = evaluate_run(
         folder,

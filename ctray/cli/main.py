@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from ctray import __version__
 from ctray.cli.commands_archive import archive_, plan
 from ctray.cli.commands_benchmark import benchmark
 from ctray.cli.commands_cluster import jobs, submit
@@ -20,6 +19,7 @@ from ctray.cli.commands_keep import receipts, restore, verify
 from ctray.cli.commands_run import crop, localize, pretrain, report, run
 from ctray.cli.commands_score import calibrate, demo, evaluate
 from ctray.cli.options import INTERRUPTED, say
+from ctray.core.version import __version__
 
 
 class OneLineGroup(click.Group):

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ctray.engine.stopping import stop_on_signals, stopped_by
-from ctray.errors import CtrayError, one_line, printable
+from ctray.core.errors import CtrayError, one_line, printable
+from ctray.core.stopping import stop_on_signals, stopped_by
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # The tasks of `ctray.config`, which --help does not wait for.

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import first_line_is_out
 from ctray.cli.time_left import TimeLeft, in_words
-from ctray.errors import printable
+from ctray.core.errors import printable
 
 # A log that nobody watches needs a sign of life, not a line a step.
 _PLAIN_EVERY_S = 15.0
@@ -31,7 +31,7 @@ _UNITS = {
 
 
 class _Event(Protocol):
-    """What a run tells of its progress (`ctray.engine.events.Event`, without importing ray)."""
+    """What a run tells of its progress (`ctray.records.events.Event`, without importing ray)."""
 
     @property
     def stage(self) -> str: ...

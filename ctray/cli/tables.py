@@ -13,20 +13,20 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from ctray.errors import printable
-from ctray.localization.benchmark_table import TableRow
-from ctray.localization.evaluate import Evaluation
-from ctray.localization.instance_scores import MATCHED, InstanceScores
-from ctray.localization.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
+from ctray.archive.catalog import Catalog
+from ctray.core.errors import printable
+from ctray.evaluate.against_truth import Evaluation
+from ctray.evaluate.benchmark_table import TableRow
+from ctray.evaluate.instance_scores import MATCHED, InstanceScores
+from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
+from ctray.pipeline.verifying import CropCheck
+from ctray.records.box_table import CROP_FACES
+from ctray.records.run_folder import FACES
 from ctray.report.benchmark_text import overview
-from ctray.storage.box_table import CROP_FACES
-from ctray.storage.catalog import Catalog
-from ctray.storage.run_folder import FACES
-from ctray.storage.verifying import CropCheck
 
 if TYPE_CHECKING:
-    from ctray.engine.plan import ArchivePlan, Estimate
-    from ctray.engine.submit import Job
+    from ctray.cluster.submit import Job
+    from ctray.pipeline.plan import ArchivePlan, Estimate
 
 NONE = "–"
 _FEW = 5

@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from ctray.config.run import RunConfig
-from ctray.errors import ConfigError, one_line
+from ctray.core.errors import ConfigError, one_line
 
 # Characters of a wrong value that a message shows.
 _MOST_SHOWN = 200

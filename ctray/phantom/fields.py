@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctray.geometry import Box, Triple
+from ctray.core.geometry import Box, Triple
 
 Floats = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]

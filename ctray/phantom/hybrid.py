@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ctray.errors import ConfigError
-from ctray.geometry import Box, Triple
+from ctray.core.errors import ConfigError
+from ctray.core.geometry import Box, Triple
 from ctray.phantom.fields import Floats
 from ctray.phantom.placement import enclosing_circle
 from ctray.phantom.presets import preset

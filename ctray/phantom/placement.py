@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 from ctray.phantom.fields import Vector, random_rotation, sphere_directions
 from ctray.phantom.spec import PhantomSpec
 from ctray.phantom.specimens import Part, blob_cluster, embryo, fish, stouter

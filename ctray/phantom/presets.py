@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Literal, get_args
 
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 from ctray.phantom.spec import Container, PhantomSpec, SceneSpec
 
 Difficulty = Literal["easy", "paper", "hard"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctray.geometry import Box, Triple
+from ctray.core.geometry import Box, Triple
 from ctray.phantom.fields import Floats, SmoothField, local_slices
 from ctray.phantom.placement import Placed, place
 from ctray.phantom.scene import Bools, Scene

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctray.geometry import Box, Triple
+from ctray.core.geometry import Box, Triple
 from ctray.phantom.fields import Blob, Floats, SmoothField, Vector, random_rotation
 from ctray.phantom.spec import PhantomSpec
 from ctray.phantom.tube import CIRCLE_RADIUS, Tube

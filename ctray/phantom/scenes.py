@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from ctray.errors import ConfigError
-from ctray.geometry import Triple
+from ctray.core.errors import ConfigError
+from ctray.core.geometry import Triple
 from ctray.phantom.presets import Difficulty, preset
 from ctray.phantom.spec import Kind, PhantomSpec
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ctray.errors import ConfigError
-from ctray.geometry import Triple, as_triple
+from ctray.core.errors import ConfigError
+from ctray.core.geometry import Triple, as_triple
 
 Kind = Literal["embryo", "fish", "multi"]
 Container = Literal["none", "centred", "offset", "tilted"]

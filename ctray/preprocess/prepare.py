@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.config import PreprocessConfig
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import Triple
+from ctray.core.errors import InvalidVolumeError
+from ctray.core.geometry import Triple
 from ctray.preprocess.background import estimate_background
 from ctray.preprocess.column import level_column
 from ctray.preprocess.field_of_view import (

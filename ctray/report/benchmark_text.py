@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctray.localization.benchmark_table import ALL, MAIN, TableRow
-from ctray.localization.scoring import OWN_METHOD
+from ctray.evaluate.benchmark_table import ALL, MAIN, TableRow
+from ctray.evaluate.scoring import OWN_METHOD
 
 NONE = "–"
 # Each with its best supervised threshold, one a group.
@@ -67,7 +67,7 @@ def markdown(result: Mapping[str, Any], rows: Sequence[TableRow]) -> str:
     Parameters
     ----------
     result
-        `ctray.engine.benchmark.BenchmarkResult.about`.
+        `ctray.benchmark.benchmark.BenchmarkResult.about`.
     rows
         Of the same result.
     """

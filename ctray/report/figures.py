@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from skimage.morphology import convex_hull_image
 
-from ctray.geometry import AXES, Box
+from ctray.core.geometry import AXES, Box
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.report.encoding import GREY, INK, drawing_style
 from ctray.report.round_bounds import COLOR, draw_bounds, pixels_inside

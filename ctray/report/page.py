@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from ctray.errors import NotFoundError
+from ctray.core.errors import NotFoundError
 from ctray.preprocess.field_of_view import FieldOfView
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.report import sections
 from ctray.report.encoding import png_bytes
 from ctray.report.figures import VolumeView, overview_figure
@@ -15,7 +16,6 @@ from ctray.report.style import CSS
 from ctray.report.summary import RunSummary, VolumeRow, choose_pictured, summarize_run
 from ctray.report.text import escape
 from ctray.storage import store
-from ctray.storage.run_folder import Receipt, RunFolder
 
 _log = logging.getLogger(__name__)
 

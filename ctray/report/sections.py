@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ctray.geometry import AXES
-from ctray.localization.promise import promise_text
-from ctray.localization.scoring import CROP_METHOD, OWN_METHOD
+from ctray.core.geometry import AXES
+from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
+from ctray.localize.promise import promise_text
+from ctray.records.run_folder import Receipt
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
 from ctray.report.head import status_said
@@ -25,7 +26,6 @@ from ctray.report.text import (
     physical,
     times,
 )
-from ctray.storage.run_folder import Receipt
 
 
 def notes_part(notes: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctray.archive.catalog import CatalogEntry, read_catalog, read_coverage
 from ctray.config import (
     RotationConfig,
     RunConfig,
@@ -16,13 +17,12 @@ from ctray.config import (
     random_displacement,
     recorded_config,
 )
-from ctray.errors import CtrayError, NotFoundError
-from ctray.geometry import Box
-from ctray.localization.promise import calibration_of, why_not_calibrated
-from ctray.localization.scoring import OWN_METHOD
+from ctray.core.errors import CtrayError, NotFoundError
+from ctray.core.geometry import Box
+from ctray.evaluate.scoring import OWN_METHOD
+from ctray.localize.promise import calibration_of, why_not_calibrated
+from ctray.records.run_folder import FACES, Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry, read_catalog, read_coverage
-from ctray.storage.run_folder import FACES, Receipt, RunFolder
 
 # What needs a human's eye comes first: a volume that no one looks at again is lost.
 STATUSES = ("failed", "uncertain", "empty", "located", "pending")
@@ -257,7 +257,7 @@ def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[di
     if not store.exists(run.checkpoint):
         return {}, []
     # torch comes with it, and a run without a checkpoint does not need it.
-    from ctray.pretext.checkpoint import MANIFEST, read_metrics
+    from ctray.learn.pretext.checkpoint import MANIFEST, read_metrics
 
     manifest = _json(store.join(run.checkpoint, MANIFEST), notes)
     try:

@@ -6,8 +6,8 @@ import html
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from ctray.errors import printable
-from ctray.geometry import AXES, Box
+from ctray.core.errors import printable
+from ctray.core.geometry import AXES, Box
 
 NONE = "–"
 

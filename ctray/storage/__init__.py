@@ -1,1 +1,1 @@
-"""Volumes on disk and object storage: open, read, write, crop, import, catalog."""
+"""URLs and the bytes behind them: local files, S3, and whatever fsspec knows."""

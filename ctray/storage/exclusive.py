@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctray.errors import NotFoundError
+from ctray.core.errors import NotFoundError
 from ctray.storage import s3, store
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ctray.errors import (
+from ctray.core.errors import (
     AccessError,
     CtrayError,
     DiskFullError,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from zarr.storage import LocalStore
 
-from ctray.errors import StorageError
+from ctray.core.errors import StorageError
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ctray.errors import ConfigError, OutageError, StorageError, StoreUnavailableError
+from ctray.core.errors import ConfigError, OutageError, StorageError, StoreUnavailableError
 from ctray.storage import store
 
 Result = TypeVar("Result")

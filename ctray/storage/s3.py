@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from zarr.storage import ObjectStore
 
-from ctray.errors import AccessError, ConfigError
+from ctray.core.errors import AccessError, ConfigError
 from ctray.storage.s3_listing import Listed, bounded_pages, folder_entries
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ctray.errors import StorageError
+from ctray.core.errors import StorageError
 
 # Name, whether a folder, and size in bytes.
 Listed = tuple[str, bool, int | None]

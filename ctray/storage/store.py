@@ -2,7 +2,7 @@
 
 Local paths stay plain absolute paths; everything else is a URL: ``s3://`` through obstore, what
 else fsspec knows (``memory://``, ...) through fsspec. Whatever a library raises leaves this module
-as a `ctray.errors.CtrayError`.
+as a `ctray.core.errors.CtrayError`.
 
 S3 takes endpoint, keys and region from the usual environment (``AWS_ENDPOINT_URL``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``) or from
@@ -29,7 +29,7 @@ import zarr
 from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 from zarr.storage import FsspecStore
 
-from ctray.errors import ConfigError, InvalidVolumeError, NotFoundError, StorageError
+from ctray.core.errors import ConfigError, InvalidVolumeError, NotFoundError, StorageError
 from ctray.storage import s3, zipped
 from ctray.storage.failures import mapped_errors
 from ctray.storage.local_files import FileStore, open_local, special_kind

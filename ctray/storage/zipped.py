@@ -13,7 +13,7 @@ from typing import Any
 
 import fsspec
 
-from ctray.errors import InvalidVolumeError
+from ctray.core.errors import InvalidVolumeError
 
 SCHEME = "zip://"
 _SUFFIXES = (".zarr.zip", ".ozx")

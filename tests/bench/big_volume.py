@@ -23,16 +23,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ctray.benchmark.machine import describe_machine
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import run_archive
-from ctray.engine.events import Event
-from ctray.engine.machine import describe_machine
-from ctray.geometry import Box, VoxelSize, as_triple
+from ctray.core.geometry import Box, VoxelSize, as_triple
+from ctray.core.parallel import bounded_map
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.pipeline.run import run_archive
+from ctray.records.events import Event
+from ctray.records.run_folder import Receipt
 from ctray.storage import store
-from ctray.storage.parallel import bounded_map
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt
-from ctray.storage.writer import create_volume, is_committed
+from ctray.volumes.writer import create_volume, is_committed
 
 SHAPE = (6100, 2000, 2000)
 TILE = 256

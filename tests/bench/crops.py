@@ -20,16 +20,16 @@ from functools import partial
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ctray.geometry import Box
-from ctray.grid import ShardGrid
+from ctray.core.geometry import Box
+from ctray.core.grid import ShardGrid
+from ctray.core.parallel import bounded_map
+from ctray.crops.cutting import write_crop
 from ctray.storage import store
-from ctray.storage.crops import write_crop
-from ctray.storage.encoding import default_encoding
-from ctray.storage.manifest import MANIFEST, digest
-from ctray.storage.multiscale import plan_levels
-from ctray.storage.parallel import bounded_map
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import LevelLayout, create_volume
+from ctray.volumes.encoding import default_encoding
+from ctray.volumes.manifest import MANIFEST, digest
+from ctray.volumes.multiscale import plan_levels
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import LevelLayout, create_volume
 from tests.bench.measuring import in_turn, machine, ratio, row, table_head
 
 SIDE = 512

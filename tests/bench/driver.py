@@ -16,18 +16,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from ctray.archive.catalog import CatalogEntry
+from ctray.benchmark.machine import describe_machine
 from ctray.config import RayConfig, RunConfig, parse_config
-from ctray.engine import archive
-from ctray.engine.archive import catalog_stage, localize_stage, open_run
-from ctray.engine.events import Event
-from ctray.engine.machine import describe_machine
-from ctray.engine.pool import LocalizeVolume
-from ctray.engine.session import ray_session
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
-from ctray.storage.catalog import CatalogEntry
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.executors.ray.session import ray_session
+from ctray.learn.pretext.checkpoint import save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline import run as archive
+from ctray.pipeline.run import catalog_stage, localize_stage, open_run
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.events import Event
+from ctray.records.run_folder import Receipt, RunFolder
 
 # As large as those of real volumes: three profiles and what the networks said.
 PROFILES = {axis: [round(0.1 + i / 1000, 4) for i in range(128)] for axis in "zyx"}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
-from ctray.engine.machine import describe_machine
+from ctray.benchmark.machine import describe_machine
 
 Seconds = dict[str, list[float]]
 

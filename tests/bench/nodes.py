@@ -21,8 +21,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from ctray.config import PoolConfig
-from ctray.engine.actors import run_pool
-from ctray.engine.session import _QUIET
+from ctray.executors.ray.actors import run_pool
+from ctray.executors.ray.session import _QUIET
 from tests.bench.measuring import machine, row, table_head
 
 NODES = (1, 2, 4, 8)

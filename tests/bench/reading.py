@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ctray.geometry import Box
+from ctray.core.geometry import Box
 from ctray.storage import store
-from ctray.storage.writer import create_volume
+from ctray.volumes.writer import create_volume
 from tests.bench.measuring import in_turn, machine, row, spread, table_head
 
 Ranges = tuple[tuple[int, int], ...]

@@ -23,21 +23,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from ctray.archive.catalog import CatalogEntry
 from ctray.config import RunConfig, parse_config
-from ctray.engine.pool import receipt_of
-from ctray.localization.localizer import Localizer
-from ctray.localization.margins import expand_faces, margins_of, shipped_calibration
-from ctray.localization.promise import with_promise
-from ctray.localization.self_training import SelfTrainer
-from ctray.localization.slab_checkpoint import has_slabs, load_slabs, save_slabs
+from ctray.learn.pretext.checkpoint import checkpoint_step, load_model, restore, save_checkpoint
+from ctray.learn.pretext.rows import canvas_side
+from ctray.learn.pretext.training import Trainer, first_round, local_rounds, train
+from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
+from ctray.learn.selftrain.training import SelfTrainer
+from ctray.localize.localizer import Localizer
+from ctray.localize.margins import expand_faces, margins_of, shipped_calibration
+from ctray.localize.promise import with_promise
+from ctray.pipeline.volume_work import receipt_of
 from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
-from ctray.pretext.checkpoint import checkpoint_step, load_model, restore, save_checkpoint
-from ctray.pretext.rows import canvas_side
-from ctray.pretext.training import Trainer, first_round, local_rounds, train
-from ctray.storage.catalog import CatalogEntry
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 from tests.bench.head_variants import CHANGES, Scan, read_scans, variant
 from tests.bench.measuring import machine, row, table_head
 

@@ -3,9 +3,10 @@
     python -m tests.bench.training [--rounds 8] [--repeats 5]
 
 Trains with the default network on phantoms of 64 voxels: once fed by the readers of
-`ctray.engine.stream`, as a training worker is, and once with the very same rounds from a list. A
-run starts anew in every turn; its first rounds, in which readers start, do not count. Waiting is
-the time from the end of a round's last step until the next round is there. Prints Markdown.
+`ctray.executors.ray.stream`, as a training worker is, and once with the very same rounds from a
+list. A run starts anew in every turn; its first rounds, in which readers start, do not count.
+Waiting is the time from the end of a round's last step until the next round is there. Prints
+Markdown.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ import ray
 import torch
 
 from ctray.config import RayConfig, RunConfig, parse_config
-from ctray.engine.prepared_files import read_prepared
-from ctray.engine.progress import Pace
-from ctray.engine.session import ray_session
-from ctray.engine.stream import example_stream, rounds
+from ctray.executors.progress import Pace
+from ctray.executors.ray.session import ray_session
+from ctray.executors.ray.stream import example_stream, rounds
+from ctray.learn.prepared_files import read_prepared
+from ctray.learn.pretext.examples import Rows, num_rounds, steps_per_round
+from ctray.learn.pretext.rows import canvas_side
+from ctray.learn.pretext.training import Trainer, local_rounds, train
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.prepare import prepare
-from ctray.pretext.examples import Rows, num_rounds, steps_per_round
-from ctray.pretext.rows import canvas_side
-from ctray.pretext.training import Trainer, local_rounds, train
 from tests.bench.measuring import in_turn, machine, row, spread, table_head
 
 SIDE = 64

@@ -12,10 +12,10 @@ from click.testing import CliRunner, Result
 from ctray.cli.main import cli
 from ctray.config import load_config
 from ctray.config.box_settings import box_settings_digest
-from ctray.geometry import Box
+from ctray.core.geometry import Box
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
 
 
 def calibrate(*args: str) -> Result:

@@ -13,15 +13,15 @@ import tifffile
 from click.testing import CliRunner, Result
 from rich.table import Table
 
+from ctray.archive.catalog import build_catalog, write_catalog
 from ctray.cli import tables
 from ctray.cli.main import cli
 from ctray.cli.progress import Reporter
-from ctray.engine.events import Event
-from ctray.engine.job_log import JobLog, parse_line
-from ctray.errors import printable
+from ctray.cluster.job_log import JobLog, parse_line
+from ctray.core.errors import printable
+from ctray.records.events import Event
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.report import write_report
-from ctray.storage.catalog import build_catalog, write_catalog
-from ctray.storage.run_folder import Receipt, RunFolder
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
 # Colour, window title, clipboard, text that runs backwards, markup of the table's printer.

@@ -15,9 +15,9 @@ import pytest
 import tifffile
 
 from ctray.config import RayConfig, RunConfig
+from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared
-from ctray.storage.phantoms import write_phantoms
 
 VOXEL_UM = 2.5
 
@@ -31,7 +31,7 @@ class SharedRay:
     def begin(self) -> None:
         import ray
 
-        from ctray.engine.session import ray_session
+        from ctray.executors.ray.session import ray_session
 
         if not ray.is_initialized():
             self._stack.enter_context(ray_session(RayConfig(num_cpus=2, object_store_mb=100)))

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import zarr
 
+from ctray.archive.catalog import read_catalog
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import run_archive, status_counts
-from ctray.engine.events import Event
-from ctray.errors import ConfigError, CtrayError, InvalidVolumeError
-from ctray.pretext.checkpoint import load_model, read_metrics
+from ctray.core.errors import ConfigError, CtrayError, InvalidVolumeError
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.learn.pretext.checkpoint import load_model, read_metrics
+from ctray.pipeline.run import run_archive, status_counts
+from ctray.records.box_table import read_localizations
+from ctray.records.events import Event
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.box_table import read_localizations
-from ctray.storage.catalog import read_catalog
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.volume import open_volume
+from ctray.volumes.volume import open_volume
 
 pytestmark = pytest.mark.ray
 
@@ -213,7 +213,7 @@ def check_volume_that_came_later(archive: Path, run: RunFolder, config: RunConfi
 def test_run_of_another_configuration_is_refused(
     mixed_archive: Mixed, archive_config: RunConfig, tmp_path: Path
 ) -> None:
-    from ctray.engine.archive import catalog_stage, open_run
+    from ctray.pipeline.run import catalog_stage, open_run
 
     archive, _ = mixed_archive
     out = str(tmp_path / "run")

@@ -13,23 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 import tifffile
 
-from ctray.config import BOX_KINDS, Binds, RunConfig, changed_settings
-from ctray.engine.benchmark import (
+from ctray.benchmark.archives import scan_archives, write_changed_scan
+from ctray.benchmark.benchmark import (
     BenchmarkPlan,
     _claim,
     benchmark_config,
     committed_config,
     run_benchmark,
 )
-from ctray.engine.benchmark_archives import scan_archives, write_changed_scan
-from ctray.engine.benchmark_variants import VARIANTS
-from ctray.engine.events import Event
-from ctray.errors import ConfigError, NotFoundError, OutputExistsError
-from ctray.localization.truth import iter_mask, read_truths
+from ctray.benchmark.variants import VARIANTS
+from ctray.config import BOX_KINDS, Binds, RunConfig, changed_settings
+from ctray.core.errors import ConfigError, NotFoundError, OutputExistsError
+from ctray.evaluate.truth import iter_mask, read_truths
+from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom.scenes import benchmark_seed
-from ctray.pretext.checkpoint import load_model
-from ctray.storage.run_folder import RunFolder
-from ctray.storage.volume import open_volume
+from ctray.records.events import Event
+from ctray.records.run_folder import RunFolder
+from ctray.volumes.volume import open_volume
 
 SIZE = 32
 PLAN = BenchmarkPlan(families=("embryo",), scenes=("easy", "empty-paper"), count=2, size=SIZE)

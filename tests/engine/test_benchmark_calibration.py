@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from ctray.archive.catalog import read_catalog
+from ctray.benchmark.benchmark import BenchmarkPlan
+from ctray.benchmark.calibration import run_calibration, ship_calibration
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import box_settings_digest
-from ctray.engine.archive import localize_stage
-from ctray.engine.benchmark import BenchmarkPlan
-from ctray.engine.benchmark_calibration import run_calibration, ship_calibration
-from ctray.errors import ConfigError, StorageError
-from ctray.localization import margins
-from ctray.localization.margins import Calibration, shipped_calibration
+from ctray.core.errors import ConfigError, StorageError
+from ctray.localize import margins
+from ctray.localize.margins import Calibration, shipped_calibration
 from ctray.phantom.scenes import benchmark_seed
+from ctray.pipeline.run import localize_stage
+from ctray.records.run_folder import RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import read_catalog
-from ctray.storage.run_folder import RunFolder
 
 SIZE = 32
 PLAN = BenchmarkPlan(

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from ctray.archive.catalog import Catalog, CatalogEntry, read_coverage
 from ctray.config import RunConfig, override
-from ctray.engine.archive import catalog_stage, open_run
-from ctray.engine.binding import take_up
-from ctray.engine.choosing import keep_ids
-from ctray.engine.events import Event
+from ctray.pipeline.choosing import keep_ids
+from ctray.pipeline.run import catalog_stage, open_run
+from ctray.pipeline.taking_up import take_up
+from ctray.records.events import Event
+from ctray.records.run_folder import RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import Catalog, CatalogEntry, read_coverage
-from ctray.storage.run_folder import RunFolder
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
 

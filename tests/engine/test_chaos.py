@@ -26,18 +26,18 @@ from ray.cluster_utils import Cluster
 from s3_servers import SCRIPTS, S3Server
 
 from ctray.config import RunConfig
-from ctray.engine.archive import catalog_stage, localize_stage, open_run
-from ctray.engine.events import Event
-from ctray.engine.session import _QUIET
-from ctray.geometry import Box
-from ctray.grid import ShardGrid
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
+from ctray.core.geometry import Box
+from ctray.core.grid import ShardGrid
+from ctray.executors.ray.session import _QUIET
+from ctray.learn.pretext.checkpoint import save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline.run import catalog_stage, localize_stage, open_run
+from ctray.pipeline.verifying import verify_run
+from ctray.records.events import Event
+from ctray.records.run_folder import RunFolder
 from ctray.storage import store
-from ctray.storage.run_folder import RunFolder
-from ctray.storage.verifying import verify_run
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume, is_committed
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume, is_committed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

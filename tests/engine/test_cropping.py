@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from ctray.archive.catalog import CatalogEntry, build_catalog
 from ctray.config import RunConfig, override
-from ctray.engine.pool import LocalizeVolume
+from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import Phantom
-from ctray.pretext.checkpoint import load_model
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry, build_catalog
-from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 
 @pytest.fixture

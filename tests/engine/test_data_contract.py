@@ -16,19 +16,19 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
+from ctray.archive.catalog import build_catalog
 from ctray.cli.main import cli
 from ctray.config import RunConfig
-from ctray.engine.pool import LocalizeVolume
-from ctray.geometry import AXES
+from ctray.core.geometry import AXES
+from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import Phantom
-from ctray.pretext.checkpoint import load_model
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.box_table import write_localizations
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.run_folder import FACES, Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import build_catalog
-from ctray.storage.instance_receipt import InstanceReceipt
-from ctray.storage.run_folder import FACES, Receipt, RunFolder
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data-contract.md"
 # What flat places write in place of a list.

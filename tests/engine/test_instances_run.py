@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from ctray.config import RunConfig
-from ctray.engine import archive as stages
-from ctray.engine.archive import run_archive
-from ctray.engine.pool import LocalizeVolume
-from ctray.geometry import AXES, Box
-from ctray.localization.evaluate import evaluate_run
-from ctray.localization.faces import Faces
-from ctray.localization.localizer import Localization
-from ctray.localization.refined import Refined
+from ctray.core.geometry import AXES, Box
+from ctray.evaluate.against_truth import evaluate_run
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.localize.faces import Faces
+from ctray.localize.localizer import Localization
+from ctray.localize.refined import Refined
+from ctray.pipeline import run as stages
+from ctray.pipeline.run import run_archive
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.box_table import read_localizations
 from ctray.report import write_report
-from ctray.storage.box_table import read_localizations
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.volume import Volume, open_volume
+from ctray.volumes.volume import Volume, open_volume
 
 pytestmark = pytest.mark.ray
 
@@ -166,9 +166,9 @@ def check_scores_and_report(run: Any, archive: Path) -> None:
 
 
 def test_specimens_never_take_the_name_of_another_volume(tmp_path: Path) -> None:
-    from ctray.engine.cropping import _instance_url
-    from ctray.storage.catalog import build_catalog, write_catalog
-    from ctray.storage.run_folder import RunFolder
+    from ctray.archive.catalog import build_catalog, write_catalog
+    from ctray.pipeline.cropping import _instance_url
+    from ctray.records.run_folder import RunFolder
 
     archive = tmp_path / "archive"
     write_phantoms(str(archive), count=1, size=SIDE, reconstruction_circle=False)

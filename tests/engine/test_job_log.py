@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.engine.events import STAGES, Event
-from ctray.engine.job_log import JobLog, parse_line, without_secrets
+from ctray.cluster.job_log import JobLog, parse_line, without_secrets
+from ctray.records.events import STAGES, Event
 
 RUN = "s3://bucket/run"
 EVENT = Event(

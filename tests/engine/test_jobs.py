@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
+from ctray.cluster.jobs import localize_job
 from ctray.config import parse_config
-from ctray.engine.archive import open_run
-from ctray.engine.jobs import localize_job
-from ctray.errors import ConfigError, NotFoundError
+from ctray.core.errors import ConfigError, NotFoundError
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.pipeline.run import open_run
+from ctray.records.box_table import read_localizations
+from ctray.records.run_folder import RunFolder
 from ctray.storage import store
-from ctray.storage.box_table import read_localizations
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -17,10 +17,10 @@ import yaml
 from click.testing import CliRunner, Result
 
 from ctray.cli.main import cli
+from ctray.cluster.kube import LONGEST_NAME, render, to_yaml
+from ctray.cluster.orders import job_id
 from ctray.config import RunConfig, load_config_text, parse_config
-from ctray.engine.kube import LONGEST_NAME, render, to_yaml
-from ctray.engine.orders import job_id
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BASE = REPOSITORY / "k8s" / "base" / "raycluster.yaml"

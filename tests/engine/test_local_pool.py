@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ctray.config import PoolConfig
-from ctray.engine.local_pool import local_size, run_local_pool
-from ctray.errors import CheckpointError, CtrayError
+from ctray.core.errors import CheckpointError, CtrayError
+from ctray.executors.local.pool import local_size, run_local_pool
 
 CPUS = 2
 TWO = PoolConfig(num_cpus=1.0, max_size=2)
@@ -169,7 +169,7 @@ def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Si
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from test_local_pool import CPUS, TWO, Pid\n"
-        "from ctray.engine.local_pool import run_local_pool\n"
+        "from ctray.executors.local.pool import run_local_pool\n"
         f"list(run_local_pool(Pid, (), [Path({str(tmp_path)!r})] * 2, TWO, CPUS))\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -17,21 +17,21 @@ import pytest
 import torch
 import yaml
 
+from ctray.archive.catalog import CatalogEntry
 from ctray.config import RunConfig, parse_config
-from ctray.engine import archive as stages
-from ctray.engine.archive import catalog_stage, localize_stage, open_run, run_archive
-from ctray.engine.encoder_training import EncoderTraining
-from ctray.engine.events import Event
-from ctray.engine.local_executor import LocalExecutor
-from ctray.engine.local_training import train_encoder
-from ctray.engine.pool import LocalizeVolume
-from ctray.errors import CheckpointError, CtrayError, InvalidVolumeError, TrainingError
-from ctray.localization.slab_checkpoint import load_slabs
-from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
-from ctray.pretext.training import Trainer
+from ctray.core.errors import CheckpointError, CtrayError, InvalidVolumeError, TrainingError
+from ctray.executors.local.executor import LocalExecutor
+from ctray.executors.local.training import train_encoder
+from ctray.learn.pretext.checkpoint import load_model, read_metrics, save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.learn.pretext.work import EncoderTraining
+from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.pipeline import run as stages
+from ctray.pipeline.run import catalog_stage, localize_stage, open_run, run_archive
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.events import Event
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry
-from ctray.storage.run_folder import Receipt, RunFolder
 
 pytestmark = pytest.mark.ray
 

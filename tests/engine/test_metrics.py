@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from ctray.engine.events import Event
-from ctray.engine.metrics import RunMetrics
+from ctray.executors.ray.metrics import RunMetrics
+from ctray.records.events import Event
 
 
 class Figures:

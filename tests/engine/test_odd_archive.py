@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import tifffile
 
+from ctray.archive.catalog import read_catalog, read_coverage
+from ctray.archive.volume_ids import MAX_BYTES
 from ctray.config import RunConfig
-from ctray.engine.archive import run_archive
-from ctray.engine.events import Event
 from ctray.phantom import Phantom
+from ctray.pipeline.run import run_archive
+from ctray.records.box_table import read_localizations
+from ctray.records.events import Event
 from ctray.report import write_report
 from ctray.storage import store
-from ctray.storage.box_table import read_localizations
-from ctray.storage.catalog import read_catalog, read_coverage
-from ctray.storage.volume import open_volume
-from ctray.storage.volume_ids import MAX_BYTES
+from ctray.volumes.volume import open_volume
 
 pytestmark = pytest.mark.ray
 

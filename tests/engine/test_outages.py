@@ -14,14 +14,14 @@ from faulty_proxy import faulty_proxy
 from poison import write_good
 from s3_servers import S3Server
 
+from ctray.archive.catalog import CatalogEntry
 from ctray.config import RunConfig
-from ctray.engine.pool import LocalizeVolume
-from ctray.errors import CtrayError
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
+from ctray.core.errors import CtrayError
+from ctray.learn.pretext.checkpoint import save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry
-from ctray.storage.run_folder import Receipt, RunFolder
 
 
 @pytest.fixture

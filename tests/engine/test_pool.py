@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 import ray
 
+from ctray.archive.catalog import CatalogEntry, build_catalog
 from ctray.config import PoolConfig, RunConfig
-from ctray.engine import actors, archive
-from ctray.engine.actors import run_pool
-from ctray.engine.archive import catalog_stage, localize_stage, open_run
-from ctray.engine.plan import plan_archive
-from ctray.engine.pool import LocalizeVolume
-from ctray.errors import CheckpointError, CtrayError, StorageError
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
-from ctray.storage.catalog import CatalogEntry, build_catalog
-from ctray.storage.run_folder import Receipt
+from ctray.core.errors import CheckpointError, CtrayError, StorageError
+from ctray.executors.ray import actors
+from ctray.executors.ray.actors import run_pool
+from ctray.learn.pretext.checkpoint import save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline import run as archive
+from ctray.pipeline.plan import plan_archive
+from ctray.pipeline.run import catalog_stage, localize_stage, open_run
+from ctray.pipeline.volume_work import LocalizeVolume
+from ctray.records.run_folder import Receipt
 
 pytestmark = pytest.mark.ray
 

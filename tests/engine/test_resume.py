@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import make_phantom, preset
-from ctray.pretext.checkpoint import load_model
-from ctray.storage.run_folder import RunFolder
-from ctray.storage.volume import open_volume
+from ctray.records.run_folder import RunFolder
+from ctray.volumes.volume import open_volume
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

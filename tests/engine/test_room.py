@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from ctray.engine import room
-from ctray.engine.room import Patience, autoscales, wait_for_room
+from ctray.executors.ray import room
+from ctray.executors.ray.room import Patience, autoscales, wait_for_room
 
 pytestmark = pytest.mark.ray
 

@@ -11,22 +11,22 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnavailableError
 
+from ctray.archive.catalog import read_catalog
 from ctray.config import RunConfig, override, parse_config
 from ctray.config.box_settings import box_settings, box_settings_digest
-from ctray.engine import ray_self_train
-from ctray.engine import self_train as engine_self_train
-from ctray.engine.archive import check_trained, open_run, pretrain_stage, run_archive
-from ctray.errors import ConfigError, NotFoundError, TrainingError
-from ctray.geometry import Box
-from ctray.localization.calibrating import calibrate_run
-from ctray.localization.margins import LOSSES, Calibration
-from ctray.localization.promise import box_to_cut, calibration_of, with_promise
-from ctray.localization.slab_checkpoint import load_slabs
-from ctray.pretext.checkpoint import load_model
+from ctray.core.errors import ConfigError, NotFoundError, TrainingError
+from ctray.core.geometry import Box
+from ctray.evaluate.calibrating import calibrate_run
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.executors.ray import self_training as ray_self_train
+from ctray.learn.pretext.checkpoint import load_model
+from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.localize.margins import LOSSES, Calibration
+from ctray.localize.promise import box_to_cut, calibration_of, with_promise
+from ctray.pipeline import self_training as engine_self_train
+from ctray.pipeline.run import check_trained, open_run, pretrain_stage, run_archive
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.catalog import read_catalog
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import Receipt, RunFolder
 
 pytestmark = pytest.mark.ray
 

@@ -12,10 +12,10 @@ import pytest
 import ray
 
 from ctray.config import RayConfig
-from ctray.engine import session
-from ctray.engine.executor import executor_session
-from ctray.engine.session import ray_session
-from ctray.errors import RayStartError
+from ctray.core.errors import RayStartError
+from ctray.executors.executor import executor_session
+from ctray.executors.ray import session
+from ctray.executors.ray.session import ray_session
 
 pytestmark = pytest.mark.ray
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ctray.config import RunConfig
-from ctray.engine.stream import example_stream, rounds
+from ctray.executors.ray.stream import example_stream, rounds
+from ctray.learn.pretext.examples import Rows, num_rounds
+from ctray.learn.pretext.training import local_rounds
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.examples import Rows, num_rounds
-from ctray.pretext.training import local_rounds
 
 pytestmark = pytest.mark.ray
 

@@ -23,19 +23,19 @@ from ray_head import RayHead, free_port, ray_head
 from s3_servers import S3Server
 
 from ctray.cli.main import cli
+from ctray.cluster.job_log import parse_line
+from ctray.cluster.orders import job_id, make_order
+from ctray.cluster.submit import Cluster, lines_of, why_failed
 from ctray.config import RunConfig, parse_config
-from ctray.engine.archive import catalog_stage, open_run
-from ctray.engine.events import Event
-from ctray.engine.job_log import parse_line
-from ctray.engine.orders import job_id, make_order
-from ctray.engine.submit import Cluster, lines_of, why_failed
-from ctray.errors import AccessError, ConfigError, JobError, NotFoundError
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
+from ctray.core.errors import AccessError, ConfigError, JobError, NotFoundError
+from ctray.evaluate.phantom_archive import write_phantoms
+from ctray.learn.pretext.checkpoint import save_checkpoint
+from ctray.learn.pretext.training import Trainer
+from ctray.pipeline.run import catalog_stage, open_run
+from ctray.pipeline.verifying import verify_run
+from ctray.records.events import Event
+from ctray.records.run_folder import RunFolder
 from ctray.storage import store
-from ctray.storage.phantoms import write_phantoms
-from ctray.storage.run_folder import RunFolder
-from ctray.storage.verifying import verify_run
 
 ARCHIVE, RUN = "s3://archive/jobs/scans", "s3://archive/jobs/run"
 NUM_VOLUMES, SIDE = 5, 24

@@ -25,29 +25,29 @@ import tifffile
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from ctray.archive.catalog import read_catalog
 from ctray.cli.main import cli
 from ctray.config import Binds, RunConfig, load_config, override, parse_config, settings_digest
-from ctray.engine.archive import catalog_stage, is_open, open_run
-from ctray.engine.binding import settings_for, take_up
-from ctray.engine.cropping import Cut
-from ctray.engine.leftovers import remove_leftovers, scratch_folder
-from ctray.engine.pool import LocalizeVolume, ensure_imported
-from ctray.errors import ConfigError, CtrayError, RunInUseError
-from ctray.geometry import Box
-from ctray.localization.promise import calibration_of
+from ctray.core.errors import ConfigError, CtrayError, RunInUseError
+from ctray.core.geometry import Box
+from ctray.core.processes import this_process
+from ctray.executors.leftovers import remove_leftovers, scratch_folder
+from ctray.localize.promise import calibration_of
 from ctray.phantom import Phantom
+from ctray.pipeline.cropping import Cut
+from ctray.pipeline.run import catalog_stage, is_open, open_run
+from ctray.pipeline.taking_up import settings_for, take_up
+from ctray.pipeline.verifying import verify_run
+from ctray.pipeline.volume_work import LocalizeVolume, ensure_imported
+from ctray.records.box_table import write_localizations
+from ctray.records.receipt_list import iter_receipts
+from ctray.records.receipt_query import query_receipts
+from ctray.records.run_folder import LOCK, Receipt, RunFolder
+from ctray.records.run_lock import hold_run
+from ctray.records.run_manifest import read_manifest
 from ctray.report import write_report
 from ctray.storage import store
-from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import read_catalog
-from ctray.storage.processes import this_process
-from ctray.storage.receipt_list import iter_receipts
-from ctray.storage.receipt_query import query_receipts
-from ctray.storage.run_folder import LOCK, Receipt, RunFolder
-from ctray.storage.run_lock import hold_run
-from ctray.storage.run_manifest import read_manifest
-from ctray.storage.verifying import verify_run
-from ctray.storage.volume import open_volume
+from ctray.volumes.volume import open_volume
 
 SIDE = 32
 NAMES = ("a", "b")
@@ -194,7 +194,7 @@ def test_cutting_again_that_is_killed_in_between_is_finished(
 
     entry = read_catalog(run.catalog)[0]
     with monkeypatch.context() as patch:
-        patch.setattr("ctray.engine.cropping.write_crop", kill)
+        patch.setattr("ctray.pipeline.cropping.write_crop", kill)
         with pytest.raises(Killed):
             worker(entry)
     # Neither a receipt that names a crop that is gone, nor the old crop.
@@ -413,7 +413,7 @@ def test_second_command_on_a_run_is_refused_by_name(
 ) -> None:
     """`localize`, `crop`, `pretrain`, `run`, `report`; those that read alone go on."""
     code = (
-        "import sys, time; from ctray.storage.run_lock import hold_run\n"
+        "import sys, time; from ctray.records.run_lock import hold_run\n"
         "with hold_run(sys.argv[1]): print('held', flush=True); time.sleep(100)"
     )
     words = [sys.executable, "-c", code, run.url]
@@ -488,7 +488,7 @@ def test_two_processes_and_a_kill_leave_a_run_that_is_right(
 
 def test_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from ctray.engine.leftovers import scratch_folder\n"
+        "import sys, time; from ctray.executors.leftovers import scratch_folder\n"
         "with scratch_folder('ctray-ray-', sys.argv[1]) as f:\n"
         "    open(f + '/session', 'w').write('x'); print(f, flush=True); time.sleep(100)"
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ctray.config import PoolConfig, RayConfig, parse_config
-from ctray.engine import threads
-from ctray.engine.threads import local_cpus, machine_cpus, pool_threads, training_threads
+from ctray.executors import threads
+from ctray.executors.threads import local_cpus, machine_cpus, pool_threads, training_threads
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ import torch
 from ray.util import list_named_actors
 
 from ctray.config import RunConfig
-from ctray.engine.encoder_training import EncoderTraining
-from ctray.engine.stream import example_stream
-from ctray.engine.train import data_config, train_encoder
-from ctray.errors import CheckpointError, InvalidVolumeError, TrainingError
+from ctray.core.errors import CheckpointError, InvalidVolumeError, TrainingError
+from ctray.executors.ray.stream import example_stream
+from ctray.executors.ray.training import data_config, train_encoder
+from ctray.learn.pretext.checkpoint import load_model, read_metrics, save_checkpoint
+from ctray.learn.pretext.examples import num_rounds
+from ctray.learn.pretext.training import Trainer, local_rounds, train
+from ctray.learn.pretext.work import EncoderTraining
 from ctray.preprocess.prepare import Prepared
-from ctray.pretext.checkpoint import load_model, read_metrics, save_checkpoint
-from ctray.pretext.examples import num_rounds
-from ctray.pretext.training import Trainer, local_rounds, train
 
 pytestmark = pytest.mark.ray
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from ctray.geometry import Box
-from ctray.localization.baselines import BaselineResult
-from ctray.localization.benchmark_table import (
+from ctray.core.geometry import Box
+from ctray.evaluate.against_truth import evaluate_receipts
+from ctray.evaluate.baselines import BaselineResult
+from ctray.evaluate.benchmark_table import (
     ALL,
     FILL_SCENE,
     Group,
@@ -19,10 +20,9 @@ from ctray.localization.benchmark_table import (
     table_rows,
     volume_scores,
 )
-from ctray.localization.evaluate import evaluate_receipts
-from ctray.localization.truth import Truth
+from ctray.evaluate.truth import Truth
+from ctray.records.run_folder import Receipt
 from ctray.report.benchmark_text import ablation, markdown, overview
-from ctray.storage.run_folder import Receipt
 
 SHAPE = (20, 20, 20)
 TRUE_BOX = Box.from_ranges([[4, 16], [5, 15], [3, 17]])

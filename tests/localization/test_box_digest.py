@@ -10,15 +10,15 @@ import pytest
 
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import METHOD_VERSION, box_settings_digest
-from ctray.localization.localizer import Localizer
-from ctray.localization.slab_checkpoint import (
+from ctray.learn.pretext.checkpoint import TrainedModel, load_model
+from ctray.learn.selftrain.checkpoint import (
     TrainedSlabs,
     digest_of_boxes,
     load_slabs,
     save_slabs,
 )
-from ctray.localization.slabs import SlabNetwork
-from ctray.pretext.checkpoint import TrainedModel, load_model
+from ctray.learn.selftrain.slabs import SlabNetwork
+from ctray.localize.localizer import Localizer
 from ctray.storage import store
 
 
@@ -87,8 +87,8 @@ def test_networks_of_an_earlier_method_are_told_apart(trained: TrainedModel, nam
 def test_training_that_an_earlier_method_began_stays_its_own(trained: TrainedModel) -> None:
     import torch
 
-    from ctray.pretext.checkpoint import restore, save_checkpoint
-    from ctray.pretext.training import Trainer
+    from ctray.learn.pretext.checkpoint import restore, save_checkpoint
+    from ctray.learn.pretext.training import Trainer
 
     manifest = f"{trained.url}/checkpoint.json"
     told = store.read_json(manifest)

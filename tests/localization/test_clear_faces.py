@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from ctray.config import PreprocessConfig
-from ctray.geometry import Triple
-from ctray.localization.clear_faces import ClearFaces, Ends, GreyLevel, find_clear_faces
+from ctray.core.geometry import Triple
+from ctray.localize.clear_faces import ClearFaces, Ends, GreyLevel, find_clear_faces
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.prepare import prepare
-from ctray.storage.multiscale import downsample_mean
+from ctray.volumes.multiscale import downsample_mean
 
 SIDE = 48
 FloatArray = npt.NDArray[np.float32]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctray.geometry import Box
-from ctray.localization.clear_faces import GreyLevel
-from ctray.localization.cut_pieces import Checked, checked, find_cut_pieces
+from ctray.core.geometry import Box
+from ctray.localize.clear_faces import GreyLevel
+from ctray.localize.cut_pieces import Checked, checked, find_cut_pieces
 
 SHAPE = (30, 40, 50)
 BODY = (slice(8, 22), slice(12, 28), slice(15, 35))

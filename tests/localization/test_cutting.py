@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import ctray
-from ctray.errors import CtrayError, GeometryError
-from ctray.geometry import Box, VoxelSize
-from ctray.grid import ShardGrid
-from ctray.localization.found import Found
-from ctray.storage.multiscale import downsample_mean
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.core.errors import CtrayError, GeometryError
+from ctray.core.geometry import Box, VoxelSize
+from ctray.core.grid import ShardGrid
+from ctray.localize.found import Found
+from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 
 SHAPE = (70, 50, 66)
 FOUND = Found(

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from ctray.config import override
-from ctray.geometry import AXES, Box
-from ctray.localization import localizer, refined
-from ctray.localization.localizer import Localization, Localizer
-from ctray.localization.refined import disagreement
-from ctray.localization.slab_checkpoint import TrainedSlabs
-from ctray.localization.slabs import SlabNetwork
+from ctray.core.geometry import AXES, Box
+from ctray.learn.pretext.checkpoint import TrainedModel, load_model
+from ctray.learn.selftrain.checkpoint import TrainedSlabs
+from ctray.learn.selftrain.slabs import SlabNetwork
+from ctray.localize import localizer, refined
+from ctray.localize.localizer import Localization, Localizer
+from ctray.localize.refined import disagreement
 from ctray.phantom import Phantom, make_phantom, preset
-from ctray.pretext.checkpoint import TrainedModel, load_model
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 SIDE = 32
 

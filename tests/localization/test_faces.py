@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import (
+from ctray.localize.faces import (
     beyond_faces,
     find_faces,
     own_threshold,

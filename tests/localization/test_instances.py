@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import CropConfig, parse_config
-from ctray.geometry import AXES, Box, Triple
-from ctray.localization.faces import Faces, find_faces
-from ctray.localization.instance_scores import match_boxes, score_instances
-from ctray.localization.instances import (
+from ctray.core.geometry import AXES, Box, Triple
+from ctray.evaluate.instance_scores import match_boxes, score_instances
+from ctray.evaluate.truth import Truth
+from ctray.localize.faces import Faces, find_faces
+from ctray.localize.instances import (
     CELL,
     EvidenceMaps,
     evidence_grid,
@@ -19,11 +20,10 @@ from ctray.localization.instances import (
     find_specimens,
     label_specimens,
 )
-from ctray.localization.margins import Calibration
-from ctray.localization.promise import with_promise
-from ctray.localization.truth import Truth
-from ctray.storage.instance_receipt import InstanceReceipt
-from ctray.storage.run_folder import Receipt
+from ctray.localize.margins import Calibration
+from ctray.localize.promise import with_promise
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.run_folder import Receipt
 
 # Uneven, and not all of them multiples of a cell; the canvas is 48.
 SHAPE = (40, 48, 45)

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctray.errors import ConfigError, CtrayError
-from ctray.geometry import Box
-from ctray.localization.margins import (
+from ctray.core.errors import ConfigError, CtrayError
+from ctray.core.geometry import Box
+from ctray.localize.margins import (
     LOSSES,
     Calibration,
     calibrate,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ctray.localization.pieces import find_sample, pieces_inside
+from ctray.localize.pieces import find_sample, pieces_inside
 
 SIDE = 40
 SHAPE = (SIDE,) * 3

@@ -11,9 +11,9 @@ import pytest
 
 from ctray.config import CropConfig, RunConfig, override
 from ctray.config.box_settings import box_settings, box_settings_digest
-from ctray.geometry import Box
-from ctray.localization.margins import LOSSES, Calibration, shipped_calibration
-from ctray.localization.promise import (
+from ctray.core.geometry import Box
+from ctray.localize.margins import LOSSES, Calibration, shipped_calibration
+from ctray.localize.promise import (
     SAFE_MARGIN,
     Decision,
     box_to_cut,
@@ -23,8 +23,8 @@ from ctray.localization.promise import (
     why_not_calibrated,
     with_promise,
 )
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.run_folder import Receipt, RunFolder
 
 DIGEST = box_settings_digest(RunConfig())
 

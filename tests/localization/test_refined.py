@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctray.geometry import AXES, Box
-from ctray.localization.clear_faces import GreyLevel
-from ctray.localization.faces import Faces
-from ctray.localization.refined import Refined, sharpened
+from ctray.core.geometry import AXES, Box
+from ctray.localize.clear_faces import GreyLevel
+from ctray.localize.faces import Faces
+from ctray.localize.refined import Refined, sharpened
 
 SIDE = 40
 

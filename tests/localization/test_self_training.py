@@ -10,20 +10,20 @@ import pytest
 import torch
 
 from ctray.config import RunConfig
-from ctray.errors import CheckpointError, TrainingError
-from ctray.localization.cues import NUM_CUES, SlabSource, cue_values, find_cues
-from ctray.localization.faces import find_faces
-from ctray.localization.self_training import (
+from ctray.core.errors import CheckpointError, TrainingError
+from ctray.learn.pretext.checkpoint import TrainedModel, load_model, weights_digest
+from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
+from ctray.learn.selftrain.cues import NUM_CUES, SlabSource, cue_values, find_cues
+from ctray.learn.selftrain.slabs import SlabNetwork, slab_profiles, slab_tensor
+from ctray.learn.selftrain.training import (
     Ranges,
     SelfTrainer,
     draw_slabs,
     resident_volumes,
 )
-from ctray.localization.slab_checkpoint import has_slabs, load_slabs, save_slabs
-from ctray.localization.slabs import SlabNetwork, slab_profiles, slab_tensor
+from ctray.localize.faces import find_faces
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared, prepare
-from ctray.pretext.checkpoint import TrainedModel, load_model, weights_digest
 
 CPU = torch.device("cpu")
 SIDE = 32

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 from ctray.phantom.hybrid import MEDIUM_QUANTILE, hybrid_phantom, noisy_scan
 from ctray.phantom.render import tight_box
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.errors import ConfigError
+from ctray.core.errors import ConfigError
 from ctray.phantom import SceneSpec
 from ctray.phantom.scenes import (
     FAMILIES,

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from ctray.geometry import Box
-from ctray.storage.volume import open_volume
+from ctray.core.geometry import Box
+from ctray.volumes.volume import open_volume
 
 FILL = 7
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import tifffile
 
-from ctray.errors import NotFoundError, OutputExistsError
-from ctray.storage.catalog import (
+from ctray.archive.catalog import (
     DEFAULT_EXCLUDE,
     build_catalog,
     read_catalog,
     read_coverage,
     write_catalog,
 )
-from ctray.storage.coverage import Coverage, LeftOut, count_formats
-from ctray.storage.importing import import_volume
+from ctray.archive.coverage import Coverage, LeftOut, count_formats
+from ctray.archive.importing import import_volume
+from ctray.core.errors import NotFoundError, OutputExistsError
+from ctray.records.run_folder import check_output
 from ctray.storage.places import is_inside
-from ctray.storage.run_folder import check_output
 
 VOLUME = np.arange(12 * 7 * 8, dtype=np.uint16).reshape(12, 7, 8)
 

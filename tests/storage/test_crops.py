@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from ome_zarr_models.v04.image import Image as Image04
 from ome_zarr_models.v05.image import Image as Image05
 
-from ctray.errors import GeometryError, OutputExistsError
-from ctray.geometry import Box, VoxelSize
-from ctray.grid import ShardGrid
+from ctray.core.errors import GeometryError, OutputExistsError
+from ctray.core.geometry import Box, VoxelSize
+from ctray.core.grid import ShardGrid
+from ctray.crops.cutting import volume_checksum, write_crop
 from ctray.storage import store
-from ctray.storage.crops import volume_checksum, write_crop
-from ctray.storage.multiscale import downsample_mean
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 
 
 def place(volume: Volume, level: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctray.errors import (
+from ctray.core.errors import (
     AccessError,
     ConfigError,
     CtrayError,
@@ -21,10 +21,10 @@ from ctray.errors import (
     NotFoundError,
     StorageError,
 )
-from ctray.geometry import Box
+from ctray.core.geometry import Box
 from ctray.storage import store
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume, is_committed
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume, is_committed
 
 SIDE = 64
 

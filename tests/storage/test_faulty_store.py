@@ -12,13 +12,13 @@ import pytest
 from faulty_proxy import KINDS, FaultyProxy, faulty_proxy
 from s3_servers import S3Server
 
-from ctray.errors import StoreUnavailableError
-from ctray.geometry import Box
-from ctray.grid import ShardGrid
-from ctray.localization.cutting import crop
+from ctray.core.errors import StoreUnavailableError
+from ctray.core.geometry import Box
+from ctray.core.grid import ShardGrid
+from ctray.localize.cutting import crop
 from ctray.storage import store
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 SIDE = 32
 

@@ -16,15 +16,16 @@ import pytest
 import tifffile
 import zarr
 
-from ctray.errors import ConfigError, StorageError
-from ctray.storage import catalog as catalog_module
-from ctray.storage import discovery, store
-from ctray.storage import importing as importing_module
-from ctray.storage import opening as opening_module
-from ctray.storage.catalog import Catalog, build_catalog
-from ctray.storage.guard import OverdueError, guarded_map
-from ctray.storage.importing import import_volume
-from ctray.storage.sources import open_source
+from ctray.archive import candidates as opening_module
+from ctray.archive import catalog as catalog_module
+from ctray.archive import discovery
+from ctray.archive import importing as importing_module
+from ctray.archive.catalog import Catalog, build_catalog
+from ctray.archive.importing import import_volume
+from ctray.core.errors import ConfigError, StorageError
+from ctray.formats.guard import OverdueError, guarded_map
+from ctray.formats.opening import open_source
+from ctray.storage import store
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.catalog import build_catalog
-from ctray.storage.hdf5_chunks import pipeline_of, unpack
-from ctray.storage.sources import open_source
+from ctray.archive.catalog import build_catalog
+from ctray.core.errors import InvalidVolumeError
+from ctray.formats.hdf5.chunks import pipeline_of, unpack
+from ctray.formats.opening import open_source
 
 SHAPE = (12, 18, 20)
 CHUNK = (4, 7, 20)

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.sources import open_source
+from ctray.core.errors import InvalidVolumeError
+from ctray.formats.opening import open_source
 
 # No voxel inside the archive has this value, all those outside have.
 SECRET = 77

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ctray.archive.catalog import build_catalog
+from ctray.archive.importing import import_volume
 from ctray.cli.main import cli
-from ctray.errors import InvalidVolumeError, StorageError
+from ctray.core.errors import InvalidVolumeError, StorageError
+from ctray.formats.hdf5.files import Hdf5Files
+from ctray.formats.hdf5.links import Place
+from ctray.formats.hdf5.virtual import open_voxels
+from ctray.formats.opening import open_source
+from ctray.formats.parts import Parts, parts_of_others
 from ctray.storage import store
-from ctray.storage.catalog import build_catalog
-from ctray.storage.hdf5_files import Hdf5Files
-from ctray.storage.hdf5_links import Place
-from ctray.storage.hdf5_virtual import open_voxels
-from ctray.storage.importing import import_volume
-from ctray.storage.parts import Parts, parts_of_others
-from ctray.storage.sources import open_source
-from ctray.storage.volume import open_volume
+from ctray.volumes.volume import open_volume
 
 SHAPE = (12, 18, 20)
 DEPTH = 4

@@ -10,12 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.catalog import build_catalog
-from ctray.storage.importing import import_volume
-from ctray.storage.source_types import NotReconstructedError, NoVolumeError
-from ctray.storage.sources import open_source
-from ctray.storage.volume import open_volume
+from ctray.archive.catalog import build_catalog
+from ctray.archive.importing import import_volume
+from ctray.core.errors import InvalidVolumeError, NotReconstructedError, NoVolumeError
+from ctray.formats.opening import open_source
+from ctray.volumes.volume import open_volume
 
 SHAPE = (12, 18, 20)
 FRAMES = (30, 18, 20)

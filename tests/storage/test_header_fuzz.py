@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import CtrayError
-from ctray.storage.sources import open_source
+from ctray.core.errors import CtrayError
+from ctray.formats.opening import open_source
 
 VOLUME = np.random.default_rng(2).integers(0, 250, (4, 5, 6), dtype=np.uint8)
 _MHD = (

@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from ctray.errors import InvalidVolumeError, NotFoundError
-from ctray.storage.catalog import build_catalog
-from ctray.storage.guard import OverdueError, guarded_map
-from ctray.storage.isolated import Helpers
+from ctray.archive.catalog import build_catalog
+from ctray.core.errors import InvalidVolumeError, NotFoundError
+from ctray.formats.guard import OverdueError, guarded_map
+from ctray.formats.isolated import Helpers
 from ctray.storage.store import file_bytes
 
 

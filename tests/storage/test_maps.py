@@ -10,10 +10,10 @@ import pytest
 import zarr
 from ome_zarr_models.v05.image import Image
 
-from ctray.geometry import VoxelSize
-from ctray.storage.maps import write_map
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.core.geometry import VoxelSize
+from ctray.volumes.maps import write_map
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 
 @pytest.mark.parametrize(

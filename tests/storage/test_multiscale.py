@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ctray.errors import GeometryError
-from ctray.storage.multiscale import downsample_mean, level_shapes, plan_levels
+from ctray.core.errors import GeometryError
+from ctray.volumes.multiscale import downsample_mean, level_shapes, plan_levels
 
 SHAPES = st.tuples(*[st.integers(1, 7)] * 3)
 FACTORS = st.tuples(*[st.integers(1, 3)] * 3).filter(lambda f: f != (1, 1, 1))

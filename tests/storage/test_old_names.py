@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctray.errors import CtrayError
-from ctray.geometry import Box
+from ctray.core.errors import CtrayError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.crops.old_names import crop_attributes, cut_url
+from ctray.crops.restoring import restore
+from ctray.pipeline.verifying import verify_run
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.crops import write_crop
-from ctray.storage.instance_receipt import InstanceReceipt
-from ctray.storage.old_names import crop_attributes, cut_url
-from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.surround import restore
-from ctray.storage.verifying import verify_run
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 SHAPE = (30, 26, 34)
 BOX = Box(start=(2, 4, 6), stop=(25, 23, 30))

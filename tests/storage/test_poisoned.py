@@ -15,12 +15,12 @@ from numcodecs.abc import Codec
 from poison import BOMB_BYTES, POISONS, READERS, confinement, write_poisoned, zstd_bomb
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import Box
-from ctray.localization.cutting import crop
+from ctray.core.errors import InvalidVolumeError
+from ctray.core.geometry import Box
+from ctray.localize.cutting import crop
 from ctray.storage import store
-from ctray.storage.sharding import crc32c
-from ctray.storage.volume import open_volume
+from ctray.volumes.sharding import crc32c
+from ctray.volumes.volume import open_volume
 
 SIDE = 32
 # What every message must say beside the volume's name.

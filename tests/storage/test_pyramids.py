@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.geometry import Box, VoxelSize
-from ctray.storage.pyramids import with_kept_pyramid
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.core.geometry import Box, VoxelSize
+from ctray.volumes.pyramids import with_kept_pyramid
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(5)
 WORKING = 32
@@ -37,7 +37,7 @@ def test_pyramid_spares_level_0(
 ) -> None:
     """Stored bytes against stored bytes: neither side is helped by compression."""
     # Of a small volume, the next finer level is read however large a part of it that is.
-    monkeypatch.setattr("ctray.storage.working._SMALL_VOLUME_BYTES", 0)
+    monkeypatch.setattr("ctray.volumes.working._SMALL_VOLUME_BYTES", 0)
     noise = RNG.integers(0, 256, (256, 250, 240), dtype=np.uint8)
     volume = open_volume(written(str(tmp_path / "v"), noise, None).url)
     working, factors = volume.read_working(working_size)

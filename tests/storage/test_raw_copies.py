@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from numcodecs import LZ4, Blosc, GZip, Zlib, Zstd
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import Box
+from ctray.core.errors import InvalidVolumeError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import volume_checksum, write_crop
 from ctray.storage import store
-from ctray.storage.crops import volume_checksum, write_crop
-from ctray.storage.manifest import MANIFEST, differences
-from ctray.storage.volume import open_volume
+from ctray.volumes.manifest import MANIFEST, differences
+from ctray.volumes.volume import open_volume
 
 V3: dict[str, Any] = {
     "zstd": [ZstdCodec(level=1)],
@@ -297,7 +297,7 @@ def test_no_broken_chunk_is_carried_over(
         data[-size + 3] ^= 1
     else:
         # An index whose checksum fits and that leads beyond the object.
-        from ctray.storage.sharding import crc32c
+        from ctray.volumes.sharding import crc32c
 
         table = np.frombuffer(bytes(data[-size:-4]), "<u8").copy().reshape(8, 2)
         table[7] = (len(data) - 50, 400)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiff_inputs import catalog_of, noise, read_all, write_pages, write_slices
 
-from ctray.errors import NotFoundError
-from ctray.storage.discovery import find_volumes
-from ctray.storage.found import NameFilter
-from ctray.storage.scan_names import ImageGroup, Verdict, judge_scan
+from ctray.archive.discovery import find_volumes
+from ctray.archive.found import NameFilter
+from ctray.core.errors import NotFoundError
+from ctray.formats.tiff.scan_names import ImageGroup, Verdict, judge_scan
 
 DETECTOR = noise(30, 12, 26)
 SLICES = noise(20, 26, 26)

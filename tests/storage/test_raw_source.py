@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.catalog import build_catalog
-from ctray.storage.importing import import_volume
-from ctray.storage.source_types import NoVolumeError, VolumeSource
-from ctray.storage.sources import open_source
-from ctray.storage.volume import open_volume
+from ctray.archive.catalog import build_catalog
+from ctray.archive.importing import import_volume
+from ctray.core.errors import InvalidVolumeError, NoVolumeError
+from ctray.formats.opening import open_source
+from ctray.formats.source import VolumeSource
+from ctray.volumes.volume import open_volume
 
 SHAPE = (5, 6, 7)
 SIZES = "7 6 5"

@@ -13,14 +13,14 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctray.errors import InvalidVolumeError, OutputExistsError
-from ctray.geometry import Box, VoxelSize
-from ctray.grid import ShardGrid
+from ctray.core.errors import InvalidVolumeError, OutputExistsError
+from ctray.core.geometry import Box, VoxelSize
+from ctray.core.grid import ShardGrid
+from ctray.crops.cutting import volume_checksum, write_crop
+from ctray.crops.restoring import restore
 from ctray.storage import store
-from ctray.storage.crops import volume_checksum, write_crop
-from ctray.storage.surround import restore
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 SHAPE = (45, 38, 51)
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from ctray.errors import RunInUseError
+from ctray.core.errors import RunInUseError
+from ctray.core.processes import Process, is_alive, this_process
+from ctray.records.run_lock import LOCK, Owner, hold_run
 from ctray.storage import exclusive, store
-from ctray.storage.processes import Process, is_alive, this_process
-from ctray.storage.run_lock import LOCK, Owner, hold_run
 
 HOLDER = """
 import sys, time
-from ctray.storage.run_lock import hold_run
+from ctray.records.run_lock import hold_run
 with hold_run(sys.argv[1], job=sys.argv[2]):
     print("held", flush=True)
     time.sleep(100)

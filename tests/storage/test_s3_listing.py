@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from s3_servers import S3Server
 
-from ctray.errors import ConfigError, StorageError
+from ctray.archive.catalog import build_catalog
+from ctray.core.errors import ConfigError, StorageError
 from ctray.storage import s3_listing, store
-from ctray.storage.catalog import build_catalog
 
 _PAGE = """<?xml version="1.0" encoding="UTF-8"?>
 <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>archive</Name>

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import zarr
 
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import VoxelSize
-from ctray.storage.catalog import build_catalog
-from ctray.storage.importing import import_volume
-from ctray.storage.sources import open_source
-from ctray.storage.volume import open_volume
+from ctray.archive.catalog import build_catalog
+from ctray.archive.importing import import_volume
+from ctray.core.errors import InvalidVolumeError
+from ctray.core.geometry import VoxelSize
+from ctray.formats.opening import open_source
+from ctray.volumes.volume import open_volume
 
 SHAPE = (12, 9, 10)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctray.storage.stacks import NumberedStack, group_numbered
+from ctray.formats.slices.stacks import NumberedStack, group_numbered
 
 
 def patterns(names: list[str]) -> dict[str, int]:

@@ -16,23 +16,23 @@ import zarr
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from ctray.cli.main import cli
-from ctray.errors import InvalidVolumeError, NotFoundError
-from ctray.geometry import Box
-from ctray.storage import store
-from ctray.storage.crops import write_crop
-from ctray.storage.importing import import_volume
-from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.source_record import (
+from ctray.archive.importing import import_volume
+from ctray.archive.source_record import (
     SlabChecksums,
     SourceRecord,
     stamp_of,
     voxel_bytes,
     what_changed,
 )
-from ctray.storage.source_types import Kind
-from ctray.storage.verifying import CropCheck, verify_run
-from ctray.storage.volume import open_volume
+from ctray.cli.main import cli
+from ctray.core.errors import InvalidVolumeError, NotFoundError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.formats.source import Kind
+from ctray.pipeline.verifying import CropCheck, verify_run
+from ctray.records.run_folder import Receipt, RunFolder
+from ctray.storage import store
+from ctray.volumes.volume import open_volume
 
 SHAPE = (50, 14, 18)
 # Slabs are of 16 slices: the crop lies in the second and third of four.

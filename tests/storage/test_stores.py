@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import zarr
 
-from ctray.errors import (
+from ctray.core.errors import (
     ConfigError,
     InvalidVolumeError,
     NotFoundError,
     OutputExistsError,
     StorageError,
 )
-from ctray.geometry import Box, VoxelSize
-from ctray.grid import ShardGrid
+from ctray.core.geometry import Box, VoxelSize
+from ctray.core.grid import ShardGrid
+from ctray.crops.cutting import crop_exists, volume_checksum, write_crop
 from ctray.storage import store
-from ctray.storage.crops import crop_exists, volume_checksum, write_crop
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import VolumeWriter, create_volume
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import VolumeWriter, create_volume
 
 SHAPE = (23, 13, 29)
 SMALL = {"chunk": (8, 8, 8), "shard": (16, 16, 16)}

@@ -25,8 +25,8 @@ from tiff_inputs import (
     write_pages,
 )
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.sources import NoVolumeError, open_source
+from ctray.core.errors import InvalidVolumeError, NoVolumeError
+from ctray.formats.opening import open_source
 
 VOLUME = noise()
 IMAGEJ = "ImageJ=1.54f\nimages={0}\nslices={0}\nloop=false\n"

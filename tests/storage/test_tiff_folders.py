@@ -20,10 +20,10 @@ from tiff_inputs import (
     write_slices,
 )
 
-from ctray.errors import InvalidVolumeError
-from ctray.storage.catalog import CatalogEntry
-from ctray.storage.importing import import_volume
-from ctray.storage.sources import open_source
+from ctray.archive.catalog import CatalogEntry
+from ctray.archive.importing import import_volume
+from ctray.core.errors import InvalidVolumeError
+from ctray.formats.opening import open_source
 
 VOLUME = noise()
 

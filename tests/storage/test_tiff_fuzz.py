@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiff_inputs import described, imagej_in_one_piece, noise, ome_xml, write_pages
 
-from ctray.errors import CtrayError
-from ctray.storage.sources import open_source
+from ctray.core.errors import CtrayError
+from ctray.formats.opening import open_source
 
 VOLUME = noise(5, 16, 16)
 # More and other ones in a run by hand: CTRAY_FUZZ_EXAMPLES=2000.

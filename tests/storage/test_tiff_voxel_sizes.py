@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiff_inputs import described, noise, write_pages
 
-from ctray.storage.sources import open_source
+from ctray.formats.opening import open_source
 
 VOLUME = noise(8)
 IMAGEJ = "ImageJ=1.54f\nimages=8\nslices=8\n"

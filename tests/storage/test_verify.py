@@ -17,17 +17,17 @@ import zarr
 from click.testing import CliRunner, Result
 
 from ctray.cli.main import cli
-from ctray.errors import ConfigError, NotFoundError
-from ctray.geometry import Box
+from ctray.core.errors import ConfigError, NotFoundError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import volume_checksum, write_crop
+from ctray.pipeline.verifying import verify_run
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.receipt_query import Condition, query_receipts
+from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
-from ctray.storage.crops import volume_checksum, write_crop
-from ctray.storage.instance_receipt import InstanceReceipt
-from ctray.storage.manifest import MANIFEST
-from ctray.storage.receipt_query import Condition, query_receipts
-from ctray.storage.run_folder import Receipt, RunFolder
-from ctray.storage.verifying import verify_run
-from ctray.storage.volume import open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.manifest import MANIFEST
+from ctray.volumes.volume import open_volume
+from ctray.volumes.writer import create_volume
 
 SHAPE = (30, 26, 34)
 BOX = Box(start=(2, 4, 6), stop=(25, 23, 30))

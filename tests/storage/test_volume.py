@@ -10,13 +10,13 @@ import pytest
 import zarr
 from zarr_makers import axes_of, scale, translation
 
-from ctray.errors import GeometryError, InvalidVolumeError, NotFoundError
-from ctray.geometry import Box, VoxelSize
-from ctray.grid import ShardGrid
+from ctray.core.errors import GeometryError, InvalidVolumeError, NotFoundError
+from ctray.core.geometry import Box, VoxelSize
+from ctray.core.grid import ShardGrid
 from ctray.storage import store
-from ctray.storage.multiscale import downsample_mean
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.writer import create_volume
+from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(11)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.geometry import Box
-from ctray.storage.multiscale import downsample_mean
-from ctray.storage.pyramids import with_kept_pyramid
-from ctray.storage.volume import Volume, open_volume
-from ctray.storage.working import read_working_level
-from ctray.storage.writer import create_volume
+from ctray.core.geometry import Box
+from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.pyramids import with_kept_pyramid
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.working import read_working_level
+from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(11)
 
@@ -69,9 +69,9 @@ def test_large_finer_level_is_left_where_it_is(
 ) -> None:
     voxels = RNG.integers(0, 255, (64, 64, 64), np.uint8)
     volume = stored(str(tmp_path / "v"), voxels, 2)
-    monkeypatch.setattr("ctray.storage.working._SMALL_VOLUME_BYTES", 0)
+    monkeypatch.setattr("ctray.volumes.working._SMALL_VOLUME_BYTES", 0)
     assert read_working_level(volume, 32, finer=True).finer is None
-    monkeypatch.setattr("ctray.storage.working._SMALL_LEVEL_BYTES", 0)
+    monkeypatch.setattr("ctray.volumes.working._SMALL_LEVEL_BYTES", 0)
     assert read_working_level(volume, 16, finer=True).finer is None
 
 

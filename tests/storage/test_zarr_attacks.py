@@ -20,13 +20,13 @@ from poison import READERS
 from zarr.codecs import BytesCodec, ShardingCodec
 from zarr_makers import axes_of, scale, write_array, write_image
 
-from ctray.errors import CtrayError, InvalidVolumeError
-from ctray.geometry import Box
-from ctray.storage.catalog import build_catalog
-from ctray.storage.crops import write_crop
-from ctray.storage.surround import restore
-from ctray.storage.volume import open_volume
-from ctray.storage.zarr_json import MAX_DOCUMENT_BYTES
+from ctray.archive.catalog import build_catalog
+from ctray.core.errors import CtrayError, InvalidVolumeError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.crops.restoring import restore
+from ctray.volumes.volume import open_volume
+from ctray.volumes.zarr_json import MAX_DOCUMENT_BYTES
 
 BOMB_BYTES = 2**25  # 32 MiB for chunks of 4 KiB
 # Much less, and more than the window of lzma, which is 8 MiB.

@@ -12,15 +12,14 @@ import pytest
 import zarr
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
-from ctray.errors import InvalidVolumeError
-from ctray.geometry import Box
+from ctray.archive.importing import import_volume
+from ctray.core.errors import InvalidVolumeError, NoVolumeError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.formats.opening import open_source
 from ctray.storage import store
-from ctray.storage.axes import spatial_axes
-from ctray.storage.crops import write_crop
-from ctray.storage.importing import import_volume
-from ctray.storage.source_types import NoVolumeError
-from ctray.storage.sources import open_source
-from ctray.storage.volume import open_volume
+from ctray.volumes.axes import spatial_axes
+from ctray.volumes.volume import open_volume
 
 ORDERS = ["".join(order) for order in itertools.permutations("zyx")]
 BOX = Box(start=(3, 5, 7), stop=(11, 16, 20))

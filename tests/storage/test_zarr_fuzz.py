@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from poison import confinement
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
-from ctray.errors import CtrayError
-from ctray.geometry import Box, as_triple
-from ctray.storage.catalog import build_catalog
-from ctray.storage.volume import open_volume
+from ctray.archive.catalog import build_catalog
+from ctray.core.errors import CtrayError
+from ctray.core.geometry import Box, as_triple
+from ctray.volumes.volume import open_volume
 
 SHAPE = (12, 14, 16)
 # What may stand anywhere in a document.

@@ -13,10 +13,10 @@ import zarr.codecs.numcodecs as v3_numcodecs
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 from zarr.errors import ZarrUserWarning
 
-from ctray.geometry import Box
-from ctray.storage.crops import write_crop
-from ctray.storage.importing import import_volume
-from ctray.storage.volume import open_volume
+from ctray.archive.importing import import_volume
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.volumes.volume import open_volume
 
 CHUNK, SHARD = (8, 16, 16), (16, 32, 32)
 BOX = Box(start=(5, 9, 17), stop=(18, 33, 40))

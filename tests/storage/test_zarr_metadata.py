@@ -12,15 +12,14 @@ import pytest
 import zarr
 from zarr_makers import axes_of, halved, scale, translation, write_array, write_image
 
-from ctray.errors import CtrayError, InvalidVolumeError, printable
-from ctray.geometry import Box
-from ctray.storage.catalog import build_catalog, read_catalog, write_catalog
-from ctray.storage.crops import write_crop
-from ctray.storage.importing import import_volume
-from ctray.storage.source_types import NoVolumeError
-from ctray.storage.sources import open_source
-from ctray.storage.surround import restore
-from ctray.storage.volume import open_volume
+from ctray.archive.catalog import build_catalog, read_catalog, write_catalog
+from ctray.archive.importing import import_volume
+from ctray.core.errors import CtrayError, InvalidVolumeError, NoVolumeError, printable
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.crops.restoring import restore
+from ctray.formats.opening import open_source
+from ctray.volumes.volume import open_volume
 
 FINE, COARSE = [scale(0.65, 0.65, 0.65)], [scale(1.3, 1.3, 1.3), translation(0.325, 0.325, 0.325)]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ctray.storage.catalog import Catalog, build_catalog
-from ctray.storage.sources import open_source
+from ctray.archive.catalog import Catalog, build_catalog
+from ctray.formats.opening import open_source
 
 Page = np.ndarray | tuple[np.ndarray, dict[str, Any]]
 

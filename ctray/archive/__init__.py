@@ -1,0 +1,1 @@
+"""Finding the volumes of an archive, and bringing them in."""

@@ -1,0 +1,1 @@
+"""Measuring ctray itself: archives with known truth, runs over them, tables."""

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: submitted, described to Kubernetes, followed."""

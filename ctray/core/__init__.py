@@ -1,0 +1,1 @@
+"""What everything stands on: errors, boxes and grids, threads and processes."""

@@ -1,0 +1,1 @@
+"""Cutting boxes out of volumes, and putting the volume together again."""

@@ -1,0 +1,276 @@
+"""Carrying the voxels of one level into a crop: as stored bytes where that is possible.
+
+Where crop and source share encoding and chunk grid, and the crop begins where a chunk begins,
+whole shards are copied as objects, other shards are put together from the source's chunks, and
+only chunks that the crop's far faces cut are unpacked and packed anew.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ctray.core.geometry import Box, Triple, as_triple
+from ctray.core.grid import DEFAULT_SHARD, ShardGrid
+from ctray.core.parallel import bounded_map
+from ctray.storage import store
+from ctray.volumes.encoding import default_encoding, v2_compressor
+from ctray.volumes.stored_chunks import StoredChunks
+from ctray.volumes.volume import Volume
+from ctray.volumes.writer import LevelLayout, VolumeWriter
+
+# Larger shards of a source are not taken over: a worker holds some of them at a time.
+_MAX_SHARD_BYTES = 64 * 2**20
+# Less than this part of the voxels in whole chunks is no reason to keep a foreign encoding.
+_WORTH = 0.25
+_MAX_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LevelCopy:
+    """One level of a crop and where it comes from.
+
+    Parameters
+    ----------
+    number, source
+        Level of the crop, level of the source.
+    region
+        What of the source's level is kept, in its voxels.
+    layout
+        Grid and encoding of the crop's level.
+    chunks
+        Reader of stored chunks, None where voxels are encoded anew.
+    """
+
+    number: int
+    source: int
+    region: Box
+    layout: LevelLayout
+    chunks: StoredChunks | None
+
+
+def whole_chunk_voxels(chunks: StoredChunks | None, region: Box) -> int:
+    """Voxels of `region` (of the chunks' level) that lie in chunks which can be copied."""
+    if chunks is None:
+        return 0
+    voxels = 1
+    for a, b, c, n in zip(
+        region.start, region.stop, chunks.encoding.chunk, chunks.shape, strict=True
+    ):
+        if a % c:
+            return 0
+        voxels *= (b if b == n else b // c * c) - a if b // c * c > a or b == n else 0
+    return voxels
+
+
+def plan_copies(
+    volume: Volume, sources: list[int], regions: list[Box], ome_version: str
+) -> list[LevelCopy]:
+    """How every level of a crop is carried over.
+
+    The source's grid and encoding are taken over where a quarter of level 0 or more gains by it;
+    with Zarr v3 in shards, also from sources without.
+    """
+    readers = [usable_chunks(volume, n, ome_version) for n in sources]
+    worth = whole_chunk_voxels(readers[0], regions[0]) >= _WORTH * regions[0].num_voxels
+    copies = []
+    for number, (source, region, found) in enumerate(zip(sources, regions, readers, strict=True)):
+        chunks = found if worth else None
+        copies.append(
+            LevelCopy(
+                number=number,
+                source=source,
+                region=region,
+                layout=_layout(volume, region, chunks, ome_version),
+                chunks=chunks if whole_chunk_voxels(chunks, region) else None,
+            )
+        )
+    return copies
+
+
+def usable_chunks(volume: Volume, level: int, ome_version: str) -> StoredChunks | None:
+    """Reader of a level's chunks, if a crop of `ome_version` can hold them."""
+    chunks = volume.stored_chunks(level)
+    if chunks is None or (ome_version == "0.4" and v2_compressor(chunks.encoding) is None):
+        return None
+    return chunks
+
+
+def copy_levels(
+    volume: Volume, copies: list[LevelCopy], writer: VolumeWriter, bytes_in_flight: int
+) -> int:
+    """Write the levels of a crop shard by shard; returns the voxels that were copied unpacked."""
+
+    def move(item: tuple[LevelCopy, Box]) -> int:
+        copy, shard = item
+        return _move(volume, copy, writer, shard)
+
+    # All levels in one go: the few shards of a coarse one would leave threads idle.
+    items = ((copy, shard) for copy in copies for shard in copy.layout.grid.shards())
+    return sum(
+        bounded_map(
+            move,
+            items,
+            bytes_per_item=max(_held(volume, copy) for copy in copies),
+            bytes_in_flight=bytes_in_flight,
+            max_threads=_MAX_THREADS if copies[0].chunks is not None else None,
+        )
+    )
+
+
+def _held(volume: Volume, copy: LevelCopy) -> int:
+    """Bytes that one shard of a level takes in memory while it is carried over."""
+    shard_bytes = math.prod(copy.layout.grid.shard) * volume.dtype.itemsize
+    if copy.chunks is None:
+        # The voxels, the source chunks that they come from, and the encoded shard.
+        return 3 * shard_bytes
+    first = next(copy.layout.grid.shards()).shift(copy.region.start)
+    # The object alone, or chunks as they come and the shard that is put together.
+    return shard_bytes * (1 if _is_whole_shard(copy.chunks, copy.layout.grid, first) else 2)
+
+
+def _layout(
+    volume: Volume, region: Box, chunks: StoredChunks | None, ome_version: str
+) -> LevelLayout:
+    if chunks is None:
+        grid = ShardGrid.choose(region.shape)
+        if ome_version == "0.4":
+            grid = ShardGrid.choose(region.shape, shard=grid.chunk)
+        encoding = default_encoding(grid.chunk, volume.dtype, ome_version)
+        return LevelLayout(grid=grid, encoding=encoding)
+    chunk, shard = chunks.encoding.chunk, chunks.shard
+    too_large = math.prod(shard) * volume.dtype.itemsize > _MAX_SHARD_BYTES
+    if ome_version == "0.4":
+        shard = chunk
+    elif not chunks.is_sharded or too_large:
+        shard = as_triple([max(c, s) for c, s in zip(chunk, DEFAULT_SHARD, strict=True)], "shard")
+    grid = ShardGrid.choose(region.shape, chunk=chunk, shard=shard)
+    return LevelLayout(grid=grid, encoding=chunks.encoding)
+
+
+def _move(volume: Volume, copy: LevelCopy, writer: VolumeWriter, shard: Box) -> int:
+    wanted = shard.shift(copy.region.start)
+    chunks = copy.chunks
+    if chunks is None:
+        voxels = volume.read(Box(start=wanted.start, stop=wanted.stop, level=copy.source))
+        writer.put_shard(copy.number, shard, writer.encode_shard(copy.number, voxels))
+        return 0
+    if writer.ome_version == "0.5" and _is_whole_shard(chunks, copy.layout.grid, wanted):
+        home = as_triple([a // s for a, s in zip(wanted.start, chunks.shard, strict=True)], "shard")
+        found = chunks.whole_object(home)
+        writer.put_shard(copy.number, shard, None if found is None else [found])
+        return shard.num_voxels
+    cells = list(copy.layout.cells(shard.shape))
+    inside = [cell.shift(wanted.start) for cell in cells if cell is not None]
+    parts = _stored(chunks, inside)
+    present = iter(parts)
+    filled = [next(present)[0] if cell is not None else None for cell in cells]
+    writer.put_shard(copy.number, shard, writer.assemble(filled))
+    return sum(
+        box.num_voxels for box, (_, untouched) in zip(inside, parts, strict=True) if untouched
+    )
+
+
+def _stored(chunks: StoredChunks, boxes: list[Box]) -> list[tuple[bytes | memoryview | None, bool]]:
+    """Stored chunks of `boxes`, each a chunk or cut from one, and whether it was left as it is."""
+    chunk = chunks.encoding.chunk
+    cells = [
+        as_triple([a // c for a, c in zip(box.start, chunk, strict=True)], "cell") for box in boxes
+    ]
+    found: list[tuple[bytes | memoryview | None, bool]] = []
+    for box, cell, data in zip(boxes, cells, chunks.fetch(cells), strict=True):
+        whole = _is_whole(box, chunk, chunks.shape)
+        if data is None:
+            found.append((None, True))
+            continue
+        with store.mapped_errors(f"{chunks.object_url(chunks.home(cell))}, chunk {cell}", "read"):
+            if whole:
+                chunks.encoding.check(data)
+                found.append((data, True))
+            else:
+                kept = chunks.encoding.decode(data)[tuple(slice(0, n) for n in box.shape)]
+                found.append((chunks.encoding.encode(kept), False))
+    return found
+
+
+def _is_whole(box: Box, unit: Triple, shape: Triple) -> bool:
+    """Whether `box` is all that is in a cell of the grid `unit` over an array of `shape`."""
+    return all(
+        b == min(a + u, n) for a, b, u, n in zip(box.start, box.stop, unit, shape, strict=True)
+    )
+
+
+def _is_whole_shard(chunks: StoredChunks, grid: ShardGrid, wanted: Box) -> bool:
+    return (
+        chunks.is_sharded
+        and not chunks.index_at_start
+        and grid.shard == chunks.shard
+        and not any(a % s for a, s in zip(wanted.start, chunks.shard, strict=True))
+        and _is_whole(wanted, chunks.shard, chunks.shape)
+    )
+
+
+def snapped_to_chunks(
+    volume: Volume, box: Box, sources: list[int], budget: float, ome_version: str
+) -> Box:
+    """Grow a box to chunks of the source where that lets more be copied and costs little.
+
+    Parameters
+    ----------
+    volume
+        Source.
+    box
+        What is to be kept, of level 0.
+    sources
+        Levels that the crop keeps.
+    budget
+        Largest growth, as part of the box's voxels.
+    ome_version
+        What the crop is written as.
+
+    Returns
+    -------
+    Box
+        Of all ways to grow within the budget that which leaves the fewest voxels to encode; the
+        smallest of those.
+    """
+    readers = [usable_chunks(volume, n, ome_version) for n in sources]
+    if budget == 0 or readers[0] is None:
+        return box
+
+    def worth(candidate: Box) -> tuple[int, int]:
+        encoded = 0
+        for source, chunks in zip(sources, readers, strict=True):
+            level = volume.levels[source]
+            region = candidate.to_level(source, level.factors, level.shape)
+            encoded += region.num_voxels - whole_chunk_voxels(chunks, region)
+        return encoded, candidate.num_voxels
+
+    allowed = [
+        candidate
+        for candidate in _grown(volume, box, sources, readers)
+        if candidate.num_voxels <= (1 + budget) * box.num_voxels
+    ]
+    return min([box, *allowed], key=worth)
+
+
+def _grown(
+    volume: Volume, box: Box, sources: list[int], readers: list[StoredChunks | None]
+) -> Iterator[Box]:
+    """Boxes that begin, or begin and end, at the chunks of the first levels."""
+    stride: Triple = (1, 1, 1)
+    for source, chunks in zip(sources, readers, strict=True):
+        factors = volume.levels[source].factors
+        # A level's own stride stays, so that the box keeps whole voxels of it.
+        unit = (1, 1, 1) if chunks is None else chunks.encoding.chunk
+        cell = [u * f for u, f in zip(unit, factors, strict=True)]
+        stride = as_triple([math.lcm(s, c) for s, c in zip(stride, cell, strict=True)], "stride")
+        both = box.snap_outward(stride, volume.shape)
+        yield both
+        for axes in range(7):
+            stop = [
+                b if axes >> axis & 1 else old
+                for axis, (b, old) in enumerate(zip(both.stop, box.stop, strict=True))
+            ]
+            yield Box(start=both.start, stop=as_triple(stop, "stop"))

@@ -1,1 +1,0 @@
-"""The Ray shell around the core: streams, training, actor pool, whole runs."""

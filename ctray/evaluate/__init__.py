@@ -1,0 +1,1 @@
+"""Boxes against the truth: scores, classical baselines, calibration of margins."""

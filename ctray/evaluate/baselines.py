@@ -1,0 +1,207 @@
+"""Classical ways to find the sample's box, made as strong as they can be, to compare with.
+
+Unsupervised: Otsu's threshold and the largest component, per map; the box of all voxels above 0.
+Supervised: per map, the threshold that fits the truth best, one for the whole archive (``-best``,
+the paper's baseline) or one for every volume (``-best-each``: no rule could choose better). They
+see the truth of the very volumes that they are scored on, which no method in use can, and take
+whichever of two foregrounds (everything above the threshold, its largest component) and, after
+subtracting the median, of two signs (signed, absolute) scores better. All maps take the sample
+as the brighter or the more varied part; darker samples are found by the absolute difference and
+the deviation alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctray.core.errors import ConfigError
+from ctray.core.geometry import Box
+from ctray.evaluate.threshold_search import (
+    BaselineCase,
+    Choice,
+    Scan,
+    chosen,
+    first_scan,
+    otsu,
+    refined,
+    searched,
+)
+from ctray.evaluate.thresholds import IntArray, nonzero_faces, thin
+from ctray.preprocess.grey_maps import FloatArray, baseline_maps
+
+__all__ = ["BaselineCase", "BaselineConfig", "BaselineResult", "run_baselines"]
+
+_NUM_PASSES = 3
+# Family of methods -> the maps among which it may choose.
+FAMILIES = {
+    "raw": ("raw",),
+    "smoothed": ("smoothed",),
+    "zmedian": ("zmedian", "zmedian-absolute"),
+    "localstd": ("localstd",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaselineConfig:
+    """How the baselines search.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    sigma: float = 1.5
+    """Gaussian of the smoothed maps, voxels of the working level."""
+    deviation_sigma: float = 1.0
+    """Gaussian before the local deviation; less, since its window averages as well."""
+    radius: int = 2
+    """Window of the local deviation: a cube of 2 radius + 1 voxels of the working level."""
+    num_coarse: int = 40
+    """Thresholds tried at first, chosen from quantiles of all volumes."""
+    num_fine: int = 12
+    """Thresholds tried between the neighbours of the best, for the archive and for each volume."""
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("sigma", 0.0),
+            ("deviation_sigma", 0.0),
+            ("radius", 1),
+            ("num_coarse", 2),
+            ("num_fine", 1),
+        ):
+            if getattr(self, name) < low:
+                raise ConfigError(f"baseline {name}={getattr(self, name)} is below {low}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaselineResult:
+    """Boxes of one baseline.
+
+    Parameters
+    ----------
+    method
+        ``raw-best``, ``raw-best-each``, ``raw-otsu``, the same with ``smoothed``, ``zmedian``
+        and ``localstd``, or ``nonzero``.
+    supervised
+        Whether the truth was used.
+    variant
+        What the truth chose: the map, and ``all`` foreground or largest ``component``.
+    boxes, thresholds
+        By volume id; box at level 0, None where nothing is above the threshold. The threshold
+        is None where there is none: in a constant map, and for ``nonzero``.
+    """
+
+    method: str
+    supervised: bool
+    variant: str
+    boxes: dict[str, Box | None]
+    thresholds: dict[str, float | None]
+
+
+def run_baselines(
+    cases: Sequence[BaselineCase],
+    config: BaselineConfig | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[BaselineResult, ...]:
+    """Find the boxes of every baseline in every volume.
+
+    Parameters
+    ----------
+    cases
+        The volumes, truth included. Those without a sample, or without a face that counts, take
+        no part in choosing thresholds; without any other volume the supervised methods are left
+        out.
+    config
+        How to search.
+    progress
+        Called with (done, total) after each volume of each of the three passes.
+
+    Notes
+    -----
+    A box that is missing counts as the whole volume, as in the scores. Thresholds for all
+    foreground are exact: every value at which a box changes is tried, evenly thinned where there
+    are more than 8192. Those for components come from a coarse scan and a fine one around its
+    best.
+    """
+    config = config or BaselineConfig()
+    if not cases:
+        raise ConfigError("no volume to run the baselines on; the run and the truth share none")
+    scans, nonzero = _scan_all(cases, config, progress)
+    results = []
+    for family, maps in FAMILIES.items():
+        own = {m: scans[m] for m in maps}
+        shared, each = searched(cases, own)
+        if shared is not None and each is not None:
+            results.append(_result(f"{family}-best", cases, shared, supervised=True))
+            results.append(_result(f"{family}-best-each", cases, each, supervised=True))
+        results.append(_result(f"{family}-otsu", cases, otsu(cases, own)))
+    zero = chosen("raw, all", cases, [None] * len(cases), nonzero)
+    results.append(_result("nonzero", cases, zero))
+    return tuple(results)
+
+
+def _scan_all(
+    cases: Sequence[BaselineCase],
+    config: BaselineConfig,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, list[Scan]], IntArray]:
+    """Scan every map of every volume: by map, a scan a volume; and the boxes of what is above 0."""
+    scans: dict[str, list[Scan]] = {m: [] for maps in FAMILIES.values() for m in maps}
+    nonzero: list[IntArray] = []
+    done = 0
+
+    def load(case: BaselineCase) -> Iterator[tuple[str, FloatArray]]:
+        nonlocal done
+        yield from baseline_maps(
+            case.arrays(),
+            sigma=config.sigma,
+            deviation_sigma=config.deviation_sigma,
+            radius=config.radius,
+        )
+        done += 1
+        if progress is not None:
+            progress(done, _NUM_PASSES * len(cases))
+
+    for case in cases:
+        for name, values in load(case):
+            scans[name].append(first_scan(values))
+            if name == "raw":
+                nonzero.append(nonzero_faces(values)[0])
+    # One pool of thresholds a map: a threshold for the whole archive must be tried in all of it.
+    coarse = {
+        name: thin(np.concatenate([s.quantiles for s in own]), config.num_coarse)
+        for name, own in scans.items()
+    }
+    for i, case in enumerate(cases):
+        for name, values in load(case):
+            scans[name][i].add(values, shared=coarse[name])
+    fine = {n: refined(cases, own, coarse[n], config.num_fine) for n, own in scans.items()}
+    for i, case in enumerate(cases):
+        for name, values in load(case):
+            scans[name][i].add(values, shared=fine[name][0], own=fine[name][1][i])
+    return scans, np.stack(nonzero)
+
+
+def _result(
+    method: str, cases: Sequence[BaselineCase], choice: Choice, *, supervised: bool = False
+) -> BaselineResult:
+    ids = [c.truth.volume_id for c in cases]
+    boxes = [_to_box(c, faces) for c, faces in zip(cases, choice.faces, strict=True)]
+    return BaselineResult(
+        method=method,
+        supervised=supervised,
+        variant=choice.variant,
+        boxes=dict(zip(ids, boxes, strict=True)),
+        thresholds=dict(zip(ids, choice.limits, strict=True)),
+    )
+
+
+def _to_box(case: BaselineCase, faces: IntArray) -> Box | None:
+    if faces[0] < 0:
+        return None
+    box = Box.from_ranges(faces.reshape(3, 2).tolist(), level=1)
+    return box.to_level(0, case.factors, case.truth.shape)

@@ -1,0 +1,247 @@
+"""An archive of phantoms on storage, with its truth beside the volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctray.core.errors import ConfigError
+from ctray.core.geometry import Box, Triple, VoxelSize
+from ctray.phantom import Difficulty, Kind, PhantomSpec, make_phantom, preset
+from ctray.storage import store
+from ctray.volumes.writer import create_volume, is_committed
+
+VOXEL_SIZE = VoxelSize(z_um=10.0, y_um=10.0, x_um=10.0)
+TRUTH_FOLDER = "truth"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownScan:
+    """A scan in memory, and the truth about it.
+
+    Parameters
+    ----------
+    volume
+        Grey values (z, y, x).
+    box, instances
+        Tight boxes of all of the sample (None: empty) and of each specimen.
+    arrays
+        Truth of the volume's shape by name, uint8; ``mask`` always.
+    tolerance, touching
+        As in `ctray.evaluate.truth.Truth`, six faces each; None: exact, and wherever the
+        box ends at the volume's border.
+    """
+
+    volume: npt.NDArray[Any]
+    box: Box | None
+    instances: list[Box]
+    arrays: dict[str, npt.NDArray[Any]]
+    voxel_size: VoxelSize = VOXEL_SIZE
+    tolerance: tuple[int, ...] | None = None
+    touching: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhantomRecord:
+    """One phantom on storage.
+
+    Parameters
+    ----------
+    volume_id
+        Name of the volume.
+    url
+        The OME-Zarr volume.
+    truth_url
+        The truth as JSON: box, instances' boxes, spec, and the URLs of mask and labels.
+    box
+        Tight box of all of the sample; None for an empty volume.
+    skipped
+        Whether an earlier run had finished it.
+    """
+
+    volume_id: str
+    url: str
+    truth_url: str
+    box: Box | None
+    skipped: bool
+
+
+def write_phantoms(
+    dst: str,
+    *,
+    count: int,
+    size: int | Triple = 64,
+    seed: int = 0,
+    kind: Kind = "embryo",
+    difficulty: Difficulty = "easy",
+    progress: Callable[[PhantomRecord], None] | None = None,
+    **overrides: Any,
+) -> list[PhantomRecord]:
+    """Write `count` phantoms to `dst` and their truth to ``dst/truth``.
+
+    A phantom is finished when its volume is committed, which is done last; a rerun skips it.
+
+    Parameters
+    ----------
+    dst
+        URL or path of the archive; volumes are called ``<kind>-<index>``.
+    count, size, seed, kind, difficulty
+        Number of phantoms, shape (z, y, x) in voxels or one side, and what is shown; see
+        `ctray.phantom.preset`.
+    progress
+        Called with each record.
+    **overrides
+        Fields of `PhantomSpec` or `SceneSpec` that replace the preset's.
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown or out of range, `count` is below 1, or `dst` holds phantoms of
+        other options.
+    """
+    if count < 1:
+        raise ConfigError(f"phantom count={count} must be at least 1")
+    dst = store.normalize(dst)
+    options = {"size": size, "kind": kind, **overrides}
+    records = []
+    for index in range(count):
+        spec = preset(difficulty, seed=seed, index=index, **options)
+        name = f"{spec.kind}-{spec.index:04d}"
+        record = write_phantom(dst, spec, volume_id=name, difficulty=difficulty)
+        records.append(record)
+        if progress is not None:
+            progress(record)
+    return records
+
+
+def read_truth(url: str) -> tuple[Box | None, list[Box]]:
+    """Box of all of the sample (None: empty) and the boxes of its instances, from a truth file."""
+    truth = store.read_json(url)
+    box = truth["box"]
+    return (
+        None if box is None else Box.from_ranges(box),
+        [Box.from_ranges(ranges) for ranges in truth["instances"]],
+    )
+
+
+def write_phantom(dst: str, spec: PhantomSpec, *, volume_id: str, difficulty: str) -> PhantomRecord:
+    """Write one phantom to the archive `dst`, unless it is there; see `write_scan`.
+
+    Parameters
+    ----------
+    dst
+        URL of the archive; several families and scenes may share it.
+    spec
+        The phantom.
+    volume_id
+        Its name.
+    difficulty
+        Name of its scene, noted in its truth.
+    """
+
+    def make() -> KnownScan:
+        phantom = make_phantom(spec)
+        arrays: dict[str, npt.NDArray[Any]] = {"mask": phantom.mask.astype(np.uint8)}
+        if phantom.labels.any():
+            arrays["labels"] = phantom.labels
+        if len(phantom.boxes) > 1:
+            arrays["instances"] = phantom.instances
+        return KnownScan(
+            volume=phantom.volume, box=phantom.box, instances=phantom.boxes, arrays=arrays
+        )
+
+    return write_scan(dst, make, volume_id=volume_id, recipe=spec.to_json(), difficulty=difficulty)
+
+
+def write_scan(
+    dst: str,
+    make: Callable[[], KnownScan],
+    *,
+    volume_id: str,
+    recipe: dict[str, Any],
+    difficulty: str,
+) -> PhantomRecord:
+    """Write a scan and its truth to the archive `dst`, unless an earlier run did.
+
+    Parameters
+    ----------
+    dst
+        URL of the archive.
+    make
+        Makes the scan; a pure function of `recipe`, not called for one that is there.
+    volume_id, difficulty
+        Names of the volume and of its scene.
+    recipe
+        Plain values that tell this scan from every other.
+
+    Raises
+    ------
+    ConfigError
+        If a scan of this name and another recipe is there.
+    """
+    url = store.join(dst, f"{volume_id}.zarr")
+    truth_url = store.join(dst, TRUTH_FOLDER, f"{volume_id}.json")
+    if store.exists(truth_url) and store.read_json(truth_url)["spec"] != recipe:
+        raise ConfigError(
+            f"{truth_url} tells of a phantom of other options than asked for; give another folder"
+        )
+    done = is_committed(url)
+    if done:
+        box, _ = read_truth(truth_url)
+    else:
+        scan = make()
+        box = scan.box
+        about = {"volume_id": volume_id, "difficulty": difficulty}
+        _write_truth(truth_url, scan, {**about, "spec": recipe})
+        _write_volume(
+            url, scan.volume, scan.voxel_size, {"phantom": recipe, "difficulty": difficulty}
+        )
+    return PhantomRecord(volume_id=volume_id, url=url, truth_url=truth_url, box=box, skipped=done)
+
+
+def _write_truth(truth_url: str, scan: KnownScan, about: dict[str, Any]) -> None:
+    """Write the truth, its JSON first: arrays beside it are then always of that spec."""
+    volume_id = about["volume_id"]
+    names = {what: f"{volume_id}-{what}.zarr" for what in scan.arrays}
+    truth = {
+        **about,
+        "box": scan.box.ranges if scan.box else None,
+        "instances": [box.ranges for box in scan.instances],
+        "sample_voxels": int(np.count_nonzero(scan.arrays["mask"])),
+        "shape": list(scan.volume.shape),
+        "voxel_size_um": list(scan.voxel_size.um),
+        "files": names,
+    }
+    if scan.tolerance is not None:
+        truth["tolerance"] = list(scan.tolerance)
+    if scan.touching is not None:
+        truth["touching"] = list(scan.touching)
+    store.write_json(truth_url, truth)
+    folder = truth_url.rpartition("/")[0]
+    for what, array in scan.arrays.items():
+        url = store.join(folder, names[what])
+        if not is_committed(url):
+            # One level: a mean of labels means nothing.
+            about = {"truth_of": f"{volume_id}.zarr"}
+            _write_volume(url, array, scan.voxel_size, about, num_levels=1)
+
+
+def _write_volume(
+    url: str,
+    array: npt.NDArray[Any],
+    voxel_size: VoxelSize,
+    provenance: dict[str, Any],
+    *,
+    num_levels: int | None = None,
+) -> None:
+    writer = create_volume(
+        url, shape=array.shape, dtype=array.dtype, voxel_size=voxel_size, num_levels=num_levels
+    )
+    for box in writer.grid.shards():
+        writer.write(box, array[box.slices])
+    writer.build_pyramid()
+    writer.commit(provenance)

@@ -1,0 +1,118 @@
+"""Boxes of thresholded maps, for one threshold or many.
+
+Foreground is what lies strictly above a threshold. Boxes of many thresholds are int64 arrays
+``faces_T6`` (thresholds by z0, z1, y0, y1, x0, x1), with -1 in all six where nothing is above.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ctray.core.geometry import Box
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+Profiles = tuple[FloatArray, FloatArray, FloatArray]
+
+# The box is decided far out in the upper tail, where one bright speck moves a face.
+_QUANTILES = np.concatenate([np.linspace(0.05, 0.95, 13), 1 - np.logspace(-1.5, -4.5, 19)])
+
+
+def axis_maxima(values: FloatArray) -> Profiles:
+    """Largest value of every slice along z, y and x: all that boxes of all foreground need."""
+    z, y, x = values.max(axis=(1, 2)), values.max(axis=(0, 2)), values.max(axis=(0, 1))
+    return (z, y, x)
+
+
+def foreground_faces(profiles: Profiles, thresholds: npt.ArrayLike) -> IntArray:
+    """Boxes of everything above each threshold, ``faces_T6``, exact, from `axis_maxima`."""
+    limits = np.asarray(thresholds, dtype=np.float32)
+    faces_T6 = np.empty((len(limits), 6), dtype=np.int64)
+    for axis, profile in enumerate(profiles):
+        # Running maxima from both ends rise, so the first slice above a threshold is a search.
+        faces_T6[:, 2 * axis] = np.searchsorted(np.maximum.accumulate(profile), limits, "right")
+        from_end = np.maximum.accumulate(profile[::-1])
+        faces_T6[:, 2 * axis + 1] = len(profile) - np.searchsorted(from_end, limits, "right")
+    faces_T6[limits >= profiles[0].max()] = -1
+    return faces_T6
+
+
+def component_faces(values: FloatArray, thresholds: npt.ArrayLike) -> IntArray:
+    """Boxes of the largest connected component (6 neighbours) above each threshold, ``faces_T6``.
+
+    Of components of equal size the first in (z, y, x) order counts.
+    """
+    limits = np.asarray(thresholds, dtype=np.float32)
+    faces_T6 = foreground_faces(axis_maxima(values), limits)
+    for row, limit in zip(faces_T6, limits, strict=True):
+        if row[0] < 0:
+            continue
+        # High thresholds leave little: only the box of all foreground is labelled.
+        box = Box.from_ranges(row.reshape(3, 2).tolist())
+        labels, count = ndimage.label(values[box.slices] > limit)
+        if count == 1:
+            continue
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        largest = labels == int(sizes.argmax())
+        for axis in range(3):
+            others = tuple(a for a in range(3) if a != axis)
+            hit = np.flatnonzero(largest.any(axis=others))
+            first = box.start[axis]
+            row[2 * axis : 2 * axis + 2] = first + hit[0], first + hit[-1] + 1
+    return faces_T6
+
+
+def otsu_threshold(values: FloatArray) -> float | None:
+    """Otsu's threshold of the finite values; None where they are all equal.
+
+    The split of a histogram of 256 bins with the largest variance between the classes (Otsu
+    1979). Returned is the largest value of the lower class, so that what lies above is the upper
+    class exactly; the bin's centre would cut the last bin in two.
+    """
+    # float64: 256 bins need not fit between two float32 far from 0.
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if finite.size == 0 or finite.min() == finite.max():
+        return None
+    counts, edges = np.histogram(finite, bins=256)
+    centers = (edges[:-1] + edges[1:]) / 2
+    lower, total = np.cumsum(counts)[:-1].astype(np.float64), float(counts.sum())
+    sums = np.cumsum(counts * centers)
+    between_classes = (sums[-1] * lower / total - sums[:-1]) ** 2 / (lower * (total - lower))
+    split = edges[int(between_classes.argmax()) + 1]
+    return float(finite[finite < split].max())
+
+
+def nonzero_faces(values: FloatArray) -> IntArray:
+    """Box of all voxels above 0, ``faces_T6`` of one row.
+
+    The rule of MONAI's CropForeground with its default ``select_fn`` and no margin.
+    """
+    return foreground_faces(axis_maxima(values), [0.0])
+
+
+def candidate_quantiles(values: FloatArray) -> FloatArray:
+    """32 quantiles of the finite values, rising, dense in the upper tail; none without values."""
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return np.empty(0, dtype=np.float32)
+    quantiles: FloatArray = np.quantile(finite, _QUANTILES).astype(np.float32)
+    return quantiles
+
+
+def thin(candidates: FloatArray, count: int) -> FloatArray:
+    """At most `count` of the candidates, evenly by rank, rising, each once."""
+    distinct = np.unique(candidates)
+    if len(distinct) <= count:
+        return distinct
+    picked: FloatArray = distinct[np.linspace(0, len(distinct) - 1, count).round().astype(int)]
+    return picked
+
+
+def between(thresholds: FloatArray, best: int, count: int) -> FloatArray:
+    """`count` thresholds evenly between the two neighbours of the one at index `best`."""
+    low = thresholds[max(best - 1, 0)]
+    high = thresholds[min(best + 1, len(thresholds) - 1)]
+    return np.linspace(low, high, count + 2, dtype=np.float32)[1:-1]

@@ -1,0 +1,1 @@
+"""Who runs the work of a run: plain processes of this machine, or Ray."""

@@ -1,0 +1,1 @@
+"""The work of a run in plain processes of this machine."""

@@ -1,0 +1,1 @@
+"""Volumes in raw files that a header describes."""

@@ -1,0 +1,136 @@
+"""Where the voxels of a raw file lie and what they are, as a header says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctray.core.errors import GeometryError, InvalidVolumeError
+from ctray.core.geometry import Triple, VoxelSize
+from ctray.formats.source import check_shape, open_binary
+from ctray.storage import store
+from ctray.volumes.voxel_metadata import FoundVoxelSize
+
+HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawLayout:
+    """Voxels of a raw file, C order: x changes fastest.
+
+    Parameters
+    ----------
+    data_url
+        File that holds them.
+    offset
+        Where they begin, bytes; None where they are the last ones of the file.
+    shape, dtype
+        Voxels (z, y, x) and their type, byte order included.
+    packed
+        Whether they are one zlib or gzip stream.
+    voxel_size
+        None where the header says nothing.
+    notes
+        What the header left open.
+    """
+
+    data_url: str
+    offset: int | None
+    shape: Triple
+    dtype: np.dtype[Any]
+    packed: bool = False
+    voxel_size: FoundVoxelSize | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_header(url: str) -> bytes:
+    """First bytes of a file, as many as a header may have."""
+    with open_binary(url) as file:
+        return file.read(HEADER_BYTES)
+
+
+def header_error(url: str, problem: str) -> InvalidVolumeError:
+    """Error for a header that does not say what is needed."""
+    return InvalidVolumeError(f"{url}: {problem}; mend the header, or convert to TIFF or Zarr")
+
+
+def data_beside(url: str, name: str) -> str:
+    """URL of the data file that the header at `url` names, beside it or below.
+
+    A header may come from anywhere: it must not make ctray read other files of this machine.
+
+    Raises
+    ------
+    InvalidVolumeError
+        If `name` leads out of the header's folder, also by a link.
+    """
+    folder = url.rpartition("/")[0]
+    parts = name.replace("\\", "/").split("/")
+    if not name or name.startswith(("/", "~")) or ".." in parts or ":" in parts[0]:
+        raise _outside(url, name)
+    data_url = store.join(folder, *parts)
+    if store.is_local(url):
+        real = Path(os.path.realpath(data_url))
+        homes = (os.path.realpath(folder), os.path.dirname(os.path.realpath(url)))  # noqa: PTH120
+        if not any(real.is_relative_to(home) for home in homes):
+            raise _outside(url, name)
+    return data_url
+
+
+def _outside(url: str, name: str) -> InvalidVolumeError:
+    return header_error(url, f"its data file {name!r} is not in the folder of the header")
+
+
+def shape_of(url: str, sizes_xyz: Sequence[str] | Sequence[int]) -> Triple:
+    """Shape (z, y, x) of sizes that name the fastest axis first."""
+    try:
+        sizes = [int(n) for n in sizes_xyz]
+    except ValueError:
+        raise header_error(url, f"sizes {' '.join(map(str, sizes_xyz))} are no numbers") from None
+    if not sizes or min(sizes) < 0:
+        raise header_error(url, f"sizes {' '.join(map(str, sizes))} are no lengths")
+    return check_shape(url, sizes[::-1])
+
+
+def spacing_of(
+    edges_xyz: Sequence[str] | Sequence[float], unit: str | None, source: str
+) -> FoundVoxelSize | None:
+    """Voxel size of edges that name x first; None where they mean nothing.
+
+    Without a unit millimetres are assumed, as MetaImage and NRRD programs do (ITK), unless all
+    edges are 1: that is what programs write that know nothing.
+    """
+    try:
+        edges = [abs(float(edge)) for edge in edges_xyz][::-1]
+        if len(edges) != 3 or (unit is None and edges == [1.0, 1.0, 1.0]):
+            return None
+        size = VoxelSize.of(edges, unit or "mm")
+    except (GeometryError, ValueError):
+        return None
+    said = source if unit else f"{source} (no unit given, millimetres assumed)"
+    return FoundVoxelSize(size=size, source=said)
+
+
+def fields_of(url: str, text: str, separator: str) -> dict[str, str]:
+    """Keys, in lower case, and values of a header of one pair a line."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        key, mark, value = line.partition(separator)
+        if mark and key.strip():
+            found[key.strip().lower()] = value.strip().strip("\0")
+    if not found:
+        raise header_error(url, "no header with keys and values")
+    return found
+
+
+def needed(url: str, fields: dict[str, str], key: str) -> str:
+    """Value of a key; an error that names it where it is missing."""
+    value = fields.get(key.lower(), "")
+    if not value:
+        raise header_error(url, f"the header has no {key}")
+    return value

@@ -1,0 +1,1 @@
+"""Volumes in TIFF files and folders of them."""

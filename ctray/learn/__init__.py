@@ -1,0 +1,1 @@
+"""Learning without labels: pretext tasks, and self-training on their boxes."""

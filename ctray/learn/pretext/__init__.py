@@ -1,0 +1,1 @@
+"""The pretext tasks: encoder, examples, sorting, rotation, training loop, checkpoints."""

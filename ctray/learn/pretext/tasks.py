@@ -1,0 +1,53 @@
+"""The pretext tasks behind one face: model and loss."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from ctray.config import RunConfig
+from ctray.learn.pretext.encoder import PretextModel, RotationModel, SortingModel
+from ctray.learn.pretext.rotation import RotationTask
+from ctray.learn.pretext.sorting import SortingTask
+
+
+class Task(Protocol):
+    """What the training loop needs of a pretext task."""
+
+    metrics: tuple[str, ...]
+    """Names of what `loss` returns beside the loss."""
+    slices_per_example: int
+    """Slices that the network sees for one example."""
+
+    def loss(
+        self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of a batch, a scalar, and the values (M,) that `metrics` names.
+
+        `rng` draws what the examples leave open.
+        """
+
+
+def make_task(config: RunConfig, side: int, device: torch.device, *, augment: bool = True) -> Task:
+    """Task of `config` for square slices of `side` pixels; `augment` False: as in validation."""
+    if config.task == "rotation":
+        return RotationTask(config, side, device, augment=augment)
+    return SortingTask(config, augment=augment)
+
+
+def build_model(config: RunConfig) -> PretextModel:
+    """Model with initial weights that `config.train.seed` alone decides."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        if config.task == "rotation":
+            return RotationModel(config.encoder, config.rotation)
+        return SortingModel(config.encoder)
+
+
+def on_device(model: PretextModel, device: torch.device) -> PretextModel:
+    """Model moved to `device`, its weights laid out channels last, as convolutions like it."""
+    # The stub of Module.to lacks the overload with a memory format and a device.
+    move = cast("nn.Module", model).to
+    return cast(PretextModel, move(device, memory_format=torch.channels_last))  # type: ignore[call-overload]

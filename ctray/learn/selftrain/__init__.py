@@ -1,0 +1,1 @@
+"""Self-training: boxes of many volumes teach one network what sample looks like."""

@@ -1,0 +1,234 @@
+"""Slabs: a slice with its neighbours, and the network that says whether its slice holds sample.
+
+A map over a slice blurs what lies beside the sample in its plane, but says nothing of the next
+slice: faces found across their own axis are as sharp as a slice is thick.
+
+Legend of tensor names: B slabs, K grey values and cues, S slices of a slab, C channels, H, W pixels
+or cells, N slices.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctray.core.geometry import AXES
+from ctray.learn.pretext.encoder import SliceEncoder
+from ctray.learn.pretext.slices import standardised_slices
+from ctray.learn.selftrain.cues import NUM_CUES, SlabSource, cue_values
+
+FloatArray = npt.NDArray[np.float64]
+MapArray = npt.NDArray[np.float32]
+AxisMaps = tuple[MapArray, MapArray, MapArray]
+
+# Cells of the map, pixels: fine enough for a tail, and what the stage below it adds context to.
+CELL = 4
+_CONTEXT = 8
+_WIDTH = 48
+_CUE_WIDTH = 32
+_TURNS = 4
+_BATCH = 64
+
+
+class SlabNetwork(nn.Module):
+    """Log-odds that the middle slice of a slab holds sample, over an encoder's first stages.
+
+    Every cell of the slice is judged by itself, and the slice is as sure as its surest cells (a
+    log-sum-exp): a slice holds sample if any part of it does. Nothing is told of where.
+
+    Parameters
+    ----------
+    encoder
+        Trained on the pretext task; copied, so that it stays as it is.
+    neighbours
+        Slices on either side of the middle one.
+    cues
+        Whether it looks at cues as well (`ctray.learn.selftrain.cues`).
+    """
+
+    def __init__(self, encoder: SliceEncoder, neighbours: int, *, cues: bool = True) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        self.neighbours = neighbours
+        self.cues = _cue_layers(NUM_CUES * (2 * neighbours + 1)) if cues else None
+        _widen_first_convolution(self.encoder, neighbours)
+        with torch.no_grad():
+            slab = torch.zeros(1, 2 * neighbours + 1, 2 * _CONTEXT, 2 * _CONTEXT)
+            self.encoder.eval()
+            channels = [m.shape[1] for m in self.encoder.pyramid(slab, (CELL, _CONTEXT))]
+        self.fine = nn.Conv2d(channels[0], _WIDTH, 1)
+        self.coarse = nn.Conv2d(channels[1], _WIDTH, 1)
+        self.join = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, bias=False),
+            nn.BatchNorm2d(_WIDTH),
+            nn.ReLU(),
+            nn.Conv2d(_WIDTH, 1, 1),
+        )
+        # Most slices near a face and all beyond it are empty.
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def maps(self, x_BKSHW: Tensor) -> Tensor:
+        """Evidence of every cell, (B, H / 4, W / 4), of slabs from `slab_tensor`."""
+        x_BSHW = x_BKSHW[:, 0].contiguous(memory_format=torch.channels_last)
+        fine, coarse = self.encoder.pyramid(x_BSHW, (CELL, _CONTEXT))
+        coarse = functional.interpolate(
+            self.coarse(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False
+        )
+        joined = self.fine(fine) + coarse
+        if self.cues is not None:
+            cues_BCHW = x_BKSHW[:, 1:].flatten(1, 2)
+            joined = joined + self.cues(cues_BCHW.contiguous(memory_format=torch.channels_last))
+        return cast(Tensor, self.join(joined))[:, 0]
+
+    def pool(self, map_BHW: Tensor) -> Tensor:
+        """Log-odds (B,) of slices, of the evidence of their cells."""
+        cells = map_BHW.flatten(1)
+        # Half the logarithm of the number of cells: neither their mean nor their largest alone.
+        return torch.logsumexp(cells, dim=1) - 0.5 * math.log(cells.shape[1]) + self.bias
+
+    def forward(self, x_BKSHW: Tensor) -> Tensor:
+        """Log-odds (B,) that the middle slices of slabs (B, K, S, H, W) hold sample."""
+        return self.pool(self.maps(x_BKSHW))
+
+
+def slabs_on(network: SlabNetwork, device: torch.device) -> SlabNetwork:
+    """Network moved to `device`, its weights laid out channels last, as convolutions like it."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def slab_canvas(side: int) -> int:
+    """Side of the next larger square canvas that the network's strides divide, pixels."""
+    return -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
+
+
+def slab_tensor(
+    source: SlabSource,
+    axis: int,
+    middles: Sequence[int],
+    neighbours: int,
+    side: int,
+    device: torch.device,
+) -> Tensor:
+    """Slabs around the slices `middles` across `axis`, (B, K, S, side, side), float32.
+
+    Standardised grey values first, then the cues that the source has. Beyond the ends of the volume
+    its slices are mirrored.
+    """
+    extent = source.shape[axis]
+    wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]
+    index = _mirror(wanted, extent)
+    single, where = np.unique(index, return_inverse=True)
+    kept = single.tolist()
+    x_NHW = standardised_slices(source.prepared, axis, kept, side, device, clear=True)
+    x_NKHW = x_NHW[:, None]
+    if source.cues is not None:
+        cues_NKHW = torch.from_numpy(_cue_slices(source.cues, axis, kept, side)).to(device)
+        x_NKHW = torch.cat([x_NKHW, cues_NKHW], dim=1)
+    order = torch.from_numpy(where.reshape(index.shape)).to(device)
+    return x_NKHW[order].transpose(1, 2)
+
+
+@torch.inference_mode()
+def slab_maps(network: SlabNetwork, source: SlabSource, axis: int, side: int) -> MapArray:
+    """Evidence of every cell of every slice across `axis`, (N, side / 4, side / 4), float32.
+
+    Mean over four turns of the slices.
+    """
+    network.eval()
+    device = network.bias.device
+    parts = []
+    for start in range(0, source.shape[axis], _BATCH):
+        middles = range(start, min(source.shape[axis], start + _BATCH))
+        x_BKSHW = slab_tensor(source, axis, middles, network.neighbours, side, device)
+        total = torch.zeros(())
+        for turn in range(_TURNS):
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                found = network.maps(torch.rot90(x_BKSHW, turn, (3, 4)))
+            total = total.to(device) + torch.rot90(found.float(), -turn, (1, 2))
+        parts.append((total / _TURNS).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def all_slab_maps(network: SlabNetwork, source: SlabSource, side: int) -> AxisMaps:
+    """Evidence along all three axes, see `slab_maps`, on the next larger canvas that divides."""
+    side = slab_canvas(side)
+    z, y, x = (slab_maps(network, source, axis, side) for axis in range(3))
+    return (z, y, x)
+
+
+@torch.inference_mode()
+def pooled_profiles(network: SlabNetwork, maps: AxisMaps) -> dict[str, FloatArray]:
+    """Log-odds that a slice holds sample, (extent,) float64, by the names of all three axes."""
+    profiles = {}
+    for name, axis_maps in zip(AXES, maps, strict=True):
+        cells = torch.from_numpy(axis_maps).to(network.bias.device)
+        profiles[name] = network.pool(cells).cpu().numpy().astype(np.float64)
+    return profiles
+
+
+def slab_profiles(network: SlabNetwork, source: SlabSource, side: int) -> dict[str, FloatArray]:
+    """Profiles of a prepared working level, see `pooled_profiles`."""
+    return pooled_profiles(network, all_slab_maps(network, source, side))
+
+
+def _cue_layers(channels: int) -> nn.Sequential:
+    """From cues of `channels` slices to what is added to the fine map of a slab's slice."""
+    return nn.Sequential(
+        nn.Conv2d(channels, _CUE_WIDTH, CELL, stride=CELL, bias=False),
+        nn.BatchNorm2d(_CUE_WIDTH),
+        nn.ReLU(),
+        nn.Conv2d(_CUE_WIDTH, _WIDTH, 1),
+    )
+
+
+def _cue_slices(
+    cues: npt.NDArray[np.uint8], axis: int, index: Sequence[int], side: int
+) -> MapArray:
+    """Cues of slices `index` across `axis` on a canvas of 0, (N, K, side, side), float32."""
+    values = np.moveaxis(cue_values(np.take(cues, index, axis=axis + 1)), axis + 1, 0)
+    height, width = values.shape[-2:]
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas = np.zeros((*values.shape[:2], side, side), dtype=np.float32)
+    canvas[:, :, top : top + height, left : left + width] = values
+    return canvas
+
+
+def _mirror(index: npt.NDArray[np.int64], extent: int) -> npt.NDArray[np.int64]:
+    period = max(1, 2 * (extent - 1))
+    folded = np.abs(index) % period
+    mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
+    return mirrored
+
+
+def _widen_first_convolution(encoder: nn.Module, neighbours: int) -> None:
+    """Let the encoder's first convolution see a slab, beginning near what it knows of a slice."""
+    name, first = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
+    wide = nn.Conv2d(
+        2 * neighbours + 1,
+        first.out_channels,
+        cast("tuple[int, int]", first.kernel_size),
+        cast("tuple[int, int]", first.stride),
+        cast("tuple[int, int]", first.padding),
+        bias=first.bias is not None,
+    )
+    with torch.no_grad():
+        weights = torch.tensor([_share(d) for d in range(-neighbours, neighbours + 1)])
+        wide.weight.copy_(first.weight.mean(dim=1, keepdim=True) * weights[None, :, None, None])
+        if first.bias is not None and wide.bias is not None:
+            wide.bias.copy_(first.bias)
+    parent = encoder.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], wide)
+
+
+def _share(distance: int) -> float:
+    """Weight that a slice of the slab begins with."""
+    return 0.6 if distance == 0 else 0.2 / abs(distance)

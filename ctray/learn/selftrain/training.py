@@ -1,0 +1,269 @@
+"""Self-training: the boxes of many volumes teach one network what sample looks like.
+
+A box that the pretext task found is off by some slices, a tail is cut here and an empty stretch
+kept there. Over the archive those errors have no side: their median is 0. A network that learns
+from all boxes at once which slices hold sample follows what they agree on, and so finds the tail
+that its own volume's box missed. No label is read.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctray.config import RunConfig
+from ctray.core.errors import TrainingError
+from ctray.learn.pretext.encoder import SliceEncoder, reseed_dropout
+from ctray.learn.pretext.training import schedule
+from ctray.learn.selftrain.cues import NUM_CUES, SlabSource
+from ctray.learn.selftrain.slabs import SlabNetwork, slab_canvas, slab_tensor, slabs_on
+from ctray.preprocess.prepare import Prepared
+
+# Half-open range of slices at the working level for z, y, x; None: the volume holds no sample.
+Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]] | None
+
+_VOLUMES_A_STEP = 6
+# Volumes in memory, and the steps for which they stay.
+_RESIDENT = 12
+_BLOCK_STEPS = 40
+_RESIDENT_BYTES = 2**29
+# Grey values, those with added noise, and cues.
+_BYTES_A_VOXEL = 2 + NUM_CUES
+_SHIFT = 3
+_GAIN = 0.05
+_WARMUP = 0.15
+# Sets these draws apart from those of the pretext task, which take the same seed.
+_STREAM = 7001
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slabs:
+    """What one volume gives to one step: pure numbers, drawn from (seed, step) alone.
+
+    Parameters
+    ----------
+    volume
+        Place among the training volumes.
+    axis
+        0, 1, 2 for z, y, x.
+    middles
+        Slices, (B,).
+    holds
+        Whether the box says that they hold sample, (B,).
+    turn, flips, shift, gain
+        Quarter turns, mirrorings of slab, rows and columns, pixels, factor of the grey values.
+    """
+
+    volume: int
+    axis: int
+    middles: list[int]
+    holds: list[bool]
+    turn: int
+    flips: tuple[bool, bool]
+    shift: tuple[int, int]
+    gain: float
+
+
+def resident_volumes(seed: int, step: int, num_volumes: int, volume_bytes: int) -> list[int]:
+    """Volumes that are in memory at `step`: all of a few, a seeded choice of many."""
+    most = max(2, min(_RESIDENT, _RESIDENT_BYTES // max(1, volume_bytes)))
+    if num_volumes <= most:
+        return list(range(num_volumes))
+    rng = np.random.default_rng([seed, _STREAM, 1, step // _BLOCK_STEPS])
+    return sorted(rng.choice(num_volumes, most, replace=False).tolist())
+
+
+def draw_slabs(
+    config: RunConfig,
+    step: int,
+    resident: Sequence[int],
+    ranges: Sequence[Ranges],
+    shapes: Sequence[tuple[int, int, int]],
+) -> list[Slabs]:
+    """Slabs of one step.
+
+    Parameters
+    ----------
+    config
+        Its `refine` section and the seed of `train`.
+    step
+        Number of the step.
+    resident
+        Volumes to draw from.
+    ranges, shapes
+        Of all training volumes, at the working level.
+    """
+    rng = np.random.default_rng([config.train.seed, _STREAM, 2, step])
+    drawn = []
+    for _ in range(_VOLUMES_A_STEP):
+        volume = resident[int(rng.integers(len(resident)))]
+        axis = int(rng.integers(3))
+        extent = shapes[volume][axis]
+        box = ranges[volume]
+        middles = _middles(rng, config, extent, box[axis] if box else None)
+        drawn.append(
+            Slabs(
+                volume=volume,
+                axis=axis,
+                middles=middles,
+                holds=[box is not None and box[axis][0] < m + 0.5 < box[axis][1] for m in middles],
+                turn=int(rng.integers(4)),
+                flips=(bool(rng.random() < 0.5), bool(rng.random() < 0.5)),
+                shift=_two(rng.integers(-_SHIFT, _SHIFT + 1, 2)),
+                gain=float(np.exp(rng.normal(0, _GAIN))),
+            )
+        )
+    return drawn
+
+
+def _two(values: npt.NDArray[np.int64]) -> tuple[int, int]:
+    return (int(values[0]), int(values[1]))
+
+
+def _middles(
+    rng: np.random.Generator, config: RunConfig, extent: int, held: tuple[float, float] | None
+) -> list[int]:
+    count = config.refine.slabs // _VOLUMES_A_STEP
+    near = round(count * config.refine.near_part) if held else 0
+    anywhere = rng.integers(0, extent, count - near)
+    faces = np.array(held or (0.0, 0.0))[rng.integers(0, 2, near)]
+    reach = max(2.0, extent / 8)
+    close = np.floor(faces + rng.uniform(-reach, reach, near))
+    both = np.concatenate([np.clip(close, 0, extent - 1), anywhere])
+    return [int(m) for m in both]
+
+
+class SelfTrainer:
+    """Teaches a slab network from the boxes of an archive; one call of `advance` goes on.
+
+    Parameters
+    ----------
+    encoder
+        Encoder of the pretext task; copied.
+    load
+        Gives a training volume by its place; kept while it is in use.
+    ranges, shapes
+        Box and shape of each at the working level.
+    config, side, device
+        Settings, side of the square canvas in pixels, and where it runs.
+    """
+
+    def __init__(
+        self,
+        encoder: SliceEncoder,
+        load: Callable[[int], Prepared],
+        ranges: Sequence[Ranges],
+        shapes: Sequence[tuple[int, int, int]],
+        config: RunConfig,
+        side: int,
+        device: torch.device,
+    ) -> None:
+        if not ranges:
+            raise TrainingError("there is no volume to learn from; all volumes failed")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            refine = config.refine
+            self.network = SlabNetwork(encoder, refine.neighbours, cues=refine.cues)
+        slabs_on(self.network, device)
+        self.step = 0
+        self._load, self._ranges, self._shapes = load, ranges, shapes
+        self._config, self._device = config, device
+        self._side = slab_canvas(side)
+        self._resident: dict[int, SlabSource] = {}
+        self._optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.refine.learning_rate, weight_decay=1e-2
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self._config.refine.steps
+
+    def advance(self, steps: int, longest_s: float = math.inf) -> dict[str, float]:
+        """Do some more steps; step, mean loss and slices a second.
+
+        Parameters
+        ----------
+        steps
+            How many at most.
+        longest_s
+            Seconds after which no further step is begun.
+
+        Raises
+        ------
+        TrainingError
+            If the loss is not finite.
+        """
+        began, first = time.monotonic(), self.step
+        total = torch.zeros((), device=self._device)
+        last = min(first + steps, self._config.refine.steps)
+        while self.step < last:
+            total += self._one_step()
+            if time.monotonic() - began >= longest_s:
+                break
+        done = self.step - first
+        loss = float(total) / max(1, done)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of self-training is {loss} at step {self.step}; lower "
+                f"refine.learning_rate ({self._config.refine.learning_rate})"
+            )
+        rate = done * self._config.refine.slabs / max(time.monotonic() - began, 1e-9)
+        return {"step": float(self.step), "loss": loss, "slices_per_second": rate}
+
+    def _one_step(self) -> Tensor:
+        rate = self._config.refine.learning_rate * schedule(
+            self.step, self._config.refine.steps, _WARMUP
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        x_BKSHW, holds_B = self._batch()
+        self.network.train()
+        reseed_dropout(self.network, self._config.train.seed * 2**20 + self.step)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            logits = self.network(x_BKSHW)
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), holds_B)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        self.step += 1
+        return loss.detach()
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        volume_bytes = _BYTES_A_VOXEL * max(math.prod(shape) for shape in self._shapes)
+        seed = self._config.train.seed
+        resident = resident_volumes(seed, self.step, len(self._ranges), volume_bytes)
+        self._resident = {i: self._resident.get(i) or self._source(i) for i in resident}
+        parts, holds = [], []
+        for slabs in draw_slabs(self._config, self.step, resident, self._ranges, self._shapes):
+            parts.append(self._augmented(slabs))
+            holds += slabs.holds
+        return torch.cat(parts), torch.tensor(holds, dtype=torch.float32, device=self._device)
+
+    def _source(self, volume: int) -> SlabSource:
+        return SlabSource.of(self._load(volume), cues=self._config.refine.cues)
+
+    def _augmented(self, slabs: Slabs) -> Tensor:
+        neighbours = self._config.refine.neighbours
+        x_BKSHW = slab_tensor(
+            self._resident[slabs.volume],
+            slabs.axis,
+            slabs.middles,
+            neighbours,
+            self._side,
+            self._device,
+        )
+        x_BKSHW = torch.rot90(x_BKSHW, slabs.turn, (3, 4))
+        flipped = [d for d, wanted in zip((2, 4), slabs.flips, strict=True) if wanted]
+        x_BKSHW = x_BKSHW.flip(flipped) if flipped else x_BKSHW
+        x_BKSHW = torch.roll(x_BKSHW, slabs.shift, (3, 4))
+        # Cues are measured in spreads of their own volume already.
+        return torch.cat([x_BKSHW[:, :1] * slabs.gain, x_BKSHW[:, 1:]], dim=1)

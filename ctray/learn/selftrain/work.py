@@ -1,0 +1,58 @@
+"""What a training of the slab network works on, wherever it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ctray.config import RunConfig
+from ctray.learn.prepared_files import read_prepared
+from ctray.learn.pretext.checkpoint import load_model
+from ctray.learn.pretext.training import best_device
+from ctray.learn.selftrain.checkpoint import save_slabs
+from ctray.learn.selftrain.training import SelfTrainer
+from ctray.records.run_folder import RunFolder
+
+# A training volume, and its box once it is found.
+Record = dict[str, Any]
+# Steps, or seconds, after which training tells how far it is.
+_CHUNK, _CHUNK_S = 20, 10.0
+
+
+class SlabTraining:
+    """Holds the slab network and its state in the process that trains it.
+
+    Parameters
+    ----------
+    run, config
+        With a finished checkpoint, and its settings.
+    records
+        Training volumes with their boxes.
+    threads
+        Threads to compute with.
+    """
+
+    def __init__(
+        self, run: RunFolder, config: RunConfig, records: list[Record], threads: int
+    ) -> None:
+        torch.set_num_threads(threads)
+        trained = load_model(run.checkpoint)
+        self._run, self._config, self._digest = run, config, trained.digest
+        self._trainer = SelfTrainer(
+            trained.model.encoder,
+            lambda index: read_prepared(records[index]["working_url"]),
+            [r["ranges"] for r in records],
+            [tuple(r["shape"]) for r in records],
+            config,
+            max(max(r["shape"]) for r in records),
+            best_device(),
+        )
+
+    def advance(self) -> tuple[dict[str, float], bool]:
+        """Some more steps: their row of metrics, and whether they were the last."""
+        return self._trainer.advance(_CHUNK, _CHUNK_S), self._trainer.finished
+
+    def save(self) -> None:
+        """Write the network beside the encoder's checkpoint."""
+        save_slabs(self._run.checkpoint, self._trainer.network, self._config, self._digest)

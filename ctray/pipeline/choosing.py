@@ -1,0 +1,61 @@
+"""Which volumes a run trains on, which it holds out, and what it calls those that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ctray.archive.catalog import CatalogEntry
+from ctray.archive.volume_ids import same_file
+from ctray.config import RunConfig
+from ctray.pipeline.volume_work import PreparedRecord
+
+
+def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
+    """Volumes to train on: all of a small archive, a seeded choice of a large one."""
+    ids = [entry.volume_id for entry in entries]
+    if len(ids) <= config.train.max_volumes:
+        return set(ids)
+    rng = np.random.default_rng([config.train.seed, len(ids)])
+    return {ids[i] for i in rng.choice(len(ids), config.train.max_volumes, replace=False)}
+
+
+def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
+    """Records with a seeded choice of them marked as held out; never all of them."""
+    count = min(round(config.train.validation_part * len(records)), len(records) - 1)
+    if count < 1:
+        return records
+    rng = np.random.default_rng([config.train.seed, len(records), 1])
+    chosen = set(rng.choice(len(records), count, replace=False).tolist())
+    return [replace(r, validation=True) if i in chosen else r for i, r in enumerate(records)]
+
+
+def keep_ids(
+    known: Sequence[CatalogEntry], found: Sequence[CatalogEntry]
+) -> tuple[CatalogEntry, ...]:
+    """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
+    ids = {(e.url, e.dataset): e.volume_id for e in known}
+    # A file that cannot be read names no dataset: broken or mended, it is the same volume.
+    broken = {e.url: e.volume_id for e in known if e.status == "failed"}
+    anyhow = {e.url: e.volume_id for e in known}
+    taken = {same_file(volume_id) for volume_id in ids.values()}
+    kept = []
+    for entry in found:
+        volume_id = ids.get((entry.url, entry.dataset)) or (
+            anyhow if entry.status == "failed" else broken
+        ).get(entry.url)
+        if volume_id is None:
+            volume_id = next(v for v in _variants(entry.volume_id) if same_file(v) not in taken)
+            taken.add(same_file(volume_id))
+        kept.append(replace(entry, volume_id=volume_id))
+    return tuple(kept)
+
+
+def _variants(volume_id: str) -> Iterator[str]:
+    yield volume_id
+    number = 2
+    while True:
+        yield f"{volume_id}_{number}"
+        number += 1

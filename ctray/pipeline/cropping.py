@@ -1,0 +1,233 @@
+"""Writing the crops of a located volume: one, or one of each of its specimens."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ctray.archive.catalog import read_catalog
+from ctray.config import Binds, RunConfig, settings_digest
+from ctray.core.errors import OutputExistsError
+from ctray.core.geometry import Box
+from ctray.crops.cutting import write_crop
+from ctray.crops.old_names import crop_attributes
+from ctray.localize.promise import box_to_cut
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_manifest import read_manifest
+from ctray.storage import store
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import is_committed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """With which settings crops are cut.
+
+    Parameters
+    ----------
+    digest
+        Of the settings that crops depend on.
+    changed
+        Whether the run's had other values before.
+    """
+
+    digest: str
+    changed: bool
+
+    @classmethod
+    def of(cls, run: RunFolder, config: RunConfig) -> Cut:
+        """Those of a run, as it is to be cut now."""
+        manifest = read_manifest(run)
+        return cls(
+            digest=crop_digest(config), changed=manifest is not None and manifest.crops_changed
+        )
+
+    def is_of(self, receipt: Receipt) -> bool:
+        """Whether the crops of a volume were cut so, or there are to be none."""
+        if not receipt.crops or receipt.crop_settings == self.digest:
+            return True
+        # Earlier versions kept no digest, and allowed no other settings.
+        return receipt.crop_settings is None and not self.changed
+
+
+def crop_digest(config: RunConfig) -> str:
+    """Digest of the settings that crops depend on."""
+    return settings_digest(config, Binds.CROP)
+
+
+def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
+    """Remove the crops of a volume, to be cut otherwise; its receipt says so before they go."""
+    urls = [url for url in receipt.crops if url is not None]
+    nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
+    instances = [
+        replace(i, **nothing, margins=None, bytes_written=0) for i in receipt.instances or []
+    ]
+    receipt = replace(
+        receipt,
+        **nothing,
+        instances=instances or receipt.instances,
+        margins=None,
+        promise=None,
+        max_loss=None,
+        coverage=None,
+        crop_settings=None,
+        bytes_written=0,
+    )
+    if urls:
+        run.write_receipt(receipt)
+    for url in urls:
+        store.delete_tree(url)
+    return receipt
+
+
+def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig) -> Receipt:
+    """Write the crops of a located volume that are not there, and return the fuller receipt.
+
+    What was promised of a crop that an interrupted run wrote is what the crop says.
+    """
+    sample = receipt.sample_box
+    if sample is None or None not in receipt.crops:
+        return receipt
+    receipt = replace(receipt, crop_settings=crop_digest(config))
+    began, read_before = time.monotonic(), volume.bytes_read
+    if receipt.instances:
+        taken = _names_taken(run)
+        instances = [
+            _crop_instance(volume, receipt, number, run, config, taken)
+            for number in range(1, len(receipt.instances) + 1)
+        ]
+        written = sum(instance.bytes_written for instance in instances)
+        receipt = replace(receipt, instances=instances, bytes_written=written)
+    else:
+        box = box_to_cut(receipt, volume.shape)
+        told = {
+            "sample_box": sample.ranges,
+            "confidence": receipt.confidence,
+            "margins": receipt.margins,
+        }
+        crop = _crop(volume, box, run.crop(receipt.volume_id), receipt, told, config)
+        receipt = replace(receipt, **_cut(crop), **_promised(crop))
+    return replace(
+        receipt,
+        bytes_read=receipt.bytes_read + volume.bytes_read - read_before,
+        seconds=receipt.seconds + time.monotonic() - began,
+    )
+
+
+def _crop_instance(
+    volume: Volume,
+    receipt: Receipt,
+    number: int,
+    run: RunFolder,
+    config: RunConfig,
+    taken: frozenset[str],
+) -> InstanceReceipt:
+    instances = receipt.instances or []
+    instance = instances[number - 1]
+    if instance.crop_url is not None:
+        return instance
+    told = {
+        "sample_box": instance.sample_box.ranges,
+        "confidence": min(instance.face_confidence),
+        "margins": instance.margins,
+        "instance": number,
+        "num_instances": len(instances),
+        "all_instances_box": receipt.sample_box.ranges if receipt.sample_box else None,
+    }
+    url = _instance_url(run, receipt.volume_id, number, taken)
+    box = box_to_cut(instance, volume.shape)
+    return replace(instance, **_cut(_crop(volume, box, url, receipt, told, config)))
+
+
+def _names_taken(run: RunFolder) -> frozenset[str]:
+    """URLs of the crops of whole volumes, in small letters."""
+    return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
+
+
+def _instance_url(
+    run: RunFolder, volume_id: str, number: int, taken: frozenset[str] | None = None
+) -> str:
+    """URL of a specimen's crop; not that of another volume whose id ends in the same number."""
+    taken = _names_taken(run) if taken is None else taken
+    url = run.crop(volume_id, number)
+    while url.lower() in taken:
+        volume_id += "-"
+        url = run.crop(volume_id, number)
+    return url
+
+
+def _crop(
+    volume: Volume,
+    box: Box,
+    url: str,
+    receipt: Receipt,
+    told: dict[str, Any],
+    config: RunConfig,
+) -> Volume:
+    """Crop at `url`, written now unless an interrupted run did."""
+    marks = {
+        "source_stamp": receipt.source.get("stamp"),
+        "crop_settings": receipt.crop_settings,
+    }
+    if is_committed(url):
+        there = open_volume(url)
+        _check_own(there, receipt.volume_id, told.get("instance"))
+        asked = {**marks, "asked_box": box.ranges, "sample_box": told["sample_box"]}
+        said = crop_attributes(there.attributes)
+        if any(said.get(name) != value for name, value in asked.items()):
+            # No receipt names it: it was cut from another source, or otherwise.
+            store.delete_tree(url)
+    if not is_committed(url):
+        write_crop(
+            volume,
+            box,
+            url,
+            provenance={
+                **marks,
+                "volume_id": receipt.volume_id,
+                "source_url": receipt.source_url,
+                "imported_url": receipt.imported_url,
+                "method": receipt.method,
+                "model_digest": receipt.model_digest,
+                "box_settings_digest": receipt.box_settings_digest,
+                **told,
+                "promise": receipt.promise,
+                "max_loss": receipt.max_loss,
+                "coverage": receipt.coverage,
+            },
+            ome_version=config.crop.ome_version,
+            max_stride=config.crop.max_stride,
+            snap_chunks=config.crop.snap_chunks,
+            surround_size=config.crop.surround_size if config.crop.keep_surround else None,
+        )
+    return open_volume(url)
+
+
+def _cut(crop: Volume) -> dict[str, Any]:
+    """What a receipt says of a crop, read back from what was committed."""
+    told = crop_attributes(crop.attributes)
+    return {
+        "crop_url": crop.url,
+        "asked_box": Box.from_ranges(told["asked_box"]),
+        "crop_box": Box.from_ranges(told["crop_box"]),
+        "margins": told.get("margins"),
+        "checksum": told["checksum"],
+        "bytes_written": crop.bytes_stored() or 0,
+    }
+
+
+def _promised(crop: Volume) -> dict[str, Any]:
+    told = crop_attributes(crop.attributes)
+    return {name: told.get(name) for name in ("promise", "max_loss", "coverage")}
+
+
+def _check_own(crop: Volume, volume_id: str, instance: int | None) -> None:
+    """Refuse a crop of another volume: one that came later may have the name of a specimen."""
+    theirs = (crop.attributes["volume_id"], crop.attributes.get("instance"))
+    if theirs != (volume_id, instance):
+        raise OutputExistsError(
+            f"{crop.url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
+            f"{volume_id}; rename the volume in the archive"
+        )

@@ -1,0 +1,283 @@
+"""What a run over an archive would come to, from metadata and a sample; nothing is changed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from ctray.archive.catalog import Catalog, CatalogEntry
+from ctray.config import RunConfig
+from ctray.executors.local.pool import local_size
+from ctray.executors.threads import local_cpus
+from ctray.pipeline.plan_sample import Look, look_at, looks_of_receipts, open_model
+from ctray.pipeline.plan_training import TrainingCost, training_cost
+from ctray.records.events import nobody
+from ctray.records.run_folder import RunFolder
+
+Basis = Literal["receipts", "model", "threshold"]
+OnLook = Callable[[int, int, str], None]
+_LEVEL = 0.95
+# Fewer receipts than this say less than a sample.
+_ENOUGH = 5
+_FEW_NOTES = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A value with its 95% interval; `low` and `high` are None where one volume was looked at."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchivePlan:
+    """What `plan_archive` found.
+
+    Parameters
+    ----------
+    num_volumes, num_unreadable
+        Volumes that can be worked on, and those that cannot.
+    kinds
+        Number of volumes by format and type of voxels, such as `ome-zarr uint8`.
+    unreadable
+        URL and reason of those.
+    bytes_total
+        Of all voxels, uncompressed.
+    bytes_stored
+        Of the files, from the sample; None where the stores do not tell.
+    saved
+        Part of the voxel bytes that the crops leave out.
+    basis
+        What `saved` rests on: a run's `receipts`, its trained `model` on a sample, or a classical
+        `threshold` on a sample.
+    num_done
+        Volumes of the run that have a receipt.
+    num_looked_at
+        Volumes that the estimates rest on.
+    num_actors, could_hold
+        Actors that the pool will have, and that the machine or cluster could hold; where an
+        autoscaler adds nodes, those that the pool asks for.
+    training_hours
+        Of preparing the training volumes and of what is left of both trainings.
+    hours
+        Of reading, localizing and cropping what is left to do; training is not in it.
+    assumptions
+        One line each.
+    coverage
+        What is in the archive and no volume of it, one line each.
+    """
+
+    num_volumes: int
+    num_unreadable: int
+    kinds: dict[str, int]
+    unreadable: list[tuple[str, str]]
+    bytes_total: int
+    bytes_stored: Estimate | None
+    saved: Estimate | None
+    basis: Basis | None
+    num_done: int
+    num_looked_at: int
+    num_actors: int
+    could_hold: int
+    training_hours: float
+    hours: Estimate | None
+    assumptions: tuple[str, ...]
+    coverage: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def plan_archive(
+    catalog: Catalog,
+    config: RunConfig,
+    run: RunFolder | None = None,
+    *,
+    num_sample: int = 8,
+    on_look: OnLook = lambda done, total, volume_id: None,
+    on_note: Callable[[str], None] = nobody,
+) -> ArchivePlan:
+    """Estimate what a run over the volumes of `catalog` saves and takes.
+
+    Parameters
+    ----------
+    catalog
+        From `ctray.archive.catalog.build_catalog`.
+    config
+        Of the run: size of the pool, working level, margins.
+    run
+        Run that was begun, whose receipts, else whose trained model, the estimates rest on.
+    num_sample
+        Volumes that are looked at where there are not enough receipts.
+    on_look
+        Called after each with (done, total, volume id).
+    on_note
+        Called with a line about what takes a while.
+    """
+    done = {} if run is None else looks_of_receipts(run, catalog.ok)
+    enough = len([look for look in done.values() if look.saved is not None]) >= _ENOUGH
+    basis: Basis
+    looks: list[Look]
+    if enough or not catalog.ok:
+        looks, basis = list(done.values()), "receipts"
+    else:
+        looks, basis = _sample(catalog.ok, config, run, num_sample, on_look)
+    left = sum(e.num_bytes or 0 for e in catalog.ok if e.volume_id not in done)
+    actors, could_hold = _actors(config)
+    on_note("timing a few training steps")
+    training = training_cost(catalog.ok, config, run, actors)
+    # Receipts and the model's own looks have it in their seconds.
+    volume_s = training.volume_s if basis == "threshold" else 0.0
+    usable = [look for look in looks if look.saved is not None]
+    sizes = [e.num_bytes or 0 for e in catalog.ok]
+    return ArchivePlan(
+        num_volumes=len(catalog.ok),
+        num_unreadable=len(catalog.failed),
+        kinds=dict(Counter(f"{e.kind} {e.dtype}" for e in catalog.ok).most_common()),
+        unreadable=[(e.url, e.reason or "") for e in catalog.failed],
+        bytes_total=sum(sizes),
+        bytes_stored=_total(looks, sizes, lambda look: look.bytes_stored, sum(sizes)),
+        saved=_part(usable, sizes, lambda look: (look.saved or 0.0) * look.num_bytes),
+        basis=basis if usable else None,
+        num_done=len(done),
+        num_looked_at=len(usable),
+        num_actors=actors,
+        could_hold=could_hold,
+        training_hours=training.seconds / 3600,
+        hours=_total(
+            [look for look in usable if look.seconds],
+            sizes,
+            lambda look: ((look.seconds or 0.0) + volume_s) / 3600 / actors,
+            left,
+        ),
+        assumptions=_assumptions(basis, usable, looks, config, training, actors),
+        coverage=(*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()),
+    )
+
+
+def ratio_interval(
+    values: Sequence[float], sizes: Sequence[float], num_all: int, level: float = _LEVEL
+) -> Estimate | None:
+    """Sum of `values` per sum of `sizes` over an archive, from a sample of it, with its interval.
+
+    The ratio estimator with Student's t and the correction for a finite population (Cochran,
+    Sampling Techniques, chapter 6): where all volumes were looked at, the interval is a point.
+    """
+    if not values or sum(sizes) <= 0:
+        return None
+    y, x = np.asarray(values, float), np.asarray(sizes, float)
+    ratio, count = float(y.sum() / x.sum()), len(y)
+    if count >= num_all:
+        return Estimate(value=ratio, low=ratio, high=ratio)
+    if count < 2:
+        return Estimate(value=ratio)
+    spread = math.sqrt(float(((y - ratio * x) ** 2).sum()) / (count - 1))
+    error = math.sqrt((1 - count / num_all) / count) * spread / float(x.mean())
+    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
+    return Estimate(value=ratio, low=ratio - half, high=ratio + half)
+
+
+def _part(
+    looks: Sequence[Look], sizes: Sequence[int], value: Callable[[Look], float]
+) -> Estimate | None:
+    """Part of all bytes, within [0, 1]."""
+    found = ratio_interval([value(k) for k in looks], [k.num_bytes for k in looks], len(sizes))
+    if found is None or found.low is None or found.high is None:
+        return found
+    return Estimate(value=found.value, low=max(0.0, found.low), high=min(1.0, found.high))
+
+
+def _total(
+    looks: Sequence[Look],
+    sizes: Sequence[int],
+    value: Callable[[Look], float | None],
+    num_bytes: int,
+) -> Estimate | None:
+    """Sum over `num_bytes` of voxels; looks without a value are left out."""
+    known = [(v, look.num_bytes) for look in looks if (v := value(look)) is not None]
+    found = ratio_interval([v for v, _ in known], [n for _, n in known], len(sizes))
+    if found is None:
+        return None
+    low, high = (None if v is None else max(0.0, v * num_bytes) for v in (found.low, found.high))
+    return Estimate(value=found.value * num_bytes, low=low, high=high)
+
+
+def _sample(
+    entries: Sequence[CatalogEntry],
+    config: RunConfig,
+    run: RunFolder | None,
+    num_sample: int,
+    on_look: OnLook,
+) -> tuple[list[Look], Basis]:
+    """Look at a seeded choice of the volumes; with the run's model where it is trained."""
+    rng = np.random.default_rng([config.train.seed, len(entries)])
+    places = rng.choice(len(entries), min(num_sample, len(entries)), replace=False)
+    model = None if run is None else open_model(run, config)
+    looks = []
+    for place in sorted(places.tolist()):
+        looks.append(look_at(entries[place], config, model))
+        on_look(len(looks), len(places), entries[place].volume_id)
+    return looks, "threshold" if model is None else "model"
+
+
+def _actors(config: RunConfig) -> tuple[int, int]:
+    """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
+    if config.ray.address is not None:
+        # Loading Ray takes seconds, which a plan for this machine does without.
+        from ctray.executors.ray.actors import most_actors
+        from ctray.executors.ray.session import ray_session
+
+        with ray_session(config.ray):
+            could_hold = most_actors(config.pool)
+        return max(1, min(config.pool.max_size, could_hold)), could_hold
+    cpus = local_cpus(config.ray)
+    return local_size(config.pool, cpus), int(cpus / config.pool.num_cpus + 1e-9)
+
+
+def _assumptions(
+    basis: Basis,
+    usable: Sequence[Look],
+    looks: Sequence[Look],
+    config: RunConfig,
+    training: TrainingCost,
+    actors: int,
+) -> tuple[str, ...]:
+    said = {
+        "receipts": f"saving: as in the {len(usable)} volumes of the run that are done, which may "
+        "not be typical of those to come; what is left for review counts as kept whole",
+        "model": f"saving: boxes of the run's own model, margins included, in {len(usable)} "
+        "volumes drawn at random; what it would leave for review counts as kept whole",
+        "threshold": f"saving: a rough guess from grey values alone, a threshold on a few slices "
+        f"of {len(usable)} volumes drawn at random; containers and faint samples mislead it, and "
+        "these are not ctray's boxes",
+    }
+    lines = [said[basis]] if usable else []
+    if usable:
+        rough = ", and without what the guess itself is wrong by" if basis == "threshold" else ""
+        lines.append(
+            f"intervals: 95%, from how much the volumes looked at differ{rough}; a point where "
+            "all were"
+        )
+        lines.append(
+            f"hours: seconds a byte of the run's receipts, over {actors} actors"
+            if basis == "receipts"
+            else "hours: at the rate at which one process here read planes of the sample; what has "
+            "no pyramid, or is imported, is read once more; writing a crop costs what reading it "
+            f"does; {actors} actors do not slow each other down"
+            + ("; boxes are computed as fast as on a phantom here" if basis == "threshold" else "")
+        )
+    if training.how:
+        lines.append(training.how)
+    if config.ray.address is not None:
+        lines.append(f"the cluster is taken to have, or to add, room for {actors} actors")
+    lines += [f"not looked at: {k.volume_id}: {k.failed}" for k in looks if k.failed]
+    return tuple(lines)

@@ -1,0 +1,203 @@
+"""Looking at a few volumes of an archive to judge what cropping would save; nothing is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage.filters import threshold_otsu
+
+from ctray.archive.catalog import CatalogEntry
+from ctray.config import RunConfig
+from ctray.core.errors import one_line
+from ctray.formats.opening import open_as
+from ctray.formats.source import VolumeSource
+from ctray.learn.pretext.checkpoint import checkpoint_step
+from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.localize.localizer import Localizer
+from ctray.localize.margins import Calibration
+from ctray.localize.promise import box_to_cut, calibration_of, with_promise
+from ctray.pipeline.volume_work import open_localizer, receipt_of
+from ctray.preprocess.grey_maps import less_z_median, smoothed
+from ctray.records.receipt_list import iter_receipts
+from ctray.records.run_folder import Receipt, RunFolder
+from ctray.storage import store
+from ctray.volumes.volume import open_volume
+from ctray.volumes.working import is_reduced_to
+
+# Planes that a guess is made from, and the bytes that reading them may decompress.
+_PLANES = 48
+_FEWEST_PLANES = 12
+_PLANE_BYTES = 256 * 2**20
+_PLANE_SIDE = 128
+_ROUGH_MARGIN = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What one volume says of the archive.
+
+    Parameters
+    ----------
+    volume_id
+        Which volume.
+    num_bytes, bytes_stored
+        Of level 0 uncompressed, and of its files; None where the store does not tell.
+    saved
+        Part of it that its crop leaves out; None where that is not known.
+    seconds
+        One actor's time for reading, localizing and cropping it.
+    failed
+        Why it could not be looked at.
+    """
+
+    volume_id: str
+    num_bytes: int
+    bytes_stored: int | None = None
+    saved: float | None = None
+    seconds: float | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A run's trained networks and calibration."""
+
+    localizer: Localizer
+    calibration: Calibration
+
+
+def open_model(run: RunFolder, config: RunConfig) -> Model | None:
+    """Networks of a run, None where its training has not come to its end."""
+    if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
+        return None
+    if config.refine.enabled and not has_slabs(run.checkpoint):
+        return None
+    return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
+
+
+def looks_of_receipts(run: RunFolder, entries: Sequence[CatalogEntry]) -> dict[str, Look]:
+    """What is known of the volumes that have a receipt, by id."""
+    sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
+    looks = {}
+    for volume_id, receipt in iter_receipts(run, sizes):
+        if receipt is not None and None not in receipt.crops:
+            looks[volume_id] = _look_of_receipt(receipt, sizes[volume_id])
+    return looks
+
+
+def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look:
+    """Read some planes of a volume, or its pyramid, and judge its crop; else say why not."""
+    num_bytes = entry.num_bytes or 0
+    try:
+        opened = open_as(entry.url, entry.kind, dataset=entry.dataset, within=entry.within)
+        with opened as source:
+            stored = source.bytes_stored
+            began = time.monotonic()
+            planes, num_decoded = _read_planes(source, _depth(entry, source))
+            per_byte = (time.monotonic() - began) / num_decoded
+            kept = _kept_by_threshold(planes)
+        if _is_zarr(entry):
+            stored = store.tree_bytes(entry.url) or None
+        localizing = 0.0
+        if model is not None and not _needs_pass(entry, config):
+            kept, localizing = _kept_by_model(entry, config, model)
+    except Exception as error:  # Whatever a file holds: it is one of the sample, and not the plan.
+        reason = one_line(error) or type(error).__name__
+        return Look(volume_id=entry.volume_id, num_bytes=num_bytes, failed=reason)
+    passes = (1.0 if _needs_pass(entry, config) else 0.0) + 2 * kept
+    return Look(
+        volume_id=entry.volume_id,
+        num_bytes=num_bytes,
+        bytes_stored=stored,
+        saved=1 - kept,
+        seconds=localizing + per_byte * num_bytes * passes,
+    )
+
+
+def _look_of_receipt(receipt: Receipt, num_bytes: int) -> Look:
+    """What is not located is kept whole: nobody deletes what is left for review."""
+    if receipt.status == "failed" or receipt.shape is None:
+        return Look(volume_id=receipt.volume_id, num_bytes=num_bytes, failed=receipt.reason)
+    kept = 1.0
+    if receipt.status == "located":
+        kept = sum(box.num_voxels for box in receipt.crop_boxes) / math.prod(receipt.shape)
+    return Look(
+        volume_id=receipt.volume_id,
+        num_bytes=num_bytes,
+        saved=1 - kept,
+        seconds=receipt.seconds,
+    )
+
+
+def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tuple[float, float]:
+    """Part of a volume that its crop would hold, and the seconds that finding it took."""
+    volume = open_volume(entry.url)
+    found = model.localizer.localize(volume)
+    receipt = receipt_of(entry, volume, found, model.localizer)
+    receipt = with_promise(receipt, config.crop, model.calibration)
+    if receipt.status != "located":
+        return 1.0, found.seconds
+    margined = box_to_cut(receipt, volume.shape)
+    return margined.num_voxels / math.prod(volume.shape), found.seconds
+
+
+def _kept_by_threshold(planes: npt.NDArray[np.float32]) -> float:
+    """Part of a volume in the box of what differs from the median along z, by Otsu's threshold."""
+    different = np.abs(less_z_median(smoothed(planes, 1.0)))
+    if different.min() == different.max():
+        return 1.0
+    labels, count = ndimage.label(different > threshold_otsu(different))
+    if not count:
+        return 1.0
+    largest = 1 + int(np.argmax(np.bincount(labels.ravel())[1:]))
+    found = ndimage.find_objects(labels)[largest - 1]
+    sides = [
+        min(1.0, (where.stop - where.start) / extent + 2 * _ROUGH_MARGIN)
+        for where, extent in zip(found, planes.shape, strict=True)
+    ]
+    return float(math.prod(sides))
+
+
+def _read_planes(source: VolumeSource, depth: int) -> tuple[npt.NDArray[np.float32], int]:
+    """Planes across z, evenly spaced, (n, at most 128, at most 128); bytes that were decoded."""
+    z, y, x = source.shape
+    layer_bytes = min(depth, z) * y * x * source.dtype.itemsize
+    count = min(z, max(_FEWEST_PLANES, min(_PLANES, _PLANE_BYTES // layer_bytes)))
+    places = np.unique(((np.arange(count) + 0.5) * z / count).astype(int))
+    step = max(1, -(-max(y, x) // _PLANE_SIDE))
+    planes = [_mean(source.read(int(place), int(place) + 1)[0], step) for place in places]
+    return np.stack(planes), len(np.unique(places // depth)) * layer_bytes
+
+
+def _mean(plane: npt.NDArray[Any], step: int) -> npt.NDArray[np.float32]:
+    """Plane with cells of `step` pixels averaged; what does not fill a cell is left out."""
+    height, width = (n // step * step for n in plane.shape)
+    cells = plane[:height, :width].astype(np.float32)
+    cells = np.nan_to_num(cells, posinf=0.0, neginf=0.0)
+    averaged: npt.NDArray[np.float32] = cells.reshape(
+        height // step, step, width // step, step
+    ).mean((1, 3))
+    return averaged
+
+
+def _depth(entry: CatalogEntry, source: VolumeSource) -> int:
+    """Slices that are decoded together."""
+    return open_volume(entry.url).levels[0].chunk[0] if _is_zarr(entry) else source.slab_depth
+
+
+def _is_zarr(entry: CatalogEntry) -> bool:
+    return entry.kind in ("ome-zarr", "zarr")
+
+
+def _needs_pass(entry: CatalogEntry, config: RunConfig) -> bool:
+    """Whether all of a volume is read before it is localized: imported, or without a pyramid."""
+    if not _is_zarr(entry):
+        return True
+    return not is_reduced_to(open_volume(entry.url), config.preprocess.working_size)

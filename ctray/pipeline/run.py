@@ -1,0 +1,353 @@
+"""A whole run over an archive: catalog, import, pretrain, localize, crop; every stage resumes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+from ctray.archive.catalog import (
+    Catalog,
+    CatalogEntry,
+    read_catalog,
+    write_catalog,
+)
+from ctray.config import RunConfig
+from ctray.core.errors import ConfigError, CtrayError, NotFoundError
+from ctray.executors.executor import Executor, executor_session, running_executor
+from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
+from ctray.learn.pretext.work import EncoderTraining
+from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.localize.promise import check_promise
+from ctray.pipeline.choosing import hold_out, keep_ids, training_ids
+from ctray.pipeline.cropping import Cut
+from ctray.pipeline.finding import find_archive
+from ctray.pipeline.self_training import self_train
+from ctray.pipeline.taking_up import begun_manifest, take_up
+from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
+from ctray.records.box_table import write_localizations
+from ctray.records.events import Event, OnEvent, Volumes, ignore, nobody, training_event
+from ctray.records.receipt_list import ReceiptList, iter_receipts
+from ctray.records.run_folder import Receipt, RunFolder, check_output
+from ctray.records.run_lock import hold_run
+from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.storage import store
+from ctray.storage.patience import patiently
+
+
+def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
+    """Begin a run, or take up one that was begun; see `ctray.pipeline.taking_up`.
+
+    Raises
+    ------
+    ConfigError
+        If the folder belongs to a run of another archive, or whose boxes another configuration
+        decides.
+    NotFoundError, OutputExistsError
+        See `ctray.records.run_folder.check_output`.
+    """
+    check_output(archive_url, out_url)
+    archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
+    begun, ours = read_manifest(run), RunManifest(archive=archive_url, config=config)
+    # Without a catalog nothing was done yet: a slip in the first command binds nobody.
+    if begun is None or (begun != ours and not store.exists(run.catalog)):
+        write_manifest(run, ours)
+        return run
+    if begun.archive != archive_url:
+        raise ConfigError(
+            f"{out_url} is a run over {begun.archive}, not {archive_url}; give another --out"
+        )
+    take_up(run, config)
+    return run
+
+
+def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
+    """Folder, configuration and archive of a run that was begun.
+
+    Raises
+    ------
+    NotFoundError
+        If `run_url` is no run.
+    """
+    run = RunFolder(url=store.normalize(run_url))
+    manifest = begun_manifest(run)
+    return run, manifest.config, manifest.archive
+
+
+def catalog_stage(
+    run: RunFolder,
+    archive_url: str,
+    config: RunConfig,
+    on_event: OnEvent = ignore,
+    found: Catalog | None = None,
+) -> Catalog:
+    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
+
+    `found` is what `find_archive` gave just now; None looks.
+    """
+    catalog = find_archive(archive_url, config, on_event) if found is None else found
+    if store.exists(run.catalog):
+        catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
+    write_catalog(catalog, run.catalog)
+    _record_coverage(run, catalog)
+    for line in (*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()):
+        told = Event(stage="catalog", done=len(catalog), total=len(catalog), text=line, stays=True)
+        on_event(told)
+    found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
+    for entry in catalog.failed:
+        if run.receipt_or_failure(entry.volume_id) is None:
+            run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
+            text = f"{entry.volume_id} failed"
+            on_event(replace(found_all, text=text, volume_id=entry.volume_id))
+    return catalog
+
+
+def begin_run(
+    archive_url: str,
+    out_url: str,
+    config: RunConfig,
+    on_event: OnEvent = ignore,
+    found: Catalog | None = None,
+) -> tuple[RunFolder, Catalog]:
+    """Open a run and write its catalog; an archive that is refused leaves no folder behind.
+
+    `found` is what `find_archive` gave just now; None looks. For errors see `open_run` and
+    `find_archive`.
+    """
+    check_output(archive_url, out_url)
+    begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
+    # A run that was begun is refused, if it is, before its archive is searched.
+    if found is None and not begun:
+        found = find_archive(archive_url, config, on_event)
+    run = open_run(archive_url, out_url, config)
+    return run, catalog_stage(run, archive_url, config, on_event, found)
+
+
+def _record_coverage(run: RunFolder, catalog: Catalog) -> None:
+    """Say in `run.json` what of its archive the run covers, and what not."""
+    manifest = store.read_json(run.manifest)
+    coverage = {"volumes": len(catalog.ok), "failed": len(catalog.failed)}
+    coverage |= catalog.coverage.counts()
+    if manifest.get("coverage") != coverage:
+        store.write_json(run.manifest, {**manifest, "coverage": coverage})
+
+
+def pretrain_stage(
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent = ignore,
+    executor: Executor | None = None,
+) -> None:
+    """Import and prepare what training needs, then train; nothing of it is done twice.
+
+    Last, the boxes of the training volumes teach the slab network, see
+    `ctray.learn.selftrain.training`. `executor` None is the Ray session that is running.
+    """
+    executor = executor or running_executor()
+    if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
+        _train_encoder(run, config, entries, on_event, executor)
+
+    self_train(run, config, executor, on_event)
+
+
+def _train_encoder(
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent,
+    executor: Executor,
+) -> None:
+    records = prepare_stage(run, config, entries, on_event, executor)
+    ready = [r for r in records if r.working_url]
+    learned = [r.working_url for r in ready if r.working_url and not r.validation]
+    if not learned:
+        raise CtrayError(
+            f"none of {len(entries)} volumes can be trained on; see the receipts in "
+            f"{run.at('receipts')}"
+        )
+
+    def log(row: dict[str, float]) -> None:
+        on_event(training_event("pretrain", row, config.train.steps))
+
+    begun = checkpoint_step(run.checkpoint) or 0
+
+    def reach(step: int, text: str = "") -> None:
+        on_event(Event(stage="pretrain", done=step, total=config.train.steps, text=text))
+
+    held_out = [r.working_url for r in ready if r.working_url and r.validation]
+    side = max(r.side for r in ready)
+    training = EncoderTraining(
+        config=config,
+        side=side,
+        checkpoint_url=run.checkpoint,
+        training_urls=learned,
+        validation_urls=held_out,
+    )
+    reach(begun)
+    executor.train_encoder(training, log, reach, partial(reach, begun))
+
+
+def prepare_stage(
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    on_event: OnEvent,
+    executor: Executor,
+) -> list[PreparedRecord]:
+    """Import the volumes to train on and write their prepared working levels.
+
+    The result is kept in `working/index.json`, so that a run that is resumed trains on the same
+    volumes in the same order, whatever has been added to the archive since. Of a large archive,
+    the other volumes are imported when their turn to be localized comes.
+    """
+    index_url = run.training_index
+    if store.exists(index_url):
+        return [PreparedRecord(**record) for record in store.read_json(index_url)]
+    received = {i for i, r in iter_receipts(run, [e.volume_id for e in entries]) if r is not None}
+    open_entries = [entry for entry in entries if entry.volume_id not in received]
+    chosen = training_ids(open_entries, config)
+    items = [entry for entry in open_entries if entry.volume_id in chosen]
+    by_id: dict[str, PreparedRecord] = {}
+    volumes = Volumes("prepare", items, on_event)
+    # Nothing of it is done on a GPU.
+    pool = config.pool.model_copy(update={"num_gpus": 0.0})
+    volumes.wait("")
+    for record in executor.run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
+        by_id[record.volume_id] = record
+        volumes.done(record.volume_id, "failed" if record.failed is not None else "")
+    for entry in items:
+        record = by_id.get(entry.volume_id)
+        reason = _DIED if record is None else record.failed
+        if reason is not None:
+            run.write_receipt(failed_receipt(entry, reason))
+    ordered = [by_id[e.volume_id] for e in items if e.volume_id in by_id]
+    kept = hold_out([record for record in ordered if record.working_url], config)
+    if kept:
+        fields = ("volume_id", "working_url", "side", "validation")
+        store.write_json(index_url, [{f: getattr(r, f) for f in fields} for r in kept])
+    return kept
+
+
+def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
+    """Refuse half-trained weights: receipts that come of them would stand for good.
+
+    Raises
+    ------
+    NotFoundError
+        If the run's training has not come to its end.
+    """
+    step = checkpoint_step(run.checkpoint) or 0
+    if step < config.train.steps:
+        raise NotFoundError(
+            f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
+            f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
+        )
+    if config.refine.enabled and not has_slabs(run.checkpoint):
+        raise NotFoundError(
+            f"{run.url} has an encoder, and its self-training is not finished; first run "
+            f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
+        )
+
+
+def localize_stage(
+    run: RunFolder,
+    config: RunConfig,
+    entries: Sequence[CatalogEntry],
+    *,
+    crop: bool = True,
+    on_event: OnEvent = ignore,
+    executor: Executor | None = None,
+) -> Sequence[Receipt]:
+    """Localize and crop what has no receipt yet, and write `localizations.parquet`.
+
+    Volumes go through the pool one by one; the driver holds no more of one than its entry in the
+    catalog. The receipts that are returned are read when they are asked for. `executor` None is
+    the Ray session that is running.
+    """
+    executor = executor or running_executor()
+    by_id = {entry.volume_id: entry for entry in entries}
+    cut = Cut.of(run, config)
+    needed = (run.manifest,)
+    todo = patiently(
+        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, cut)], needed
+    )
+    if todo:
+        # An actor that finds no model would be started again and again: look here first.
+        load_model(run.checkpoint)
+        check_promise(run, config)
+    arguments = (run, config, crop, executor.pool_threads(config.pool))
+    missing = {entry.volume_id for entry in todo}
+    volumes = Volumes("localize", todo, on_event)
+    if todo:
+        volumes.wait("")
+    for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
+        missing.discard(receipt.volume_id)
+        volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
+    for volume_id in sorted(missing):
+        died = failed_receipt(by_id[volume_id], _DIED)
+        patiently(partial(run.write_receipt, died), needed)
+        volumes.done(volume_id, died.status)
+    # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
+    receipts = ReceiptList(run, by_id)
+    patiently(lambda: write_localizations(run.localizations, receipts), needed)
+    return receipts
+
+
+def run_archive(
+    archive_url: str,
+    out_url: str,
+    config: RunConfig,
+    on_event: OnEvent = ignore,
+    found: Catalog | None = None,
+    on_note: Callable[[str], None] = nobody,
+    executor: Executor | None = None,
+) -> tuple[RunFolder, Sequence[Receipt]]:
+    """Do everything from the catalog to the table of boxes; resume what was interrupted.
+
+    `found` is what `find_archive` gave just now; None looks. `on_note` is called with a line about
+    what the run waits for while it starts. `executor` None is what the configuration says: Ray, or
+    plain processes.
+
+    Raises
+    ------
+    ConfigError
+        If no calibration keeps what the crops are to promise.
+    RunInUseError
+        If another process works on the run.
+    CtrayError
+        If the archive holds no volume, the output cannot be written, or training fails. A
+        volume that fails alone becomes a `failed` receipt.
+    """
+    check_output(archive_url, out_url)
+    check_promise(RunFolder(url=store.normalize(out_url)), config)
+    with hold_run(out_url):
+        run, catalog = begin_run(archive_url, out_url, config, on_event, found)
+        session = (
+            executor_session(config.ray, on_note) if executor is None else nullcontext(executor)
+        )
+        with session as workers:
+            pretrain_stage(run, config, catalog.ok, on_event, workers)
+            receipts = localize_stage(
+                run, config, catalog.entries, on_event=on_event, executor=workers
+            )
+    return run, receipts
+
+
+def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
+    """Number of receipts by status."""
+    return dict(Counter(receipt.status for receipt in receipts))
+
+
+# Of notes on volumes; all are in the catalog, the receipts and the page.
+_FEW_NOTES = 20
+_DIED = "its worker died while working on it; it is probably too large for the memory at hand"
+
+
+def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
+    """Whether something is left to do of a volume."""
+    if receipt is None:
+        return True
+    return crop and (None in receipt.crops or not cut.is_of(receipt))

@@ -1,0 +1,85 @@
+"""Taking up a run: with its own settings, and with those that may still change.
+
+What each setting binds stands at its field (`ctray.config.binding`). Until a run has a catalog,
+nothing was done, and a slip in the first command binds nobody. Until it has a box, the settings
+that only boxes depend on may change as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ctray.config import (
+    BOX_KINDS,
+    KEPT_KINDS,
+    Binds,
+    RunConfig,
+    changed_settings,
+    on_top_of,
+    with_settings_of,
+)
+from ctray.core.errors import ConfigError, NotFoundError
+from ctray.records.receipt_query import all_receipts
+from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.storage import store
+
+
+def settings_for(run_url: str, given: RunConfig) -> RunConfig:
+    """Settings for a run: its own where it was begun, with what was given on top.
+
+    Parameters
+    ----------
+    run_url
+        Folder of the run, begun or not.
+    given
+        From a file and options; see `ctray.config.on_top_of`.
+    """
+    run = RunFolder(url=store.normalize(run_url))
+    begun = read_manifest(run)
+    if begun is None or not store.exists(run.catalog):
+        return given
+    return on_top_of(begun.config, given)
+
+
+def take_up(run: RunFolder, settings: RunConfig) -> None:
+    """Go on with a run that was begun, with settings that may differ from its own.
+
+    Settings of crops and the choice of volumes are kept in `run.json` as they are now.
+
+    Raises
+    ------
+    ConfigError
+        If settings differ that move boxes.
+    """
+    begun = begun_manifest(run)
+    fixed = list(BOX_KINDS)
+    if not _has_boxes(run):
+        fixed.remove(Binds.BOX)
+    changed = changed_settings(begun.config, settings, *fixed)
+    if changed:
+        raise ConfigError(
+            f"{run.url} was begun with another {', '.join(changed)}; leave that out to go on with "
+            "the settings in run.json, or give another --out"
+        )
+    # How and where work is done holds for this command alone.
+    kept = with_settings_of(begun.config, settings, *BOX_KINDS, *KEPT_KINDS)
+    if kept != begun.config:
+        recut = bool(changed_settings(begun.config, settings, Binds.CROP))
+        write_manifest(run, replace(begun, config=kept, crops_changed=begun.crops_changed or recut))
+
+
+def begun_manifest(run: RunFolder) -> RunManifest:
+    """Manifest of a run that was begun; `NotFoundError` for what is no run."""
+    manifest = read_manifest(run)
+    if manifest is None:
+        raise NotFoundError(f"{run.url} is no run: it has no run.json")
+    return manifest
+
+
+def _has_boxes(run: RunFolder) -> bool:
+    """Whether any volume was localized, with whatever outcome."""
+    return any(
+        isinstance(receipt, Receipt) and receipt.status != "failed"
+        for _, receipt in all_receipts(run)
+    )

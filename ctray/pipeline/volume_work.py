@@ -1,0 +1,290 @@
+"""What the actors of the pool do: import, prepare, localize and crop one volume after another.
+
+What crosses a process boundary is a catalog entry one way and a small record back; voxels are
+read and written inside the actor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ctray.archive.catalog import CatalogEntry
+from ctray.archive.importing import import_volume
+from ctray.config import RunConfig
+from ctray.core.errors import CtrayError, KeysError, OutageError, StorageError, one_line
+from ctray.core.geometry import VoxelSize, as_triple
+from ctray.core.version import __version__
+from ctray.learn.pretext.checkpoint import load_model
+from ctray.learn.pretext.rows import canvas_side
+from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.localize.localizer import Localization, Localizer
+from ctray.localize.promise import calibration_of, with_promise
+from ctray.localize.uncertainty import UncertaintyMap
+from ctray.pipeline.cropping import Cut, crop_digest, crop_located, without_crops
+from ctray.pipeline.source_changes import current_receipt, drop_stale_import, record_of
+from ctray.preprocess.prepare import is_constant, prepare
+from ctray.records.instance_receipt import InstanceReceipt
+from ctray.records.run_folder import Receipt, RunFolder
+from ctray.storage import store
+from ctray.storage.patience import patiently
+from ctray.volumes.maps import write_map
+from ctray.volumes.pyramids import with_kept_pyramid
+from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.writer import is_committed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedRecord:
+    """What became of one volume before training.
+
+    Parameters
+    ----------
+    volume_id
+        Which volume.
+    working_url
+        Prepared working level, None where there is nothing to learn from.
+    side
+        Side of the square that holds its slices, pixels.
+    failed
+        Why the volume cannot be used, None if it can.
+    validation
+        Whether it is held out of the training.
+    """
+
+    volume_id: str
+    working_url: str | None = None
+    side: int = 0
+    failed: str | None = None
+    validation: bool = False
+
+
+class PrepareVolume:
+    """Imports a volume where needed and writes its prepared working level."""
+
+    def __init__(self, run: RunFolder, config: RunConfig) -> None:
+        self._run = run
+        self._config = config
+
+    def __call__(self, entry: CatalogEntry) -> PreparedRecord | CtrayError:
+        """Import and prepare the volume of an entry."""
+        try:
+            return patiently(lambda: self._prepare(entry), (entry.url, self._run.manifest))
+        except Exception as error:
+            if _ends_run(error, self._run):
+                return CtrayError(_reason(error))
+            return PreparedRecord(volume_id=entry.volume_id, failed=_reason(error))
+
+    def _prepare(self, entry: CatalogEntry) -> PreparedRecord:
+        volume = open_entry(entry, self._run, self._config)
+        working, factors = volume.read_working(self._config.preprocess.working_size)
+        if is_constant(working):
+            return PreparedRecord(volume_id=entry.volume_id)
+        prepared = prepare(working, factors, self._config.preprocess)
+        url = self._run.working(entry.volume_id)
+        store.write_bytes(url, prepared.to_bytes())
+        side = canvas_side(prepared.shape, self._config)
+        return PreparedRecord(volume_id=entry.volume_id, working_url=url, side=side)
+
+
+class LocalizeVolume:
+    """Localizes a volume, writes its crop, and last its receipt."""
+
+    def __init__(self, run: RunFolder, config: RunConfig, crop: bool, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._run = run
+        self._config = config
+        self._crop = crop
+        # Actors start at any time of a run, also while its store is away.
+        patiently(self._load, (run.manifest,))
+
+    def _load(self) -> None:
+        self._cut = Cut.of(self._run, self._config)
+        self._calibration = calibration_of(self._run)
+        self._localizer = open_localizer(self._run, self._config)
+
+    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+        """Do what is left to do of a volume and return its receipt."""
+        needed = (entry.url, self._run.manifest)
+        try:
+            try:
+                receipt = patiently(lambda: self._localize(entry), needed)
+            except Exception as error:
+                if _ends_run(error, self._run):
+                    raise
+                receipt = failed_receipt(entry, _reason(error))
+            patiently(lambda: self._run.write_receipt(receipt), needed)
+        except (CtrayError, MemoryError) as error:
+            return CtrayError(_reason(error))
+        return receipt
+
+    def _localize(self, entry: CatalogEntry) -> Receipt:
+        earlier = current_receipt(entry, self._run)
+        volume = open_entry(entry, self._run, self._config)
+        if earlier is not None:
+            return self._cropped(volume, earlier)
+        record = record_of(entry, volume)
+        found = self._localizer.localize(volume)
+        if found.preview is not None:
+            self._run.write_preview(entry.volume_id, found.preview.pictures())
+        receipt = receipt_of(entry, volume, found, self._localizer)
+        receipt = self._with_promise(replace(receipt, source=record.to_json()))
+        if found.uncertainty is not None:
+            receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
+        return self._cropped(volume, receipt) if self._crop else receipt
+
+    def _cropped(self, volume: Volume, receipt: Receipt) -> Receipt:
+        """Receipt with its crops, cut with the settings and the calibration of today."""
+        if not self._cut.is_of(receipt):
+            receipt = without_crops(receipt, self._run)
+        if not receipt.crop_boxes or receipt.margins is None:
+            receipt = self._with_promise(receipt)
+        if receipt.status != "located":
+            return receipt
+        return crop_located(volume, receipt, self._run, self._config)
+
+    def _with_promise(self, receipt: Receipt) -> Receipt:
+        receipt = with_promise(receipt, self._config.crop, self._calibration)
+        return replace(receipt, crop_settings=crop_digest(self._config))
+
+    def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
+        """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
+        url = self._run.map(receipt.volume_id)
+        if not is_committed(url):
+            write_map(
+                url,
+                uncertainty.values,
+                volume=volume,
+                cell=uncertainty.cell,
+                offset=uncertainty.offset,
+                factors=as_triple(receipt.working["factors"], "factors"),
+                provenance={
+                    "volume_id": receipt.volume_id,
+                    "source_url": receipt.source_url,
+                    "method": receipt.method,
+                    "model_digest": receipt.model_digest,
+                    "scale": uncertainty.scale,
+                },
+            )
+        return url
+
+
+def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
+    """Localizer with the trained networks of a run."""
+    trained = load_model(run.checkpoint)
+    slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
+    return Localizer(trained, config, slabs)
+
+
+def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume:
+    """Volume of `entry`, imported where needed, with the coarse levels that the run keeps of it."""
+    return with_kept_pyramid(
+        open_volume(ensure_imported(entry, run, config)),
+        run.pyramid(entry.volume_id),
+        config.preprocess.working_size,
+        write=config.pool.write_pyramid,
+    )
+
+
+def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:
+    """URL of the Zarr volume of `entry`: itself, or its import, made now if it is not there."""
+    if entry.kind in ("ome-zarr", "zarr"):
+        return entry.url
+    url = run.imported(entry.volume_id)
+    if is_committed(url):
+        drop_stale_import(entry, run)
+    if not is_committed(url):
+        size = config.catalog.voxel_size_um
+        import_volume(
+            entry.url,
+            url,
+            dataset=entry.dataset,
+            within=entry.within,
+            voxel_size=entry.voxel_size or (VoxelSize.of(size) if size else None),
+            ome_version=config.crop.ome_version,
+        )
+    return url
+
+
+def receipt_of(
+    entry: CatalogEntry, volume: Volume, found: Localization, localizer: Localizer
+) -> Receipt:
+    """Receipt of a volume that `localizer` localized, before its promise and its crop."""
+    return Receipt(
+        volume_id=entry.volume_id,
+        source_url=entry.url,
+        imported_url=None if volume.url == entry.url else volume.url,
+        status=found.status,
+        reason=found.reason,
+        notes=entry.notes,
+        method=localizer.config.task,
+        model_digest=localizer.digest,
+        box_settings_digest=localizer.box_settings_digest,
+        sample_box=found.box,
+        confidence=found.confidence,
+        face_confidence=list(found.face_confidence) if found.face_confidence else None,
+        shape=list(volume.shape),
+        dtype=str(volume.dtype),
+        voxel_size_um=list(volume.voxel_size.um) if volume.voxel_size else None,
+        plain_scale=str(volume.plain_scale) if volume.plain_scale else None,
+        bytes_total=volume.num_bytes,
+        bytes_read=volume.bytes_read,
+        seconds=found.seconds,
+        profiles=found.profiles,
+        refined=found.refined.to_json() if found.refined else {},
+        scales=None if found.scales is None else [round(s, 3) for s in found.scales],
+        instances=_instances(found),
+        stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
+        working=found.working,
+        ctray_version=__version__,
+    )
+
+
+def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
+    """Receipt of a volume that cannot be worked on."""
+    return Receipt(
+        volume_id=entry.volume_id,
+        source_url=entry.url,
+        status="failed",
+        reason=reason,
+        notes=entry.notes,
+        shape=list(entry.shape) if entry.shape else None,
+        dtype=entry.dtype,
+        bytes_total=entry.num_bytes,
+        ctray_version=__version__,
+    )
+
+
+def _instances(found: Localization) -> list[InstanceReceipt] | None:
+    if found.instances is None:
+        return None
+    receipts = []
+    for instance in found.instances:
+        box, certainty, scales = instance.box, instance.certainty, instance.scales()
+        assert box is not None
+        assert certainty is not None
+        assert scales is not None
+        receipts.append(
+            InstanceReceipt(
+                sample_box=box,
+                face_confidence=list(certainty),
+                scales=[round(s, 3) for s in scales],
+            )
+        )
+    return receipts
+
+
+def _reason(error: BaseException) -> str:
+    """Reason for a receipt: one volume's surprise must not end the work on the others."""
+    text = one_line(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory: {text}" if text else "out of memory"
+    return text if isinstance(error, CtrayError) else f"{type(error).__name__}: {text}"
+
+
+def _ends_run(error: BaseException, run: RunFolder) -> bool:
+    """Whether other volumes would fail as this one: by the run's own folder, store or keys."""
+    if isinstance(error, OutageError | KeysError):
+        return True
+    return isinstance(error, StorageError) and run.url in str(error)

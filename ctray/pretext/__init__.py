@@ -1,1 +1,0 @@
-"""Self-supervised learning: encoder, pretext tasks, examples, training loop, checkpoints."""

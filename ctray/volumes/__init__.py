@@ -1,0 +1,1 @@
+"""Zarr volumes: levels, chunks, reading, writing, pyramids."""
