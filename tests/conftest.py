@@ -11,13 +11,37 @@ from typing import Any
 
 import hypothesis
 import pytest
+from run_fixtures import (
+    archive_config,
+    archive_settings,
+    mixed_archive,
+    ray_cpus,
+    shared_ray,
+    stored_volumes,
+    working_urls,
+    write_tiff_folder,
+)
 from s3_servers import ceph_server, moto_server
+from store_fixtures import base_url, ceph
 
 from ctray.config import RunConfig, parse_config
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared, prepare
 
-__all__ = ["ceph_server", "moto_server"]
+__all__ = [
+    "archive_config",
+    "archive_settings",
+    "base_url",
+    "ceph",
+    "ceph_server",
+    "mixed_archive",
+    "moto_server",
+    "ray_cpus",
+    "shared_ray",
+    "stored_volumes",
+    "working_urls",
+    "write_tiff_folder",
+]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SIDE = 24

@@ -448,7 +448,7 @@ def test_any_name_gives_an_id(names: list[str]) -> None:
 
 @pytest.mark.real
 def test_mouse_heads() -> None:
-    default = Path(__file__).parents[1].parent / "shared" / "data"
+    default = Path(__file__).parents[2].parent / "shared" / "data"
     data = Path(os.environ.get("CTRAY_TEST_DATA", default)) / "mouse_heads_tube"
     if not data.is_dir():
         pytest.skip("no real volumes: set CTRAY_TEST_DATA")

@@ -11,7 +11,7 @@ import ctray.benchmark.demo
 from ctray.benchmark.demo import demo_config
 from ctray.config import RunConfig, load_config
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(path.name for path in CONFIGS.glob("*.yaml"))
 
 

@@ -348,7 +348,7 @@ def test_mistakes_are_named() -> None:
 
 @pytest.mark.real
 def test_supervised_component_is_strong_on_scans_whose_air_is_clipped() -> None:
-    default = Path(__file__).parents[1].parent / "shared" / "data"
+    default = Path(__file__).parents[2].parent / "shared" / "data"
     root = Path(os.environ.get("CTRAY_TEST_DATA", default)) / "mouse_heads_tube"
     if not root.is_dir():
         pytest.skip(f"no real volumes at {root}; set CTRAY_TEST_DATA")

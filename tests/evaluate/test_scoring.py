@@ -308,7 +308,7 @@ def test_a_folder_without_truth_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_real_boxes_hold_their_masks() -> None:
-    default = Path(__file__).parents[1].parent / "shared" / "data"
+    default = Path(__file__).parents[2].parent / "shared" / "data"
     root = Path(os.environ.get("CTRAY_TEST_DATA", default)) / "mouse_heads_tube"
     if not root.is_dir():
         pytest.skip(f"no real volumes at {root}; set CTRAY_TEST_DATA")
