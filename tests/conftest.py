@@ -97,7 +97,7 @@ def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
         # Networks of a few steps draw boxes anywhere, which it would leave for review.
         "localize": {"last_look": "off"},
         # Tests of self-training ask for it.
-        "refine": {"enabled": False},
+        "self_train": {"enabled": False},
         "train": {
             "steps": 9,
             "batch_size": 8,

@@ -232,7 +232,7 @@ def _changed_scan(item: ScanItem) -> KnownScan:
         scan = KnownScan(
             volume=phantom.volume,
             box=tight_box(phantom.mask),
-            instances=phantom.boxes,
+            specimens=phantom.boxes,
             arrays={"mask": phantom.mask.astype(np.uint8)},
             tolerance=_thin_parts(mask),
         )
@@ -240,7 +240,7 @@ def _changed_scan(item: ScanItem) -> KnownScan:
         scan = KnownScan(
             volume=noisy_scan(volume, mask, seed=item.seed, index=item.index),
             box=item.truth.box,
-            instances=[],
+            specimens=[],
             arrays={"mask": (mask > 0).astype(np.uint8)},
             tolerance=item.truth.tolerance,
             touching=item.truth.touching,

@@ -14,8 +14,8 @@ from ctray.core.errors import ConfigError, StorageError
 from ctray.core.version import __version__
 from ctray.evaluate.benchmark_table import MAIN
 from ctray.evaluate.calibrating import calibrate_runs
-from ctray.localize import margins
-from ctray.localize.margins import Calibration
+from ctray.localization import margins
+from ctray.localization.margins import Calibration
 from ctray.records.events import OnEvent
 from ctray.records.run_folder import RunFolder
 from ctray.storage import store

@@ -21,18 +21,18 @@ from ctray.storage import store
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "no-container": ("preprocess.container=off",),
-    "no-trend": ("preprocess.trend=off",),
+    "no-drift-removal": ("preprocess.drift=off",),
     "no-rings": ("preprocess.rings=off",),
     "no-streaks": ("preprocess.streaks=off",),
-    "no-self-training": ("refine.enabled=false",),
-    "no-neighbours": ("refine.neighbours=0",),
-    "no-cues": ("refine.cues=false",),
-    "no-drift": ("rotation.drift=0",),
-    "no-clear-faces": ("refine.clear_faces=off",),
+    "no-self-training": ("self_train.enabled=false",),
+    "no-neighbours": ("self_train.neighbours=0",),
+    "no-cues": ("self_train.cues=false",),
+    "no-added-drift": ("rotation.drift=0",),
+    "no-clear-faces": ("self_train.clear_faces=off",),
     # Where grey values tell, no threshold counts.
-    "fixed-threshold": ("refine.threshold=0.3", "refine.clear_faces=off"),
-    "even-threshold": ("refine.threshold=0.5", "refine.clear_faces=off"),
-    "otsu": ("refine.enabled=false", "localize.threshold=otsu"),
+    "fixed-threshold": ("self_train.threshold=0.3", "self_train.clear_faces=off"),
+    "even-threshold": ("self_train.threshold=0.5", "self_train.clear_faces=off"),
+    "otsu": ("self_train.enabled=false", "localize.threshold=otsu"),
 }
 
 
@@ -94,7 +94,7 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
 
 def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
     """Whether the slab network of one configuration serves the other."""
-    return config.refine.enabled and not changed_settings(config, changed, Binds.SELF_TRAINING)
+    return config.self_train.enabled and not changed_settings(config, changed, Binds.SELF_TRAINING)
 
 
 def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:

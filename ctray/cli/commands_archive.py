@@ -12,11 +12,11 @@ from ctray.cli.options import (
     archive_names_options,
     config_options,
     echo,
-    instances_option,
     print_json,
     ray_options,
     say,
     shared_options,
+    specimens_option,
     surround_option,
 )
 
@@ -93,7 +93,7 @@ def plan(
 @_sample
 @config_options
 @archive_names_options
-@instances_option
+@specimens_option
 @surround_option
 @ray_options
 @shared_options()
@@ -105,7 +105,7 @@ def archive_(
     sample: int,
     config: str | None,
     overrides: tuple[str, ...],
-    instances: bool,
+    specimens: bool,
     keep_surround: bool,
     ray: tuple[str, ...],
     as_json: bool,
@@ -121,7 +121,7 @@ def archive_(
 
     if not yes and (as_json or not sys.stdin.isatty()):
         raise click.UsageError("nobody is there to be asked; give --yes to begin at once")
-    asked = asked_settings(instances, keep_surround)
+    asked = asked_settings(specimens, keep_surround)
     asked += ("pool.write_pyramid=true",) * write_pyramid
     given = load_config(config, (*asked, *ray, *overrides))
     with reporter() as progress:

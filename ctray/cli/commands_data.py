@@ -138,7 +138,7 @@ def scene_options(function: Command) -> Command:
         ("--streaks", float, "Metal-like streaks, in contrast units."),
         ("--span", float, "Fish: part of z from head to tail."),
         ("--tilt-degrees", float, "Fish: largest angle against z."),
-        ("--instances", int, "Multi: number of specimens."),
+        ("--specimens", int, "Multi: number of specimens."),
     ]
     command: Any = function
     for flag, text in reversed(switch):

@@ -89,7 +89,7 @@ def verify(run_url: str, sources: bool, sample: float | None, as_json: bool) -> 
         found = [
             {
                 "volume_id": c.volume_id,
-                "instance": c.instance,
+                "specimen": c.specimen,
                 "crop_url": c.crop_url,
                 "problem": c.problem,
                 "voxels_compared": c.voxels_compared,

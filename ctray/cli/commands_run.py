@@ -15,12 +15,12 @@ from ctray.cli.options import (
     change_options,
     config_options,
     echo,
-    instances_option,
     print_json,
     ray_options,
     run_argument,
     say,
     shared_options,
+    specimens_option,
     surround_option,
 )
 from ctray.core.errors import PartialFailureError
@@ -39,7 +39,7 @@ _out = click.option("--out", required=True, metavar="RUN", help="Folder of the r
 @_out
 @config_options
 @archive_names_options
-@instances_option
+@specimens_option
 @surround_option
 @ray_options
 @shared_options()
@@ -48,7 +48,7 @@ def run(
     out: str,
     config: str | None,
     overrides: tuple[str, ...],
-    instances: bool,
+    specimens: bool,
     keep_surround: bool,
     ray: tuple[str, ...],
     as_json: bool,
@@ -62,7 +62,7 @@ def run(
     from ctray.cli.progress import reporter
     from ctray.config import load_config
 
-    given = load_config(config, (*asked_settings(instances, keep_surround), *ray, *overrides))
+    given = load_config(config, (*asked_settings(specimens, keep_surround), *ray, *overrides))
     with reporter() as progress, held_output(archive, out, progress.note):
         folder, receipts = make_run(archive, out, given, progress)
         progress.note("writing the report")
@@ -112,7 +112,7 @@ def pretrain(
 @click.command(short_help="Locate and crop what has no receipt yet.")
 @run_argument
 @click.option("--no-crop", is_flag=True, help="Write boxes only; ctray crop can follow.")
-@instances_option
+@specimens_option
 @surround_option
 @change_options
 @ray_options
@@ -120,7 +120,7 @@ def pretrain(
 def localize(
     run_url: str,
     no_crop: bool,
-    instances: bool,
+    specimens: bool,
     keep_surround: bool,
     overrides: tuple[str, ...],
     ray: tuple[str, ...],
@@ -131,7 +131,7 @@ def localize(
     The settings are those of the run. What decides where boxes lie is refused if it differs from
     what the boxes in RUN were found with.
     """
-    asked = (*asked_settings(instances, keep_surround), *ray, *overrides)
+    asked = (*asked_settings(specimens, keep_surround), *ray, *overrides)
     _localize(run_url, as_json, crop=not no_crop, only_located=False, overrides=asked)
 
 
@@ -271,9 +271,9 @@ def finish(facts: dict[str, Any], as_json: bool) -> None:
     _end(facts["failed"], sum(facts["counts"].values()))
 
 
-def asked_settings(instances: bool, keep_surround: bool) -> tuple[str, ...]:
+def asked_settings(specimens: bool, keep_surround: bool) -> tuple[str, ...]:
     """The long forms of flags; what ``--set`` says comes later and wins."""
-    asked = {"localize.instances=true": instances, "crop.keep_surround=true": keep_surround}
+    asked = {"localize.specimens=true": specimens, "crop.keep_surround=true": keep_surround}
     return tuple(text for text, given in asked.items() if given)
 
 

@@ -223,10 +223,10 @@ def archive_names_options(function: Command) -> Command:
     return names_options(as_settings)  # type: ignore[return-value]
 
 
-def instances_option(function: Command) -> Command:
-    """Option ``--instances``."""
+def specimens_option(function: Command) -> Command:
+    """Option ``--specimens``."""
     return click.option(
-        "--instances", is_flag=True, help="A box and a crop for each of several specimens."
+        "--specimens", is_flag=True, help="A box and a crop for each of several specimens."
     )(function)
 
 

@@ -17,8 +17,8 @@ from ctray.archive.catalog import Catalog
 from ctray.core.errors import printable
 from ctray.evaluate.against_truth import Evaluation
 from ctray.evaluate.benchmark_table import TableRow
-from ctray.evaluate.instance_scores import MATCHED, InstanceScores
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
+from ctray.evaluate.specimen_scores import MATCHED, SpecimenScores
 from ctray.pipeline.verifying import CropCheck
 from ctray.records.box_table import CROP_FACES
 from ctray.records.run_folder import FACES
@@ -98,8 +98,8 @@ def score_lines(evaluation: Evaluation) -> list[str]:
     if own.worst_voxels is not None:
         found += f"; worst: {own.worst_volume_id}, {own.worst_voxels:.1f} voxels"
     lines.append(found)
-    if evaluation.instances is not None:
-        lines.append(_instances_line(evaluation.instances))
+    if evaluation.specimens is not None:
+        lines.append(_specimens_line(evaluation.specimens))
     without = evaluation.table.without_prediction
     if without:
         lines.append(f"{len(without)} volumes of the truth are not in the run, {without[0]} first")
@@ -109,7 +109,7 @@ def score_lines(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def _instances_line(scores: InstanceScores) -> str:
+def _specimens_line(scores: SpecimenScores) -> str:
     line = (
         f"specimens: {scores.num_found} boxes for {scores.num_true}, the right number in "
         f"{scores.num_right} of {scores.num_volumes} volumes; {scores.matched_share:.0%} matched "
@@ -148,7 +148,7 @@ def check_table(checks: Sequence[CropCheck]) -> Table:
     for check in checks:
         table.add_row(
             check.volume_id,
-            str(check.instance) if check.instance else "",
+            str(check.specimen) if check.specimen else "",
             check.crop_url or NONE,
             check.problem or "",
         )
@@ -181,7 +181,7 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
             row["promise"] or NONE if row["max_loss"] is None else f"{row['max_loss']:.2%}",
             _faces(row, FACES),
             _faces(row, CROP_FACES),
-            _percent(row["kept_part"], 1),
+            _percent(row["kept_fraction"], 1),
             *(
                 NONE if row[name] is None else decimal(row[name])
                 for name in ("bytes_total", "bytes_read", "bytes_written")

@@ -37,7 +37,7 @@ from ctray.config.volumes import (
     CropConfig,
     LocalizeConfig,
     PreprocessConfig,
-    RefineConfig,
+    SelfTrainConfig,
     UncertaintyConfig,
 )
 
@@ -55,9 +55,9 @@ __all__ = [
     "PoolConfig",
     "PreprocessConfig",
     "RayConfig",
-    "RefineConfig",
     "RotationConfig",
     "RunConfig",
+    "SelfTrainConfig",
     "SortingConfig",
     "TrainConfig",
     "UncertaintyConfig",

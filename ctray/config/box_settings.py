@@ -23,9 +23,9 @@ _APART = {
     # A promise is about the method, over the draws of its training.
     "train.seed",
     # Archives differ in size anyway, and a calibration cannot follow that.
-    *("train.max_volumes", "train.validation_part"),
+    *("train.max_volumes", "train.validation_fraction"),
     # It splits what was found; nothing is ever promised of the parts.
-    "localize.instances",
+    "localize.specimens",
 }
 # The voxels themselves, however boxes are found in them; a section of the other pretext task.
 _SECTIONS_APART = {
@@ -41,11 +41,12 @@ def box_settings(config: RunConfig) -> dict[str, Any]:
     leave the way to a box as it is.
     """
     found = settings_of(config, *BOX_KINDS)
-    apart = _SECTIONS_APART[config.task] | (set() if config.refine.enabled else {"refine"})
+    apart = _SECTIONS_APART[config.task] | (set() if config.self_train.enabled else {"self_train"})
     return {
         name: value
         for name, value in found.items()
-        if name == "refine.enabled" or (name.partition(".")[0] not in apart and name not in _APART)
+        if name == "self_train.enabled"
+        or (name.partition(".")[0] not in apart and name not in _APART)
     }
 
 

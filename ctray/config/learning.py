@@ -148,7 +148,7 @@ class TrainConfig(Section):
     """Seed of examples, initial weights and dropout."""
     max_volumes: int = Field(default=64, ge=1, le=1_000_000)
     """Volumes to learn from; of a larger archive a seeded choice is taken."""
-    validation_part: float = Field(default=0.0, ge=0, le=0.9)
+    validation_fraction: float = Field(default=0.0, ge=0, le=0.9)
     """Part of them that is held out to watch the learning; never trained on (paper: 3 to 1, the
     sorting task's default). Their boxes are found all the same."""
     num_workers: Annotated[int, Binds.NOTHING] = Field(default=1, ge=1, le=MOST_WORKERS)

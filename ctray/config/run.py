@@ -14,7 +14,7 @@ from ctray.config.volumes import (
     CropConfig,
     LocalizeConfig,
     PreprocessConfig,
-    RefineConfig,
+    SelfTrainConfig,
     UncertaintyConfig,
 )
 
@@ -33,7 +33,7 @@ _TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "pool_grid": 1,
             "dropout": 0.05,
         },
-        "train": {"batch_size": 8, "run_length": 8, "validation_part": 0.25},
+        "train": {"batch_size": 8, "run_length": 8, "validation_fraction": 0.25},
     }
 }
 
@@ -52,7 +52,7 @@ class RunConfig(Section):
     train: Annotated[TrainConfig, Binds.TRAINING] = TrainConfig()
     localize: Annotated[LocalizeConfig, Binds.SELF_TRAINING] = LocalizeConfig()
     uncertainty: Annotated[UncertaintyConfig, Binds.SELF_TRAINING] = UncertaintyConfig()
-    refine: Annotated[RefineConfig, Binds.SELF_TRAINING] = RefineConfig()
+    self_train: Annotated[SelfTrainConfig, Binds.SELF_TRAINING] = SelfTrainConfig()
     crop: Annotated[CropConfig, Binds.CROP] = CropConfig()
     pool: Annotated[PoolConfig, Binds.NOTHING] = PoolConfig()
     ray: Annotated[RayConfig, Binds.NOTHING] = RayConfig()
@@ -61,10 +61,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _can_tell_specimens_apart(self) -> RunConfig:
-        if self.localize.instances and not self.refine.enabled:
+        if self.localize.specimens and not self.self_train.enabled:
             raise ValueError(
-                "localize.instances (--instances) tells specimens apart by the self-trained "
-                "network, and refine.enabled is false; set it to true"
+                "localize.specimens (--specimens) tells specimens apart by the self-trained "
+                "network, and self_train.enabled is false; set it to true"
             )
         return self
 

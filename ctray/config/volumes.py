@@ -37,12 +37,12 @@ class PreprocessConfig(Section):
     """Find the container's inner wall, tilt included, and fill beyond it."""
     rings: Switch = "auto"
     """Subtract what is sharp and depends on the distance from the rotation axis alone."""
-    trend: Switch = "auto"
+    drift: Switch = "auto"
     """Subtract the slow drift of grey values: cupping, uneven embedding medium."""
-    trend_degree: int = Field(default=4, ge=1, le=8)
+    drift_degree: int = Field(default=4, ge=1, le=8)
     """Degree of the polynomial that the drift is."""
     streaks: Switch = "auto"
-    """Calm planes of the scan that are many times as restless as the others, as streaks of metal
+    """Calm planes of the scan that are many times as streaks as the others, as streaks of metal
     make them; what stands out of them stays."""
     noise_floor: float = Field(default=0.75, ge=0, le=2)
     """Least noise that the pretext tasks see, as part of the grey values' standard deviation. It is
@@ -71,7 +71,7 @@ class LocalizeConfig(Section):
     """Background spreads above the background level that the threshold lies at least."""
     min_rise: float = Field(default=0.02, ge=0, le=1)
     """Smallest distance of the threshold from the background level."""
-    rise_part: float = Field(default=0.0, ge=0, lt=1)
+    rise_fraction: float = Field(default=0.0, ge=0, lt=1)
     """Smallest distance as a part of the way from background to the certain slices' level: in
     clear scans what streaks and drift leave beside the sample is a little certain too."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
@@ -79,8 +79,9 @@ class LocalizeConfig(Section):
     last_look: Switch = "auto"
     """Look once more at the grey values around a box that was found, whatever found it: pieces of
     the sample that go on beyond it make it grow, or leave the volume for review."""
-    instances: Annotated[bool, Binds.BOX] = False
-    """Whether several specimens in one volume get a box and a crop each; needs `refine.enabled`."""
+    specimens: Annotated[bool, Binds.BOX] = False
+    """Whether several specimens in one volume get a box and a crop each. Needs
+    `self_train.enabled`."""
 
 
 class UncertaintyConfig(Section):
@@ -102,18 +103,18 @@ class UncertaintyConfig(Section):
     along the slicing axis."""
     threshold: Literal["background", "top"] = "background"
     """`background`: above the map's own background level; `top`: the part of the superpixels
-    with the highest variance that `top_part` tells (paper)."""
-    top_part: float = Field(default=0.03, gt=0, lt=1)
+    with the highest variance that `top_fraction` tells (paper)."""
+    top_fraction: float = Field(default=0.03, gt=0, lt=1)
     """Part of the volume's superpixels that `top` takes (paper: 3%)."""
     spreads: float = Field(default=5.0, gt=0, le=1000)
     """Background spreads above the background level that `background` lies at least."""
-    rise_part: float = Field(default=0.4, ge=0, lt=1)
+    rise_fraction: float = Field(default=0.4, ge=0, lt=1)
     """Its least distance from the background level, as a part of that of the highest variance."""
-    min_part: float = Field(default=0.001, ge=0, lt=1)
+    min_fraction: float = Field(default=0.001, ge=0, lt=1)
     """A region smaller than this part of the volume is no sample."""
 
 
-class RefineConfig(Section):
+class SelfTrainConfig(Section):
     """Self-training: the boxes of the whole archive teach a network which slices hold sample."""
 
     enabled: Annotated[bool, Binds.BOX] = True
@@ -130,7 +131,7 @@ class RefineConfig(Section):
     which tell texture from noise and a sample from what is the same in all slices."""
     learning_rate: Rate = 2e-3
     """Peak learning rate of AdamW."""
-    near_part: float = Field(default=0.6, ge=0, le=1)
+    near_fraction: float = Field(default=0.6, ge=0, le=1)
     """Part of the slabs that are taken near a face, within an eighth of the axis."""
     threshold: Annotated[Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)], Binds.BOX] = (
         "clarity"

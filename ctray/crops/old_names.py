@@ -8,8 +8,8 @@ _OLD_INSTANCE = {"box": "sample_box", "certainty": "face_confidence"}
 _OLD_CROP = {
     "box": "crop_box",
     "box_asked": "asked_box",
-    "box_of_all": "all_instances_box",
-    "instances": "num_instances",
+    "box_of_all": "all_specimens_box",
+    "specimens": "num_specimens",
 }
 # Rates of earlier versions were stated for other settings than those of their calibration, too.
 _NOTHING_STATED = {"promise": "not calibrated", "max_loss": None, "coverage": None}
@@ -23,9 +23,9 @@ def modern_receipt(data: dict[str, Any]) -> dict[str, Any]:
     if "volume_url" in told:
         # The Zarr that was worked on was told even where it was the source itself.
         told["imported_url"] = _unless(told.pop("volume_url"), told.get("source_url"))
-    if isinstance(told.get("instances"), list):
-        told["instances"] = [
-            _renamed(i, _OLD_INSTANCE) if isinstance(i, dict) else i for i in told["instances"]
+    if isinstance(told.get("specimens"), list):
+        told["specimens"] = [
+            _renamed(i, _OLD_INSTANCE) if isinstance(i, dict) else i for i in told["specimens"]
         ]
     if "promise" not in told and told.get("status") == "located":
         told |= _NOTHING_STATED

@@ -16,7 +16,6 @@ from ctray.config import PreprocessConfig, recorded_config
 from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Box, Triple, as_triple
 from ctray.evaluate.baselines import BaselineCase, BaselineResult, run_baselines
-from ctray.evaluate.instance_scores import InstanceScores, score_instances
 from ctray.evaluate.scoring import (
     CROP_METHOD,
     OWN_METHOD,
@@ -25,6 +24,7 @@ from ctray.evaluate.scoring import (
     ScoreTable,
     score_methods,
 )
+from ctray.evaluate.specimen_scores import SpecimenScores, score_specimens
 from ctray.evaluate.truth import Truth, read_truths
 from ctray.preprocess.grey_maps import BaselineArrays
 from ctray.preprocess.prepare import is_constant, prepare
@@ -47,13 +47,13 @@ class Evaluation:
         were written), and the baselines.
     baselines
         What the baselines chose; empty if they were not asked for.
-    instances
+    specimens
         Scores of single specimens, where the run looked for them and the truth tells them.
     """
 
     table: ScoreTable
     baselines: tuple[BaselineResult, ...] = ()
-    instances: InstanceScores | None = None
+    specimens: SpecimenScores | None = None
 
     @property
     def supervised(self) -> frozenset[str]:
@@ -82,8 +82,8 @@ class Evaluation:
             }
             for summary in self.ranked()
         ]
-        if self.instances is not None:
-            document["instances"] = self.instances.to_json()
+        if self.specimens is not None:
+            document["specimens"] = self.specimens.to_json()
         return document
 
     def to_rows(self) -> list[Row]:
@@ -174,8 +174,8 @@ def evaluate_receipts(
         # Methods compare on the same volumes: one that nobody can read is lost for all.
         predictions[result.method] = {r.volume_id: result.boxes.get(r.volume_id) for r in receipts}
     table = score_methods(predictions, truths)
-    instances = score_instances(receipts, truths)
-    return Evaluation(table=table, baselines=tuple(baselines), instances=instances)
+    specimens = score_specimens(receipts, truths)
+    return Evaluation(table=table, baselines=tuple(baselines), specimens=specimens)
 
 
 def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from ctray.config.box_settings import box_settings
 from ctray.core.errors import ConfigError, NotFoundError
 from ctray.core.geometry import Box
 from ctray.evaluate.truth import Truth, iter_mask, read_truths
-from ctray.localize.margins import Calibration, Scales, calibrate
+from ctray.localization.margins import Calibration, Scales, calibrate
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
 
@@ -50,7 +50,7 @@ def calibrate_runs(
         truths = ", ".join(truth_url for _, truth_url in runs)
         raise NotFoundError(
             f"{names} shares no located volume with {truths}; localize with self-training "
-            "(refine.enabled) before calibrating"
+            "(self_train.enabled) before calibrating"
         )
     digest = _common_digest([receipt for receipt, _ in usable])
 

@@ -27,7 +27,7 @@ class KnownScan:
     ----------
     volume
         Grey values (z, y, x).
-    box, instances
+    box, specimens
         Tight boxes of all of the sample (None: empty) and of each specimen.
     arrays
         Truth of the volume's shape by name, uint8; ``mask`` always.
@@ -38,7 +38,7 @@ class KnownScan:
 
     volume: npt.NDArray[Any]
     box: Box | None
-    instances: list[Box]
+    specimens: list[Box]
     arrays: dict[str, npt.NDArray[Any]]
     voxel_size: VoxelSize = VOXEL_SIZE
     tolerance: tuple[int, ...] | None = None
@@ -56,7 +56,7 @@ class PhantomRecord:
     url
         The OME-Zarr volume.
     truth_url
-        The truth as JSON: box, instances' boxes, spec, and the URLs of mask and labels.
+        The truth as JSON: box, specimens' boxes, spec, and the URLs of mask and labels.
     box
         Tight box of all of the sample; None for an empty volume.
     skipped
@@ -119,12 +119,12 @@ def write_phantoms(
 
 
 def read_truth(url: str) -> tuple[Box | None, list[Box]]:
-    """Box of all of the sample (None: empty) and the boxes of its instances, from a truth file."""
+    """Box of all of the sample (None: empty) and the boxes of its specimens, from a truth file."""
     truth = store.read_json(url)
     box = truth["box"]
     return (
         None if box is None else Box.from_ranges(box),
-        [Box.from_ranges(ranges) for ranges in truth["instances"]],
+        [Box.from_ranges(ranges) for ranges in truth["specimens"]],
     )
 
 
@@ -149,9 +149,9 @@ def write_phantom(dst: str, spec: PhantomSpec, *, volume_id: str, difficulty: st
         if phantom.labels.any():
             arrays["labels"] = phantom.labels
         if len(phantom.boxes) > 1:
-            arrays["instances"] = phantom.instances
+            arrays["specimens"] = phantom.specimens
         return KnownScan(
-            volume=phantom.volume, box=phantom.box, instances=phantom.boxes, arrays=arrays
+            volume=phantom.volume, box=phantom.box, specimens=phantom.boxes, arrays=arrays
         )
 
     return write_scan(dst, make, volume_id=volume_id, recipe=spec.to_json(), difficulty=difficulty)
@@ -210,7 +210,7 @@ def _write_truth(truth_url: str, scan: KnownScan, about: dict[str, Any]) -> None
     truth = {
         **about,
         "box": scan.box.ranges if scan.box else None,
-        "instances": [box.ranges for box in scan.instances],
+        "specimens": [box.ranges for box in scan.specimens],
         "sample_voxels": int(np.count_nonzero(scan.arrays["mask"])),
         "shape": list(scan.volume.shape),
         "voxel_size_um": list(scan.voxel_size.um),

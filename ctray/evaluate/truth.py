@@ -47,7 +47,7 @@ class Truth:
         Extent of the volume at level 0, voxels, (z, y, x).
     box
         Box around all of the sample at level 0; None: the volume is empty.
-    instances
+    specimens
         One box a specimen where there are several.
     mask_url
         Voxel mask of the sample (not 0: sample) at level 0; None where there is none.
@@ -65,14 +65,14 @@ class Truth:
     volume_id: str
     shape: Triple
     box: Box | None
-    instances: tuple[Box, ...] = ()
+    specimens: tuple[Box, ...] = ()
     mask_url: str | None = None
     tolerance: SixInts = (0, 0, 0, 0, 0, 0)
     touching: SixBools = (False, False, False, False, False, False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", as_triple(self.shape, "truth shape"))
-        for box in (self.box, *self.instances):
+        for box in (self.box, *self.specimens):
             if box is not None:
                 box.check_inside(self.shape)
 
@@ -95,7 +95,7 @@ def read_truths(url: str) -> dict[str, Truth]:
 
     Two layouts are known. Phantom archives: ``<id>.json`` in `url` or in its folder ``truth``,
     each with ``box`` (three [start, stop] pairs, or null for an empty volume), ``shape`` and
-    optionally ``instances``, ``tolerance`` and ``touching`` (six values, as in `Truth`), the mask
+    optionally ``specimens``, ``tolerance`` and ``touching`` (six values, as in `Truth`), the mask
     in ``<id>-mask.zarr`` beside it. Scans: folders with a
     ``meta.json`` (`url` itself or those in it) that holds ``bbox_zyx_half_open``, ``shape``,
     ``bbox_tolerance_voxels_per_face`` and ``faces_touching_volume_border``, the mask in
@@ -184,14 +184,14 @@ def _read_phantom(url: str, volume_id: str, data: Mapping[str, Any], mask_url: s
     try:
         shape = as_triple(data["shape"], "truth shape")
         box = None if data["box"] is None else Box.from_ranges(data["box"])
-        parts = data.get("instances") or []
-        # Phantoms tell an organ or a label beside an instance's box.
+        parts = data.get("specimens") or []
+        # Phantoms tell an organ or a label beside a specimen's box.
         ranges = [p["box"] if isinstance(p, Mapping) else p for p in parts]
         return Truth(
             volume_id=volume_id,
             shape=shape,
             box=box,
-            instances=tuple(Box.from_ranges(r) for r in ranges if r is not None),
+            specimens=tuple(Box.from_ranges(r) for r in ranges if r is not None),
             mask_url=mask_url,
             tolerance=_six_ints(data.get("tolerance") or (0,) * 6),
             touching=_six_bools(data.get("touching") or _border_faces(box, shape)),

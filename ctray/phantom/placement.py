@@ -115,7 +115,7 @@ def _draw_bodies(spec: PhantomSpec) -> list[Parts]:
         return [fish(spec.rng("specimen"))]
     if spec.kind == "embryo":
         return [embryo(spec.rng("specimen"))]
-    count = spec.instances or int(spec.rng("instances").integers(2, 5))
+    count = spec.specimens or int(spec.rng("specimens").integers(2, 5))
     streams = [spec.rng("specimen", i) for i in range(count)]
     return [blob_cluster(rng) if rng.random() < 0.4 else embryo(rng) for rng in streams]
 

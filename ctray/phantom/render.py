@@ -35,10 +35,10 @@ class Phantom:
         Voxels of plain embedding medium, bool: inside circle and container, no distractor.
     labels
         Labelled organs, uint8; for a fish 1 eye, 2 lens, 3 nerve, else empty.
-    instances
+    specimens
         Number of the specimen, uint8, counted from 1; 0 is no sample.
     boxes
-        Tight box of each instance.
+        Tight box of each specimen.
     window
         Contrast units at grey value 1 and at the largest grey value.
     spec
@@ -49,7 +49,7 @@ class Phantom:
     mask: Bools
     medium: Bools
     labels: npt.NDArray[np.uint8]
-    instances: npt.NDArray[np.uint8]
+    specimens: npt.NDArray[np.uint8]
     boxes: list[Box]
     window: tuple[float, float]
     spec: PhantomSpec
@@ -114,22 +114,22 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
 def render(spec: PhantomSpec, tube: Tube | None, painted: list[Painted]) -> Phantom:
     """Render the scene of `spec` around specimens that are painted already."""
     scene = Scene(spec, tube)
-    instances = np.zeros(spec.shape, np.uint8)
+    specimens = np.zeros(spec.shape, np.uint8)
     labels = np.zeros(spec.shape, np.uint8)
     boxes = []
     for i, item in enumerate(painted, start=1):
         where = item.box.slices
-        instances[where][item.mask] = i
+        specimens[where][item.mask] = i
         labels[where][item.mask] = item.labels[item.mask]
         tight = tight_box(item.mask)
         assert tight is not None, "a placed specimen has voxels"
         boxes.append(tight.shift(item.box.start))
-    mask = instances > 0
+    mask = specimens > 0
     image, medium = _compose(scene, painted, mask)
     window = _window(spec)
     volume = _to_grey(scene, image, window)
     return Phantom(
-        volume=volume, mask=mask, medium=medium, labels=labels, instances=instances,
+        volume=volume, mask=mask, medium=medium, labels=labels, specimens=specimens,
         boxes=boxes, window=window, spec=spec,
     )  # fmt: skip
 

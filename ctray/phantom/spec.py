@@ -108,7 +108,7 @@ class PhantomSpec:
     """Fish: whether it is turned about z by a random angle."""
     head_first: bool = True
     """Fish: whether its head is at low z."""
-    instances: int | None = None
+    specimens: int | None = None
     """Multi: number of specimens; None draws 2 to 4."""
 
     def __post_init__(self) -> None:
@@ -132,8 +132,8 @@ class PhantomSpec:
             raise ConfigError(f"phantom seed={self.seed}, index={self.index} must not be negative")
         _check_range("span", self.span, 0.2, 0.95)
         _check_range("tilt_degrees", self.tilt_degrees, 0.0, 30.0)
-        if self.instances is not None:
-            _check_range("instances", self.instances, 2, 4)
+        if self.specimens is not None:
+            _check_range("specimens", self.specimens, 2, 4)
 
     @property
     def shape(self) -> Triple:

@@ -24,7 +24,7 @@ def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]
 
 def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
     """Records with a seeded choice of them marked as held out; never all of them."""
-    count = min(round(config.train.validation_part * len(records)), len(records) - 1)
+    count = min(round(config.train.validation_fraction * len(records)), len(records) - 1)
     if count < 1:
         return records
     rng = np.random.default_rng([config.train.seed, len(records), 1])

@@ -12,10 +12,10 @@ from ctray.core.errors import OutputExistsError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
 from ctray.crops.old_names import crop_attributes
-from ctray.localize.promise import box_to_cut
-from ctray.records.instance_receipt import InstanceReceipt
+from ctray.localization.promise import box_to_cut
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.records.run_manifest import read_manifest
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.writer import is_committed
@@ -61,13 +61,13 @@ def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
     """Remove the crops of a volume, to be cut otherwise; its receipt says so before they go."""
     urls = [url for url in receipt.crops if url is not None]
     nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
-    instances = [
-        replace(i, **nothing, margins=None, bytes_written=0) for i in receipt.instances or []
+    specimens = [
+        replace(i, **nothing, margins=None, bytes_written=0) for i in receipt.specimens or []
     ]
     receipt = replace(
         receipt,
         **nothing,
-        instances=instances or receipt.instances,
+        specimens=specimens or receipt.specimens,
         margins=None,
         promise=None,
         max_loss=None,
@@ -92,14 +92,14 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
         return receipt
     receipt = replace(receipt, crop_settings=crop_digest(config))
     began, read_before = time.monotonic(), volume.bytes_read
-    if receipt.instances:
+    if receipt.specimens:
         taken = _names_taken(run)
-        instances = [
-            _crop_instance(volume, receipt, number, run, config, taken)
-            for number in range(1, len(receipt.instances) + 1)
+        specimens = [
+            _crop_specimen(volume, receipt, number, run, config, taken)
+            for number in range(1, len(receipt.specimens) + 1)
         ]
-        written = sum(instance.bytes_written for instance in instances)
-        receipt = replace(receipt, instances=instances, bytes_written=written)
+        written = sum(specimen.bytes_written for specimen in specimens)
+        receipt = replace(receipt, specimens=specimens, bytes_written=written)
     else:
         box = box_to_cut(receipt, volume.shape)
         told = {
@@ -116,29 +116,29 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
     )
 
 
-def _crop_instance(
+def _crop_specimen(
     volume: Volume,
     receipt: Receipt,
     number: int,
     run: RunFolder,
     config: RunConfig,
     taken: frozenset[str],
-) -> InstanceReceipt:
-    instances = receipt.instances or []
-    instance = instances[number - 1]
-    if instance.crop_url is not None:
-        return instance
+) -> SpecimenReceipt:
+    specimens = receipt.specimens or []
+    specimen = specimens[number - 1]
+    if specimen.crop_url is not None:
+        return specimen
     told = {
-        "sample_box": instance.sample_box.ranges,
-        "confidence": min(instance.face_confidence),
-        "margins": instance.margins,
-        "instance": number,
-        "num_instances": len(instances),
-        "all_instances_box": receipt.sample_box.ranges if receipt.sample_box else None,
+        "sample_box": specimen.sample_box.ranges,
+        "confidence": min(specimen.face_confidence),
+        "margins": specimen.margins,
+        "specimen": number,
+        "num_specimens": len(specimens),
+        "all_specimens_box": receipt.sample_box.ranges if receipt.sample_box else None,
     }
-    url = _instance_url(run, receipt.volume_id, number, taken)
-    box = box_to_cut(instance, volume.shape)
-    return replace(instance, **_cut(_crop(volume, box, url, receipt, told, config)))
+    url = _specimen_url(run, receipt.volume_id, number, taken)
+    box = box_to_cut(specimen, volume.shape)
+    return replace(specimen, **_cut(_crop(volume, box, url, receipt, told, config)))
 
 
 def _names_taken(run: RunFolder) -> frozenset[str]:
@@ -146,7 +146,7 @@ def _names_taken(run: RunFolder) -> frozenset[str]:
     return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
 
 
-def _instance_url(
+def _specimen_url(
     run: RunFolder, volume_id: str, number: int, taken: frozenset[str] | None = None
 ) -> str:
     """URL of a specimen's crop; not that of another volume whose id ends in the same number."""
@@ -173,7 +173,7 @@ def _crop(
     }
     if is_committed(url):
         there = open_volume(url)
-        _check_own(there, receipt.volume_id, told.get("instance"))
+        _check_own(there, receipt.volume_id, told.get("specimen"))
         asked = {**marks, "asked_box": box.ranges, "sample_box": told["sample_box"]}
         said = crop_attributes(there.attributes)
         if any(said.get(name) != value for name, value in asked.items()):
@@ -223,10 +223,10 @@ def _promised(crop: Volume) -> dict[str, Any]:
     return {name: told.get(name) for name in ("promise", "max_loss", "coverage")}
 
 
-def _check_own(crop: Volume, volume_id: str, instance: int | None) -> None:
+def _check_own(crop: Volume, volume_id: str, specimen: int | None) -> None:
     """Refuse a crop of another volume: one that came later may have the name of a specimen."""
-    theirs = (crop.attributes["volume_id"], crop.attributes.get("instance"))
-    if theirs != (volume_id, instance):
+    theirs = (crop.attributes["volume_id"], crop.attributes.get("specimen"))
+    if theirs != (volume_id, specimen):
         raise OutputExistsError(
             f"{crop.url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
             f"{volume_id}; rename the volume in the archive"

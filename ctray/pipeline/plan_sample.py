@@ -20,9 +20,9 @@ from ctray.formats.opening import open_as
 from ctray.formats.source import VolumeSource
 from ctray.learn.pretext.checkpoint import checkpoint_step
 from ctray.learn.selftrain.checkpoint import has_slabs
-from ctray.localize.localizer import Localizer
-from ctray.localize.margins import Calibration
-from ctray.localize.promise import box_to_cut, calibration_of, with_promise
+from ctray.localization.localizer import Localizer
+from ctray.localization.margins import Calibration
+from ctray.localization.promise import box_to_cut, calibration_of, with_promise
 from ctray.pipeline.volume_work import open_localizer, receipt_of
 from ctray.preprocess.grey_maps import less_z_median, smoothed
 from ctray.records.receipt_list import iter_receipts
@@ -77,7 +77,7 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
     """Networks of a run, None where its training has not come to its end."""
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         return None
-    if config.refine.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_slabs(run.checkpoint):
         return None
     return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
 

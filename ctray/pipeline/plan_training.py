@@ -41,7 +41,7 @@ class Speeds:
         A volume's preparation.
     step, slab_step
         One step of the encoder's training and of self-training.
-    find, refine
+    find, self_train
         A volume's box: by the pretext task, and by the slab network after it.
     """
 
@@ -49,7 +49,7 @@ class Speeds:
     step: float
     slab_step: float
     find: float
-    refine: float
+    self_train: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +91,7 @@ def training_cost(
     begun = 0 if run is None else checkpoint_step(run.checkpoint) or 0
     steps = max(0, config.train.steps - begun)
     trained = run is not None and has_slabs(run.checkpoint)
-    slab_steps = 0 if trained or not config.refine.enabled else config.refine.steps
+    slab_steps = 0 if trained or not config.self_train.enabled else config.self_train.steps
     shapes = [working_shape(e.shape, config.preprocess.working_size) for e in entries if e.shape]
     if not shapes:
         return TrainingCost(seconds=0.0, volume_s=0.0, how="")
@@ -106,7 +106,7 @@ def training_cost(
     seconds += num_volumes * each / together if steps or slab_steps else 0.0
     return TrainingCost(
         seconds=seconds,
-        volume_s=speeds.prepare + speeds.find + speeds.refine,
+        volume_s=speeds.prepare + speeds.find + speeds.self_train,
         how=_how(steps, step, slab_steps, speeds, own is not None, num_volumes),
     )
 
@@ -142,15 +142,15 @@ def measure_speeds(config: RunConfig, side: int) -> Speeds:
     step = _seconds(lambda: trainer.train_step(rows))
     forward = _seconds(lambda: trainer.validate(rows))
     image = forward / (trainer.slices_per_example * config.train.batch_size)
-    slab_step = _slab_step(trainer, prepared, config) if config.refine.enabled else 0.0
+    slab_step = _slab_step(trainer, prepared, config) if config.self_train.enabled else 0.0
     # Forwards are about a third of a step.
-    slab = slab_step / 3 / config.refine.slabs
+    slab = slab_step / 3 / config.self_train.slabs
     return Speeds(
         prepare=preparing * volume,
         step=step * area,
         slab_step=slab_step * area,
         find=_images_a_volume(config, side) * image * area,
-        refine=3 * side * slab * area,
+        self_train=3 * side * slab * area,
     )
 
 

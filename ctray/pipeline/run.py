@@ -20,7 +20,7 @@ from ctray.executors.executor import Executor, executor_session, running_executo
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
 from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.selftrain.checkpoint import has_slabs
-from ctray.localize.promise import check_promise
+from ctray.localization.promise import check_promise
 from ctray.pipeline.choosing import hold_out, keep_ids, training_ids
 from ctray.pipeline.cropping import Cut
 from ctray.pipeline.finding import find_archive
@@ -245,7 +245,7 @@ def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
             f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
         )
-    if config.refine.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_slabs(run.checkpoint):
         raise NotFoundError(
             f"{run.url} has an encoder, and its self-training is not finished; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"

@@ -14,7 +14,7 @@ from ctray.learn.prepared_files import read_prepared
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.selftrain.checkpoint import has_slabs
 from ctray.learn.selftrain.work import Record
-from ctray.localize.localizer import Localizer
+from ctray.localization.localizer import Localizer
 from ctray.records.events import Event, OnEvent, ignore
 from ctray.records.run_folder import RunFolder
 from ctray.storage import store
@@ -44,10 +44,10 @@ def self_train(
     TrainingError
         If training fails, or the cluster has no kind of node for it.
     """
-    if not config.refine.enabled or has_slabs(run.checkpoint):
+    if not config.self_train.enabled or has_slabs(run.checkpoint):
         return
     records = _ranges(run, config, executor, on_event)
-    on_event(Event(stage="self-train", done=0, total=config.refine.steps))
+    on_event(Event(stage="self-train", done=0, total=config.self_train.steps))
     executor.train_slabs(run, config, records, on_event)
 
 

@@ -27,8 +27,8 @@ class CropCheck:
 
     Parameters
     ----------
-    volume_id, instance
-        Which crop; `instance` is 0 unless the volume holds several specimens.
+    volume_id, specimen
+        Which crop; `specimen` is 0 unless the volume holds several specimens.
     crop_url
         Where it is, None for a receipt that cannot be read.
     problem
@@ -38,7 +38,7 @@ class CropCheck:
     """
 
     volume_id: str
-    instance: int
+    specimen: int
     crop_url: str | None
     problem: str | None
     voxels_compared: int = 0
@@ -47,7 +47,7 @@ class CropCheck:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asked:
     volume_id: str
-    instance: int
+    specimen: int
     crop_url: str | None
     checksum: str | None
     source_url: str = ""
@@ -93,10 +93,10 @@ def verify_run(
                     share = Share(
                         part=sample,
                         rng=np.random.default_rng(
-                            [seed, *asked.volume_id.encode(), asked.instance]
+                            [seed, *asked.volume_id.encode(), asked.specimen]
                         ),
                         # Once a volume is enough, however many crops it has.
-                        whole=asked.instance <= 1,
+                        whole=asked.specimen <= 1,
                         bytes_in_flight=bytes_in_flight // MAX_THREADS,
                     )
                     found = _source_comparison(asked, share)
@@ -105,7 +105,7 @@ def verify_run(
                 problem = one_line(error)
         return CropCheck(
             volume_id=asked.volume_id,
-            instance=asked.instance,
+            specimen=asked.specimen,
             crop_url=asked.crop_url,
             problem=problem,
             voxels_compared=compared,
@@ -119,7 +119,7 @@ def _asked(run: RunFolder) -> Iterator[_Asked]:
         if isinstance(receipt, CtrayError):
             yield _Asked(
                 volume_id=volume_id,
-                instance=0,
+                specimen=0,
                 crop_url=None,
                 checksum=None,
                 problem=one_line(receipt),
@@ -129,15 +129,15 @@ def _asked(run: RunFolder) -> Iterator[_Asked]:
 
 
 def _crops_of(receipt: Receipt) -> Iterator[_Asked]:
-    if not receipt.instances:
+    if not receipt.specimens:
         found = [(0, receipt.crop_url, receipt.checksum)]
     else:
-        found = [(n, i.crop_url, i.checksum) for n, i in enumerate(receipt.instances, start=1)]
-    for instance, url, checksum in found:
+        found = [(n, i.crop_url, i.checksum) for n, i in enumerate(receipt.specimens, start=1)]
+    for specimen, url, checksum in found:
         if url is not None:
             yield _Asked(
                 volume_id=receipt.volume_id,
-                instance=instance,
+                specimen=specimen,
                 crop_url=url,
                 checksum=checksum,
                 source_url=receipt.source_url,

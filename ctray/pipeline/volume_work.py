@@ -19,14 +19,14 @@ from ctray.core.version import __version__
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.selftrain.checkpoint import load_slabs
-from ctray.localize.localizer import Localization, Localizer
-from ctray.localize.promise import calibration_of, with_promise
-from ctray.localize.uncertainty import UncertaintyMap
+from ctray.localization.localizer import Localization, Localizer
+from ctray.localization.promise import calibration_of, with_promise
+from ctray.localization.uncertainty import UncertaintyMap
 from ctray.pipeline.cropping import Cut, crop_digest, crop_located, without_crops
 from ctray.pipeline.source_changes import current_receipt, drop_stale_import, record_of
 from ctray.preprocess.prepare import is_constant, prepare
-from ctray.records.instance_receipt import InstanceReceipt
 from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.storage.patience import patiently
 from ctray.volumes.maps import write_map
@@ -173,7 +173,7 @@ class LocalizeVolume:
 def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
     """Localizer with the trained networks of a run."""
     trained = load_model(run.checkpoint)
-    slabs = load_slabs(run.checkpoint, trained) if config.refine.enabled else None
+    slabs = load_slabs(run.checkpoint, trained) if config.self_train.enabled else None
     return Localizer(trained, config, slabs)
 
 
@@ -234,7 +234,7 @@ def receipt_of(
         profiles=found.profiles,
         refined=found.refined.to_json() if found.refined else {},
         scales=None if found.scales is None else [round(s, 3) for s in found.scales],
-        instances=_instances(found),
+        specimens=_specimens(found),
         stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
         working=found.working,
         ctray_version=__version__,
@@ -256,17 +256,17 @@ def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
     )
 
 
-def _instances(found: Localization) -> list[InstanceReceipt] | None:
-    if found.instances is None:
+def _specimens(found: Localization) -> list[SpecimenReceipt] | None:
+    if found.specimens is None:
         return None
     receipts = []
-    for instance in found.instances:
-        box, certainty, scales = instance.box, instance.certainty, instance.scales()
+    for specimen in found.specimens:
+        box, certainty, scales = specimen.box, specimen.certainty, specimen.scales()
         assert box is not None
         assert certainty is not None
         assert scales is not None
         receipts.append(
-            InstanceReceipt(
+            SpecimenReceipt(
                 sample_box=box,
                 face_confidence=list(certainty),
                 scales=[round(s, 3) for s in scales],

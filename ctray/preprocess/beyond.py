@@ -79,7 +79,7 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
     distance = wall.distances(volume.shape)
     radii = np.arange(math.ceil(math.hypot(*volume.shape[1:])) + 1)
     seen = np.where(known, smooth, np.float32(np.nan))
-    profile = whole_radial_profile(seen, wall, len(radii), least_part=_IN_VIEW)
+    profile = whole_radial_profile(seen, wall, len(radii), least_fraction=_IN_VIEW)
     usual = np.interp(distance, radii, profile).astype(np.float32)
     slack = np.interp(distance, radii, _MISFIT * _steepest(profile)).astype(np.float32)
     slack[distance > wall.radius + _WALL] = 0

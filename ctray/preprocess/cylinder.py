@@ -73,11 +73,11 @@ def polar_planes(
 
 
 def radial_profile(
-    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_part: float = 0.0
+    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
     """Median over angles of the mean over slices, at whole radii around `axis`.
 
-    NaN where no more than `least_part` of the angles are in view, and finite in any slice.
+    NaN where no more than `least_fraction` of the angles are in view, and finite in any slice.
     """
     total = np.zeros((num_radii, ANGLES))
     seen = np.zeros((num_radii, ANGLES))
@@ -89,17 +89,17 @@ def radial_profile(
         seen += known
     with np.errstate(invalid="ignore"):
         mean = np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
-    known_rows = np.isfinite(mean).mean(axis=1) > least_part
+    known_rows = np.isfinite(mean).mean(axis=1) > least_fraction
     profile = np.full(num_radii, np.nan)
     profile[known_rows] = np.nanmedian(mean[known_rows], axis=1)
     return profile
 
 
 def whole_radial_profile(
-    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_part: float = 0.0
+    volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
     """`radial_profile` with what is not in view taken from the radii beside it; 0 without any."""
-    profile = radial_profile(volume, axis, num_radii, least_part=least_part)
+    profile = radial_profile(volume, axis, num_radii, least_fraction=least_fraction)
     known = np.isfinite(profile)
     if not known.any():
         return np.zeros(num_radii)

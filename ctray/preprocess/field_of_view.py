@@ -187,7 +187,7 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
     """
     num_radii = int(circle.radius) + 1
     known = np.where(inside, volume, np.float32(np.nan))
-    profile = whole_radial_profile(known, circle, num_radii, least_part=_RING_PART)
+    profile = whole_radial_profile(known, circle, num_radii, least_fraction=_RING_PART)
     fine = profile - ndimage.gaussian_filter1d(profile, 2.0, mode="nearest")
     # Near the axis a circle has too few voxels for its median to mean anything.
     fine[: max(2, num_radii // 16)] = 0
@@ -199,7 +199,7 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
     return cleaned
 
 
-def remove_trend(volume: FloatArray, inside: BoolArray, degree: int = 4) -> FloatArray:
+def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> FloatArray:
     """Volume without the slow drift of grey values: cupping, uneven embedding medium.
 
     A drift is the same in a slice and its twin, so the network could read the orientation of an

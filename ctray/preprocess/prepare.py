@@ -20,10 +20,10 @@ from ctray.preprocess.column import level_column
 from ctray.preprocess.field_of_view import (
     FieldOfView,
     find_field_of_view,
+    remove_drift,
     remove_rings,
-    remove_trend,
 )
-from ctray.preprocess.restless import calm_planes
+from ctray.preprocess.streaks import calm_planes
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -186,8 +186,8 @@ def prepare(
         grey = remove_rings(grey, view.circle, inside)
     if view.column is not None:
         grey = level_column(grey, view.column)
-    if config.trend == "auto":
-        grey = remove_trend(grey, inside, config.trend_degree)
+    if config.drift == "auto":
+        grey = remove_drift(grey, inside, config.drift_degree)
     if config.streaks == "auto":
         grey = calm_planes(grey, inside)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed

@@ -27,7 +27,7 @@ _SCHEMA = pa.schema(
         ("volume_id", pa.string()),
         ("source_url", pa.string()),
         ("imported_url", pa.string()),
-        ("instance", pa.int64()),
+        ("specimen", pa.int64()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("method", pa.string()),
@@ -53,7 +53,7 @@ _SCHEMA = pa.schema(
 def write_localizations(url: str, receipts: Iterable[Receipt]) -> None:
     """Write `localizations.parquet`.
 
-    A volume of several specimens has a row each, `instance` 1 and on, with boxes, certainty, crop
+    A volume of several specimens has a row each, `specimen` 1 and on, with boxes, certainty, crop
     and `bytes_written` of the specimen, and everything else of the volume. Receipts are taken one
     by one: only the compressed table is held whole.
     """
@@ -82,19 +82,19 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
 
 def _rows(receipt: Receipt) -> list[dict[str, Any]]:
     whole = _row(receipt)
-    if receipt.status != "located" or not receipt.instances:
+    if receipt.status != "located" or not receipt.specimens:
         return [whole]
     return [
         {
             **whole,
-            "instance": number,
-            **box_columns(instance.sample_box, instance.crop_box),
-            "confidence": min(instance.face_confidence),
-            **_spread([f"confidence_{face}" for face in FACES], instance.face_confidence),
-            "bytes_written": instance.bytes_written,
-            "crop_url": instance.crop_url,
+            "specimen": number,
+            **box_columns(specimen.sample_box, specimen.crop_box),
+            "confidence": min(specimen.face_confidence),
+            **_spread([f"confidence_{face}" for face in FACES], specimen.face_confidence),
+            "bytes_written": specimen.bytes_written,
+            "crop_url": specimen.crop_url,
         }
-        for number, instance in enumerate(receipt.instances, start=1)
+        for number, specimen in enumerate(receipt.specimens, start=1)
     ]
 
 
@@ -114,7 +114,7 @@ def _row(receipt: Receipt) -> dict[str, Any]:
     box = receipt.sample_box if receipt.status == "located" else None
     return {
         **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
-        "instance": 0,
+        "specimen": 0,
         **box_columns(box, receipt.crop_box),
         **_spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
         **_spread([f"shape_{axis}" for axis in AXES], receipt.shape),

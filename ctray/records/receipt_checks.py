@@ -37,9 +37,9 @@ def check_receipt(receipt: Receipt, volume_id: str) -> None:
     shape = receipt.shape
     if shape is not None and (len(shape) != 3 or min(shape) < 1):
         raise CtrayError(f"shape {shape} is none of three axes")
-    for instance in receipt.instances or []:
-        _check_types(instance)
-    parts: list[Any] = [receipt, *(receipt.instances or [])]
+    for specimen in receipt.specimens or []:
+        _check_types(specimen)
+    parts: list[Any] = [receipt, *(receipt.specimens or [])]
     for part in parts:
         for name in (f.name for f in fields(part)):
             value = getattr(part, name)

@@ -40,7 +40,7 @@ FIELDS = (
 )
 # Made of the others: crops written, first crop's URL, voxels, part of them that is kept; the
 # sample's box, and the first crop's.
-DERIVED = ("crops", "crop_url", "voxels", "kept_part", *FACES, *CROP_FACES)
+DERIVED = ("crops", "crop_url", "voxels", "kept_fraction", *FACES, *CROP_FACES)
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
@@ -162,7 +162,7 @@ def _row(volume_id: str, receipt: Receipt | CtrayError) -> dict[str, Any]:
         "crops": len(written),
         "crop_url": written[0] if written else None,
         "voxels": voxels,
-        "kept_part": kept / voxels if voxels and kept else None,
+        "kept_fraction": kept / voxels if voxels and kept else None,
     }
 
 

@@ -25,8 +25,8 @@ from ctray.core.errors import (
 )
 from ctray.core.geometry import Box
 from ctray.crops.old_names import modern_receipt
-from ctray.records.instance_receipt import InstanceReceipt
 from ctray.records.receipt_checks import MAX_RECEIPT_BYTES, check_receipt
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.storage.places import is_inside
 
@@ -78,7 +78,7 @@ class Receipt:
         Wall time of localizing and cropping.
     crop_url, checksum
         Crop and its checksum.
-    instances
+    specimens
         Several specimens, the largest first, each with its own crop in place of the volume's;
         empty where there is one, None where nobody looked. `sample_box` is the one around all.
     map_url
@@ -125,7 +125,7 @@ class Receipt:
     seconds: float = 0.0
     crop_url: str | None = None
     checksum: str | None = None
-    instances: list[InstanceReceipt] | None = None
+    specimens: list[SpecimenReceipt] | None = None
     map_url: str | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Any] = field(default_factory=dict)
@@ -145,19 +145,19 @@ class Receipt:
         """URLs of the crops that a located volume is to have, None where one is missing."""
         if self.status != "located":
             return []
-        return [i.crop_url for i in self.instances] if self.instances else [self.crop_url]
+        return [i.crop_url for i in self.specimens] if self.specimens else [self.crop_url]
 
     @property
     def crop_boxes(self) -> list[Box]:
         """Boxes of the crops that are there."""
-        boxes = [i.crop_box for i in self.instances] if self.instances else [self.crop_box]
+        boxes = [i.crop_box for i in self.specimens] if self.specimens else [self.crop_box]
         return [box for box in boxes if box is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; boxes as [start, stop) pairs."""
         told = _shallow(self)
-        if self.instances is not None:
-            told["instances"] = [_shallow(instance) for instance in self.instances]
+        if self.specimens is not None:
+            told["specimens"] = [_shallow(specimen) for specimen in self.specimens]
         return told
 
     @classmethod
@@ -174,12 +174,12 @@ class Receipt:
         """
         known = {f.name for f in fields(cls)}
         told = {k: v for k, v in _with_boxes(modern_receipt(data)).items() if k in known}
-        if told.get("instances") is not None:
-            told["instances"] = [InstanceReceipt(**_with_boxes(i)) for i in told["instances"]]
+        if told.get("specimens") is not None:
+            told["specimens"] = [SpecimenReceipt(**_with_boxes(i)) for i in told["specimens"]]
         return cls(**told)
 
 
-def _shallow(receipt: Receipt | InstanceReceipt) -> dict[str, Any]:
+def _shallow(receipt: Receipt | SpecimenReceipt) -> dict[str, Any]:
     values = {f.name: getattr(receipt, f.name) for f in fields(receipt)}
     return {name: v.ranges if isinstance(v, Box) else v for name, v in values.items()}
 
@@ -256,9 +256,9 @@ class RunFolder:
         """URL of a volume's prepared working level."""
         return self.at("working", f"{volume_id}.npz")
 
-    def crop(self, volume_id: str, instance: int = 0) -> str:
+    def crop(self, volume_id: str, specimen: int = 0) -> str:
         """URL of a crop: of the volume, or of one of its specimens, counted from 1."""
-        return self.at("crops", f"{volume_id}-{instance}.zarr" if instance else f"{volume_id}.zarr")
+        return self.at("crops", f"{volume_id}-{specimen}.zarr" if specimen else f"{volume_id}.zarr")
 
     def pyramid(self, volume_id: str) -> str:
         """URL of the coarse levels of a volume that has none."""

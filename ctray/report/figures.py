@@ -55,7 +55,7 @@ class VolumeView:
         `variance-z` (in the slice) and `region-z` (seen along the axis).
     box, truth
         Box of the sample, and the true one.
-    instances, crop_boxes
+    specimens, crop_boxes
         Boxes of several specimens, and of the crops.
     field_of_view
         Circle, container and column of medium.
@@ -69,7 +69,7 @@ class VolumeView:
     pictures: dict[str, UintArray] = field(default_factory=dict)
     box: Box | None = None
     truth: Box | None = None
-    instances: Sequence[Box] = ()
+    specimens: Sequence[Box] = ()
     crop_boxes: Sequence[Box] = ()
     field_of_view: FieldOfView = field(default_factory=FieldOfView)
     profiles: dict[str, list[float]] = field(default_factory=dict)
@@ -230,13 +230,13 @@ def draw_picture(axes: Axes, view: VolumeView, axis: int, panel: str) -> None:
 def _draw_boxes(axes: Axes, view: VolumeView, down: int, right: int) -> None:
     """Truth, crops, the box, and the boxes of several specimens with their numbers."""
     # Around several specimens the box is a frame for theirs.
-    around = 0.9 if view.instances else 1.8
+    around = 0.9 if view.specimens else 1.8
     dotted = {"edgecolor": BOX, "linewidth": 0.9, "linestyle": (0, (2, 2))}
     lines: list[tuple[Box | None, str, dict[str, Any]]] = [
         (view.truth, "truth", {"edgecolor": TRUTH, "linewidth": 1.4, "linestyle": (0, (5, 3))}),
         *((box, "crop", dotted) for box in view.crop_boxes),
         (view.box, "box", {"edgecolor": BOX, "linewidth": around}),
-        *((box, "specimen", {"edgecolor": BOX, "linewidth": 1.8}) for box in view.instances),
+        *((box, "specimen", {"edgecolor": BOX, "linewidth": 1.8}) for box in view.specimens),
     ]
     for box, label, style in lines:
         if box is not None:
@@ -244,7 +244,7 @@ def _draw_boxes(axes: Axes, view: VolumeView, down: int, right: int) -> None:
             patch = Rectangle(corner, box.shape[right], box.shape[down], fill=False, **style)
             patch.set_label(label)
             axes.add_patch(patch)
-    for number, box in enumerate(view.instances, start=1):
+    for number, box in enumerate(view.specimens, start=1):
         corner = (box.start[right], box.start[down])
         axes.annotate(
             str(number),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ctray.localize.promise import promise_text
+from ctray.localization.promise import promise_text
 from ctray.report.summary import RunSummary
 from ctray.report.text import escape, human_bytes, percent
 

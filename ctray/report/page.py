@@ -92,7 +92,7 @@ def _page(run: RunFolder, summary: RunSummary, pictured: Sequence[VolumeRow], ma
         sections.key_part(
             scored=scored,
             mapped=any(r.receipt.map_url for r in pictured),
-            several=any(r.receipt.instances for r in pictured),
+            several=any(r.receipt.specimens for r in pictured),
             column=any(_field_of_view(r.receipt).column for r in pictured),
         ),
         *(sections.volume_part(row, _view(run, row)) for row in pictured),
@@ -140,7 +140,7 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
         pictures=pictures,
         box=receipt.sample_box,
         crop_boxes=receipt.crop_boxes,
-        instances=[instance.sample_box for instance in receipt.instances or ()],
+        specimens=[specimen.sample_box for specimen in receipt.specimens or ()],
         truth=row.truth,
         field_of_view=_field_of_view(receipt),
         profiles=receipt.profiles,

@@ -7,7 +7,7 @@ from typing import Any
 
 from ctray.core.geometry import AXES
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
-from ctray.localize.promise import promise_text
+from ctray.localization.promise import promise_text
 from ctray.records.run_folder import Receipt
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
@@ -253,8 +253,8 @@ def _volume_facts(row: VolumeRow) -> list[str]:
             extent += f", {physical(box.shape, receipt.voxel_size_um)}"
         facts.append(f"<b>box {box_ranges(box)}</b> ({extent})")
     facts += [
-        f"specimen {number}: {box_ranges(instance.sample_box)}"
-        for number, instance in enumerate(receipt.instances or (), start=1)
+        f"specimen {number}: {box_ranges(specimen.sample_box)}"
+        for number, specimen in enumerate(receipt.specimens or (), start=1)
     ]
     facts += [f"crop {box_ranges(box)}" for box in receipt.crop_boxes]
     if row.status == "located" and receipt.promise is not None:

@@ -20,7 +20,7 @@ from ctray.config import (
 from ctray.core.errors import CtrayError, NotFoundError
 from ctray.core.geometry import Box
 from ctray.evaluate.scoring import OWN_METHOD
-from ctray.localize.promise import calibration_of, why_not_calibrated
+from ctray.localization.promise import calibration_of, why_not_calibrated
 from ctray.records.run_folder import FACES, Receipt, RunFolder
 from ctray.storage import store
 

@@ -217,7 +217,7 @@ def s3fs_options() -> dict[str, Any]:
         "use_listings_cache": False,
     }
     if os.environ.get("AWS_ACCESS_KEY_ID"):
-        # Named here because s3fs caches its instances by their options, not by the environment.
+        # Named here because s3fs caches its specimens by their options, not by the environment.
         options["key"] = os.environ["AWS_ACCESS_KEY_ID"]
         options["secret"] = os.environ.get("AWS_SECRET_ACCESS_KEY")
         options["token"] = os.environ.get("AWS_SESSION_TOKEN")

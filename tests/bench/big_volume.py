@@ -48,7 +48,7 @@ def config() -> RunConfig:
             "rotation": {"angle_step": 90},
             "train": {"steps": 240, "batch_size": 32, "interleave": 8, "log_every": 60},
             "localize": {"threshold": "otsu", "min_peak": 0.0},
-            "refine": {"enabled": False},
+            "self_train": {"enabled": False},
             "pool": {"max_size": 2, "write_pyramid": True},
             "ray": {"object_store_mb": 200},
         }

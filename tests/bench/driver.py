@@ -60,7 +60,7 @@ def settings() -> RunConfig:
         {
             "preprocess": {"working_size": 64, "container": "off", "circle": "off"},
             "localize": {"threshold": "otsu", "min_peak": 0.0},
-            "refine": {"enabled": False},
+            "self_train": {"enabled": False},
             "train": {"steps": 1},
             "pool": {"max_size": 1},
         }

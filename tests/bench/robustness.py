@@ -30,9 +30,9 @@ from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.pretext.training import Trainer, first_round, local_rounds, train
 from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
 from ctray.learn.selftrain.training import SelfTrainer
-from ctray.localize.localizer import Localizer
-from ctray.localize.margins import expand_faces, margins_of, shipped_calibration
-from ctray.localize.promise import with_promise
+from ctray.localization.localizer import Localizer
+from ctray.localization.margins import expand_faces, margins_of, shipped_calibration
+from ctray.localization.promise import with_promise
 from ctray.pipeline.volume_work import receipt_of
 from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
@@ -67,7 +67,7 @@ class Training:
             {
                 "preprocess": {"working_size": self.working_size},
                 "train": {"steps": self.steps[0], "seed": self.seed},
-                "refine": {"steps": self.steps[1]},
+                "self_train": {"steps": self.steps[1]},
             }
         )
 

@@ -13,8 +13,8 @@ from ctray.benchmark.calibration import run_calibration, ship_calibration
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import box_settings_digest
 from ctray.core.errors import ConfigError, StorageError
-from ctray.localize import margins
-from ctray.localize.margins import Calibration, shipped_calibration
+from ctray.localization import margins
+from ctray.localization.margins import Calibration, shipped_calibration
 from ctray.phantom.scenes import benchmark_seed
 from ctray.pipeline.run import localize_stage
 from ctray.records.run_folder import RunFolder
@@ -32,7 +32,13 @@ def config(config_of: Callable[..., RunConfig]) -> RunConfig:
     return config_of(
         preprocess={"working_size": SIZE},
         localize={"threshold": "otsu", "min_peak": 0.0},
-        refine={"enabled": True, "steps": 4, "slabs": 12, "min_agreement": 0.0, "min_peak": -9.0},
+        self_train={
+            "enabled": True,
+            "steps": 4,
+            "slabs": 12,
+            "min_agreement": 0.0,
+            "min_peak": -9.0,
+        },
         crop={"coverage": 0.5, "max_loss": 0.05},
     )
 
@@ -71,7 +77,7 @@ def check_run_with_it(
     import shutil
 
     kept = {}
-    for name, changes in (("same", ()), ("other", ("refine.min_peak=-8",))):
+    for name, changes in (("same", ()), ("other", ("self_train.min_peak=-8",))):
         run = RunFolder(url=str(tmp_path / name))
         shutil.copytree(calibrated.checkpoint, run.checkpoint)
         store.write_json(run.calibration, found.to_json())

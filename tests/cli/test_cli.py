@@ -412,13 +412,15 @@ def test_unknown_settings_name_the_nearest_known_one(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_instances_is_a_setting_of_the_run_and_needs_self_training(tmp_path: Path) -> None:
+def test_specimens_is_a_setting_of_the_run_and_needs_self_training(tmp_path: Path) -> None:
     archive, out = unreadable_tiff(tmp_path), tmp_path / "run"
-    without = ctray("run", archive, "--out", out, "--instances", "--set", "refine.enabled=false")
-    assert_one_error(without, "--instances", "refine.enabled", code=2)
+    without = ctray(
+        "run", archive, "--out", out, "--specimens", "--set", "self_train.enabled=false"
+    )
+    assert_one_error(without, "--specimens", "self_train.enabled", code=2)
     assert not out.exists()
-    assert asked_settings(True, False) == ("localize.instances=true",)
-    assert "--instances" in ctray("localize", "--help").stdout
+    assert asked_settings(True, False) == ("localize.specimens=true",)
+    assert "--specimens" in ctray("localize", "--help").stdout
 
 
 @pytest.mark.parametrize("command", ["localize", "crop", "report", "evaluate"])
@@ -446,8 +448,8 @@ def finished(
     # Every slice is certain enough, so that all is located however little was learned.
     localize = {"threshold": 0.0, "min_peak": 0.0}
     # What the demonstration's own configuration sets must stand in the file too.
-    refine = {"steps": demo_config().refine.steps}
-    settings = settings_of(localize=localize, crop={"margin": 0.0}, refine=refine)
+    own = {"steps": demo_config().self_train.steps}
+    settings = settings_of(localize=localize, crop={"margin": 0.0}, self_train=own)
     given = [
         f"--set={section}.{key}={json.dumps(value)}"
         for section, values in settings.items()

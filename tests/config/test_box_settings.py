@@ -20,13 +20,13 @@ SECTIONS_APART = {"catalog", "crop", "pool", "ray", "job", "kube"}
 FIELDS_APART = {
     "train.seed",
     "train.max_volumes",
-    "train.validation_part",
+    "train.validation_fraction",
     "train.checkpoint_every",
     "train.log_every",
     "train.num_workers",
     "train.num_readers",
     "train.num_gpus_per_worker",
-    "localize.instances",
+    "localize.specimens",
 }
 # Sections of the other pretext task.
 OTHER_TASK = {"rotation": {"sorting", "uncertainty"}, "sorting": {"rotation"}}
@@ -62,10 +62,10 @@ def test_every_setting_counts_but_those_that_are_named(task: str) -> None:
         "train.batch_size=64",
         "train.learning_rate=0.002",
         "localize.spreads=4.5",
-        "refine.steps=400",
-        "refine.enabled=false",
-        "refine.threshold=0.3",
-        "refine.min_agreement=0.3",
+        "self_train.steps=400",
+        "self_train.enabled=false",
+        "self_train.threshold=0.3",
+        "self_train.min_agreement=0.3",
         "task=sorting",
     ],
 )
@@ -85,7 +85,7 @@ def test_setting_that_moves_a_box_changes_the_digest(item: str) -> None:
         "train.num_readers=5",
         "train.seed=9",
         "train.max_volumes=12",
-        "localize.instances=true",
+        "localize.specimens=true",
         "sorting.num_slices=5",
         "uncertainty.samples=9",
         'catalog.include=["a*"]',
@@ -96,8 +96,8 @@ def test_setting_that_moves_no_box_leaves_the_digest(item: str) -> None:
 
 
 def test_digest_does_not_depend_on_how_settings_were_written() -> None:
-    one = parse_config({"localize": {"spreads": 4}, "refine": {"steps": 300}})
-    other = parse_config({"refine": {"steps": 300}, "localize": {"spreads": 4.0}})
+    one = parse_config({"localize": {"spreads": 4}, "self_train": {"steps": 300}})
+    other = parse_config({"self_train": {"steps": 300}, "localize": {"spreads": 4.0}})
     assert box_settings_digest(one) == box_settings_digest(other)
 
 
@@ -110,14 +110,14 @@ def test_networks_of_another_version_have_another_digest() -> None:
 
 def test_without_self_training_its_settings_say_nothing() -> None:
     off: dict[str, Any] = {"enabled": False}
-    one, other = (parse_config({"refine": {**off, "steps": n}}) for n in (7, 8))
+    one, other = (parse_config({"self_train": {**off, "steps": n}}) for n in (7, 8))
     assert box_settings_digest(one) == box_settings_digest(other)
 
 
 def test_what_differs_is_named() -> None:
-    other = override(RunConfig(), ("train.steps=9", "refine.threshold=0.4"))
+    other = override(RunConfig(), ("train.steps=9", "self_train.threshold=0.4"))
     theirs = box_settings(RunConfig())
-    assert changed_box_settings(other, theirs) == ["train.steps", "refine.threshold"]
+    assert changed_box_settings(other, theirs) == ["train.steps", "self_train.threshold"]
     # What one side does not know differs, too.
     del theirs["preprocess.rings"]
     assert changed_box_settings(RunConfig(), theirs) == ["preprocess.rings"]

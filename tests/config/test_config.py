@@ -50,9 +50,9 @@ def test_no_field_can_be_set_later() -> None:
 
 def test_bare_off_of_yaml_is_off(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("preprocess: {circle: off, trend: auto}\n")
+    path.write_text("preprocess: {circle: off, drift: auto}\n")
     preprocess = load_config(path, ("preprocess.rings=off",)).preprocess
-    assert (preprocess.circle, preprocess.trend, preprocess.rings) == ("off", "auto", "off")
+    assert (preprocess.circle, preprocess.drift, preprocess.rings) == ("off", "auto", "off")
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_every_number_has_an_upper_limit() -> None:
     ("data", "names"),
     [
         ({"train": {"steps": 10**22}}, "train.steps"),
-        ({"refine": {"steps": 10**9}}, "refine.steps"),
+        ({"self_train": {"steps": 10**9}}, "self_train.steps"),
         ({"encoder": {"widths": [10**9]}}, "encoder.widths"),
         ({"encoder": {"widths": [8] * 9}}, "encoder.widths"),
         ({"train": {"batch_size": 10**6}}, "train.batch_size"),
         ({"preprocess": {"working_size": 10**6}}, "preprocess.working_size"),
         ({"pool": {"max_size": 10**9}}, "pool.max_size"),
         ({"ray": {"object_store_mb": 10**12}}, "ray.object_store_mb"),
-        ({"refine": {"min_peak": 1e9}}, "refine.min_peak"),
+        ({"self_train": {"min_peak": 1e9}}, "self_train.min_peak"),
         ({"rotation": {"angle_step": 1e-9}}, "rotation.angle_step"),
     ],
 )
@@ -191,9 +191,9 @@ def test_every_setting_says_what_it_binds() -> None:
         "train.num_readers": Binds.NOTHING,
         "train.checkpoint_every": Binds.NOTHING,
         "localize.threshold": Binds.SELF_TRAINING,
-        "localize.instances": Binds.BOX,
-        "refine.slabs": Binds.SELF_TRAINING,
-        "refine.min_peak": Binds.BOX,
+        "localize.specimens": Binds.BOX,
+        "self_train.slabs": Binds.SELF_TRAINING,
+        "self_train.min_peak": Binds.BOX,
         "crop.margin": Binds.CROP,
         "crop.keep_surround": Binds.CROP,
         "catalog.exclude": Binds.VOLUMES,
@@ -365,9 +365,9 @@ def test_train_defaults_are_the_papers_angles_and_whole_rounds() -> None:
 def test_sorting_has_its_own_defaults_and_given_settings_win() -> None:
     config = parse_config({"task": "sorting", "train": {"batch_size": 16}})
     assert config.encoder.pool_grid == 1
-    assert config.train.validation_part == 0.25
+    assert config.train.validation_fraction == 0.25
     assert config.train.batch_size == 16
-    assert RunConfig().train.validation_part == 0
+    assert RunConfig().train.validation_fraction == 0
     assert parse_config(config.model_dump(mode="json")) == config
 
 

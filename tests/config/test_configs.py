@@ -70,8 +70,8 @@ def test_sorting_paper_config_is_the_plain_form() -> None:
     assert (encoder.name, encoder.output_stride, encoder.pool_grid) == ("resnet18", 32, 1)
     assert (sorting.num_slices, sorting.margin, sorting.sampling) == (12, 0.2, "uniform")
     assert (uncertainty.stride or encoder.output_stride, uncertainty.shifts) == (32, 1)
-    assert (uncertainty.threshold, uncertainty.top_part) == ("top", 0.03)
-    assert config.train.validation_part == 0.25
+    assert (uncertainty.threshold, uncertainty.top_fraction) == ("top", 0.03)
+    assert config.train.validation_fraction == 0.25
 
 
 def test_demo_of_the_package_is_that_of_the_repository() -> None:

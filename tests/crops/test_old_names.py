@@ -15,8 +15,8 @@ from ctray.crops.cutting import write_crop
 from ctray.crops.old_names import crop_attributes, cut_url
 from ctray.crops.restoring import restore
 from ctray.pipeline.verifying import verify_run
-from ctray.records.instance_receipt import InstanceReceipt
 from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
@@ -71,11 +71,11 @@ def test_old_receipt_of_a_volume_that_was_not_imported(tmp_path: Path) -> None:
 def test_old_specimens_are_read(tmp_path: Path) -> None:
     run = RunFolder(url=str(tmp_path))
     old = {"box": BOX.ranges, "certainty": [0.5] * 6, "scales": [1.0] * 6, "crop_url": "/c"}
-    store.write_json(run.receipt("a"), old_receipt(instances=[old]))
+    store.write_json(run.receipt("a"), old_receipt(specimens=[old]))
     found = run.read_receipt("a")
     assert found is not None
-    assert found.instances == [
-        InstanceReceipt(sample_box=BOX, face_confidence=[0.5] * 6, scales=[1.0] * 6, crop_url="/c")
+    assert found.specimens == [
+        SpecimenReceipt(sample_box=BOX, face_confidence=[0.5] * 6, scales=[1.0] * 6, crop_url="/c")
     ]
 
 
@@ -86,9 +86,9 @@ def test_old_specimens_are_read(tmp_path: Path) -> None:
         {"box": "12"},
         {"box": [[5, 2], [0, 1], [0, 1]]},
         {"crop_box": 3},
-        {"instances": [3]},
-        {"instances": 3},
-        {"instances": [{"colour": "blue"}]},
+        {"specimens": [3]},
+        {"specimens": 3},
+        {"specimens": [{"colour": "blue"}]},
     ],
 )
 def test_receipt_of_a_wrong_form_is_one_error_that_names_it(

@@ -25,19 +25,19 @@ def test_volume_and_truth_are_those_of_the_spec(tmp_path: Path) -> None:
         volume = open_volume(record.url)
         assert volume.voxel_size == VOXEL_SIZE
         np.testing.assert_array_equal(volume.read_level(0), phantom.volume)
-        box, instances = read_truth(record.truth_url)
+        box, specimens = read_truth(record.truth_url)
         assert box == record.box == phantom.box
-        assert instances == phantom.boxes
+        assert specimens == phantom.boxes
         for what, expected in (("mask", phantom.mask), ("labels", phantom.labels)):
             url = store.join(str(tmp_path), "truth", f"{record.volume_id}-{what}.zarr")
             np.testing.assert_array_equal(open_volume(url).read_level(0), expected)
 
 
 def test_several_specimens_have_a_box_and_a_number_each(tmp_path: Path) -> None:
-    (record,) = write_phantoms(str(tmp_path), count=1, size=SIZE, kind="multi", instances=3)
-    _, instances = read_truth(record.truth_url)
-    numbers = open_volume(str(tmp_path / "truth" / "multi-0000-instances.zarr")).read_level(0)
-    for number, box in enumerate(instances, start=1):
+    (record,) = write_phantoms(str(tmp_path), count=1, size=SIZE, kind="multi", specimens=3)
+    _, specimens = read_truth(record.truth_url)
+    numbers = open_volume(str(tmp_path / "truth" / "multi-0000-specimens.zarr")).read_level(0)
+    for number, box in enumerate(specimens, start=1):
         assert (numbers[box.slices] == number).any()
     assert numbers.max() == 3
 

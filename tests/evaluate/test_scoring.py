@@ -219,7 +219,7 @@ def test_truths_of_a_phantom_archive(tmp_path: Path) -> None:
         assert found.volume_id == record.volume_id
         assert found.shape == (32, 32, 32)
         assert found.box == record.box
-        assert found.instances == (record.box,)
+        assert found.specimens == (record.box,)
     assert found.box is not None
     total, (inside,) = count_sample_voxels(found, [found.box])
     assert total == inside > 0
@@ -233,14 +233,14 @@ def test_truths_of_a_phantom_archive(tmp_path: Path) -> None:
 def test_phantom_truths_on_another_store_with_empty_and_several() -> None:
     root = "memory://scoring-truths"
     several = [[[0, 5], [1, 6], [2, 7]], [[8, 9], [8, 9], [8, 11]]]
-    whole = {"box": [[0, 9], [1, 9], [2, 11]], "instances": several, "shape": [11, 11, 11]}
+    whole = {"box": [[0, 9], [1, 9], [2, 11]], "specimens": several, "shape": [11, 11, 11]}
     write_json(f"{root}/truth/many.json", whole)
-    write_json(f"{root}/truth/none.json", {"box": None, "instances": [], "shape": [3, 5, 7]})
+    write_json(f"{root}/truth/none.json", {"box": None, "specimens": [], "shape": [3, 5, 7]})
     truths = read_truths(root)
     assert set(truths) == {"many", "none"}
     assert truths["none"].box is None
     assert truths["none"].scored_faces == (False,) * 6
-    assert [b.ranges for b in truths["many"].instances] == several
+    assert [b.ranges for b in truths["many"].specimens] == several
     # z0 and x1 lie on the border.
     assert truths["many"].scored_faces == (False, True, True, True, True, False)
 

@@ -148,9 +148,9 @@ def test_the_job_runs_on_the_cluster_of_the_overlay(documents: list[Document]) -
     job = cluster_spec(named["RayJob/ctray-archive"])
     assert cluster is not None
     assert job is not None
-    instance = "app.kubernetes.io/instance"
-    assert job["headGroupSpec"]["template"]["metadata"]["labels"].pop(instance) == "ctray-archive"
-    assert cluster["headGroupSpec"]["template"]["metadata"]["labels"].pop(instance) == "ctray"
+    specimen = "app.kubernetes.io/instance"
+    assert job["headGroupSpec"]["template"]["metadata"]["labels"].pop(specimen) == "ctray-archive"
+    assert cluster["headGroupSpec"]["template"]["metadata"]["labels"].pop(specimen) == "ctray"
     assert job == cluster
 
 

@@ -276,7 +276,7 @@ def test_optimizer_of_another_model(saved: Path, trainer: Trainer) -> None:
         ("rotation", {"twin_range": 0.3}),
         ("train", {"seed": 8}),
         ("train", {"steps": 30}),
-        ("preprocess", {"trend": "off"}),
+        ("preprocess", {"drift": "off"}),
     ],
 )
 def test_another_configuration_is_refused(

@@ -20,7 +20,7 @@ def prepared_of(change: Callable[[np.ndarray, np.random.Generator], None]) -> Pr
     rng = np.random.default_rng(5)
     volume = rng.normal(0, 1, (SIDE, SIDE, SIDE))
     change(volume, rng)
-    plain = PreprocessConfig(circle="off", container="off", rings="off", trend="off", noise_floor=0)
+    plain = PreprocessConfig(circle="off", container="off", rings="off", drift="off", noise_floor=0)
     return prepare(volume.astype(np.float32), (1, 1, 1), plain)
 
 

@@ -21,7 +21,7 @@ from ctray.learn.selftrain.training import (
     draw_slabs,
     resident_volumes,
 )
-from ctray.localize.faces import find_faces
+from ctray.localization.faces import find_faces
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared, prepare
 
@@ -56,8 +56,8 @@ def true_ranges(phantom: Phantom) -> Ranges:
     return ((z[0], z[1]), (y[0], y[1]), (x[0], x[1]))
 
 
-def settings(config_of: Callable[..., RunConfig], **refine: object) -> RunConfig:
-    return config_of(refine={"enabled": True, "steps": 4, "slabs": 12, **refine})
+def settings(config_of: Callable[..., RunConfig], **own: object) -> RunConfig:
+    return config_of(self_train={"enabled": True, "steps": 4, "slabs": 12, **own})
 
 
 def trainer_of(

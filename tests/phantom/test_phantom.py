@@ -46,7 +46,7 @@ def make(kind: str = "embryo", *, index: int = 0, **options: Any) -> Phantom:
 def test_truth_is_exact(kind: Any, difficulty: Any, seed: int, index: int, size: Any) -> None:
     phantom = make_phantom(preset(difficulty, kind=kind, seed=seed, index=index, size=size))
     shape = phantom.spec.shape
-    for array in (phantom.volume, phantom.mask, phantom.labels, phantom.instances, phantom.medium):
+    for array in (phantom.volume, phantom.mask, phantom.labels, phantom.specimens, phantom.medium):
         assert array.shape == shape
     box = phantom.box
     assert box is not None
@@ -57,11 +57,11 @@ def test_truth_is_exact(kind: Any, difficulty: Any, seed: int, index: int, size:
     assert box == tight_box(phantom.mask)
     fill = box.num_voxels / np.prod(shape)
     assert 0.15 <= fill <= 0.30
-    assert len(phantom.boxes) == phantom.instances.max()
+    assert len(phantom.boxes) == phantom.specimens.max()
     assert (2 <= len(phantom.boxes) <= 4) if kind == "multi" else (len(phantom.boxes) == 1)
     for number, own in enumerate(phantom.boxes, start=1):
-        assert own == tight_box(phantom.instances == number)
-    np.testing.assert_array_equal(phantom.instances > 0, phantom.mask)
+        assert own == tight_box(phantom.specimens == number)
+    np.testing.assert_array_equal(phantom.specimens > 0, phantom.mask)
     assert not (phantom.mask & phantom.medium).any()
     assert not phantom.labels[~phantom.mask].any()
     assert not phantom.volume[~_circle(shape)].any()
@@ -81,7 +81,7 @@ def test_each_specimen_is_one_piece(kind: str) -> None:
     for index in range(4):
         phantom = make(kind, index=index)
         for number in range(1, len(phantom.boxes) + 1):
-            _, pieces = ndimage.label(phantom.instances == number, np.ones((3, 3, 3)))
+            _, pieces = ndimage.label(phantom.specimens == number, np.ones((3, 3, 3)))
             assert pieces == 1
 
 
@@ -93,7 +93,7 @@ def test_specimens_of_multi_lie_apart() -> None:
 
 
 def test_number_of_specimens_can_be_set() -> None:
-    assert [len(make("multi", instances=n).boxes) for n in (2, 3, 4)] == [2, 3, 4]
+    assert [len(make("multi", specimens=n).boxes) for n in (2, 3, 4)] == [2, 3, 4]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,7 +125,7 @@ def test_same_spec_gives_the_same_voxels(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_scene_option_changes_the_volume_and_no_specimen(kind: str, option: dict[str, Any]) -> None:
     plain, changed = make(kind, noise=0.0), make(kind, **{"noise": 0.0, **option})
-    np.testing.assert_array_equal(plain.instances, changed.instances)
+    np.testing.assert_array_equal(plain.specimens, changed.specimens)
     np.testing.assert_array_equal(plain.labels, changed.labels)
     assert (plain.volume != changed.volume).any()
     # Structure inside the sample is the same too, but for noise and artefacts over it.
@@ -216,11 +216,11 @@ def test_sample_touching_the_border_is_the_whole_one_moved_out(kind: str, contai
         assert (phantom.box.start[0] == 0) != (phantom.box.stop[0] == SIZE)
         assert len(phantom.boxes) == len(whole.boxes)
         if phantom.box.start[0] == 0:
-            moved = whole.instances[whole.box.stop[0] - phantom.box.stop[0] :]
-            np.testing.assert_array_equal(phantom.instances[: len(moved)], moved)
+            moved = whole.specimens[whole.box.stop[0] - phantom.box.stop[0] :]
+            np.testing.assert_array_equal(phantom.specimens[: len(moved)], moved)
         else:
-            moved = whole.instances[: SIZE - phantom.box.start[0] + whole.box.start[0]]
-            np.testing.assert_array_equal(phantom.instances[SIZE - len(moved) :], moved)
+            moved = whole.specimens[: SIZE - phantom.box.start[0] + whole.box.start[0]]
+            np.testing.assert_array_equal(phantom.specimens[SIZE - len(moved) :], moved)
         assert phantom.mask.sum() < whole.mask.sum()
 
 
@@ -329,7 +329,7 @@ def test_presets_are_what_they_say() -> None:
         ({"noise": -1.0}, "noise=-1.0"),
         ({"noise": float("nan")}, "noise=nan"),
         ({"index": -1}, "index=-1"),
-        ({"instances": 7}, "instances=7"),
+        ({"specimens": 7}, "specimens=7"),
         ({"dtype": "float32"}, "float32"),
         ({"nose": 1.0}, "'nose'"),
     ],

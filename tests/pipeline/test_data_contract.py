@@ -24,8 +24,8 @@ from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import Phantom
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.box_table import write_localizations
-from ctray.records.instance_receipt import InstanceReceipt
 from ctray.records.run_folder import FACES, Receipt, RunFolder
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
@@ -41,7 +41,7 @@ FLAT = {
 }
 # A crop has a shape of its own.
 IN_CROP = {"shape": "source_shape"}
-ONLY_OF_ONE_OF_SEVERAL = {"instance", "num_instances", "all_instances_box"}
+ONLY_OF_ONE_OF_SEVERAL = {"specimen", "num_specimens", "all_specimens_box"}
 
 
 @pytest.fixture(scope="module")
@@ -174,18 +174,18 @@ def test_csv_has_the_names_and_values_of_the_table(run: RunFolder) -> None:
 
 def test_document_names_every_field_of_a_receipt() -> None:
     assert set(documented("receipt")) == {f.name for f in fields(Receipt)}
-    (of_instances,) = [
-        line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `instances`")
+    (of_specimens,) = [
+        line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `specimens`")
     ]
-    named = set(re.findall(r"`(\w+)`", of_instances)) - {"instances"}
-    assert named == {f.name for f in fields(InstanceReceipt)}
+    named = set(re.findall(r"`(\w+)`", of_specimens)) - {"specimens"}
+    assert named == {f.name for f in fields(SpecimenReceipt)}
 
 
 def test_document_names_every_column_of_the_table(run: RunFolder) -> None:
     columns = set()
     for name, said in documented("table").items():
         if said in ("yes", "a row each"):
-            columns |= {name} - {"instances"}
+            columns |= {name} - {"specimens"}
         else:
             first, last = re.findall(r"`(\w+)`", said)
             assert (first, last) == (FLAT[name][0], FLAT[name][-1])

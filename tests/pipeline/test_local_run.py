@@ -61,18 +61,18 @@ def test_a_run_without_ray_gives_the_same_bits(
     task: str,
 ) -> None:
     """Box, faces, profiles, digests and checksums; the bad volume fails with the same reason."""
-    refine = {"enabled": task == "rotation", "steps": 6, "slabs": 12, "threshold": 0.0}
-    refine |= {"min_agreement": 0.0, "min_peak": -9.0}
+    own = {"enabled": task == "rotation", "steps": 6, "slabs": 12, "threshold": 0.0}
+    own |= {"min_agreement": 0.0, "min_peak": -9.0}
     # Margins that promise nothing: no box is to be refused for what it looks like.
     crop = {"margin": 0.05}
-    config = parse_config({**archive_settings, "task": task, "refine": refine, "crop": crop})
+    config = parse_config({**archive_settings, "task": task, "self_train": own, "crop": crop})
     archive, _ = mixed_archive
     events: list[Event] = []
     # Names of one length: crops hold the URL of what they were cut from, and count their bytes.
     on_ray, expected = run_archive(str(archive), str(tmp_path / "ray"), config)
     run, receipts = run_archive(str(archive), str(tmp_path / "own"), locally(config), events.append)
     assert load_model(run.checkpoint).digest == load_model(on_ray.checkpoint).digest
-    if config.refine.enabled:
+    if config.self_train.enabled:
         slabs = [load_slabs(r.checkpoint, load_model(r.checkpoint)) for r in (run, on_ray)]
         assert slabs[0].digest == slabs[1].digest  # type: ignore[union-attr]
     for ours, theirs in zip(receipts, expected, strict=True):
@@ -83,7 +83,7 @@ def test_a_run_without_ray_gives_the_same_bits(
     assert all(r.checksum for r in located)
     assert [r.volume_id for r in receipts if r.status == "failed"] == ["cut_off"]
     names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize"]
-    if not config.refine.enabled:
+    if not config.self_train.enabled:
         names = [name for name in names if name not in ("boxes", "self-train")]
     assert list(dict.fromkeys(event.stage for event in events)) == names
     assert events[-1].done == events[-1].total

@@ -111,10 +111,10 @@ def test_everything_that_a_run_computes_is_timed(
     config_of: Callable[..., RunConfig], task: str
 ) -> None:
     """Of slices smaller than the smallest phantom, too."""
-    config = config_of(task=task, refine={"enabled": task == "rotation", "slabs": 12})
+    config = config_of(task=task, self_train={"enabled": task == "rotation", "slabs": 12})
     speeds = measure_speeds(config, 16)
     assert min(speeds.prepare, speeds.step, speeds.find) > 0
-    assert (speeds.slab_step > 0) == (speeds.refine > 0) == config.refine.enabled
+    assert (speeds.slab_step > 0) == (speeds.self_train > 0) == config.self_train.enabled
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ SETTINGS = (
     "train.checkpoint_every=4",
     "train.num_readers=1",
     "encoder.widths=[8,8,8]",
-    "refine.steps=40",
-    "refine.slabs=24",
+    "self_train.steps=40",
+    "self_train.slabs=24",
     "localize.orientations=1",
     # So little training teaches nothing; Otsu's threshold gives boxes all the same.
     "localize.threshold=otsu",

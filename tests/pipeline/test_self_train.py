@@ -21,8 +21,8 @@ from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.executors.ray import self_training as ray_self_train
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.selftrain.checkpoint import load_slabs
-from ctray.localize.margins import LOSSES, Calibration
-from ctray.localize.promise import box_to_cut, calibration_of, with_promise
+from ctray.localization.margins import LOSSES, Calibration
+from ctray.localization.promise import box_to_cut, calibration_of, with_promise
 from ctray.pipeline import self_training as engine_self_train
 from ctray.pipeline.run import check_trained, open_run, pretrain_stage, run_archive
 from ctray.records.run_folder import Receipt, RunFolder
@@ -34,9 +34,9 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def config(archive_settings: dict[str, Any]) -> RunConfig:
     # Few steps teach nothing: no box is to be refused for what it looks like.
-    refine = {"enabled": True, "steps": 6, "slabs": 12, "threshold": 0.0}
-    refine |= {"min_agreement": 0.0, "min_peak": -9.0}
-    return parse_config({**archive_settings, "refine": refine})
+    settings = {"enabled": True, "steps": 6, "slabs": 12, "threshold": 0.0}
+    settings |= {"min_agreement": 0.0, "min_peak": -9.0}
+    return parse_config({**archive_settings, "self_train": settings})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_promise_that_nothing_keeps_is_refused_before_anything_is_done(
     tmp_path: Path,
 ) -> None:
     archive, _, _ = finished
-    greedy = config_of(refine={"enabled": True}, crop={"coverage": 0.9999})
+    greedy = config_of(self_train={"enabled": True}, crop={"coverage": 0.9999})
     with pytest.raises(ConfigError, match="cannot be promised"):
         run_archive(archive, str(tmp_path / "run"), greedy)
     assert not (tmp_path / "run" / "checkpoint").exists()

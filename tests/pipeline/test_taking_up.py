@@ -32,7 +32,7 @@ from ctray.core.errors import ConfigError, CtrayError, RunInUseError
 from ctray.core.geometry import Box
 from ctray.core.processes import this_process
 from ctray.executors.leftovers import remove_leftovers, scratch_folder
-from ctray.localize.promise import calibration_of
+from ctray.localization.promise import calibration_of
 from ctray.phantom import Phantom
 from ctray.pipeline.cropping import Cut
 from ctray.pipeline.run import catalog_stage, is_open, open_run
@@ -134,12 +134,12 @@ def test_what_moves_a_box_is_refused_once_there_are_boxes(
     with pytest.raises(ConfigError, match=r"another train\.seed; leave that out"):
         take_up(run, training)
     # Nothing is localized: what boxes alone depend on may still change, and is kept.
-    take_up(run, override(config, ("refine.min_peak=2.5",)))
+    take_up(run, override(config, ("self_train.min_peak=2.5",)))
     kept = read_manifest(run)
     assert kept is not None
-    assert kept.config.refine.min_peak == 2.5
+    assert kept.config.self_train.min_peak == 2.5
     localize(run, kept.config)
-    with pytest.raises(ConfigError, match=r"another refine\.min_peak; leave that out"):
+    with pytest.raises(ConfigError, match=r"another self_train\.min_peak; leave that out"):
         take_up(run, config)
 
 
@@ -342,7 +342,7 @@ DAMAGED: dict[str, bytes] = {
     b'"box": [[1, 2], [3, 4]]}',
     "box turned": b'{"volume_id": "a", "source_url": "x", "status": "located", '
     b'"box": [[9, 2], [1, 4], [1, 4]]}',
-    "specimen": b'{"volume_id": "a", "source_url": "x", "status": "located", "instances": [7]}',
+    "specimen": b'{"volume_id": "a", "source_url": "x", "status": "located", "specimens": [7]}',
     "five faces": b'{"volume_id": "a", "source_url": "x", "status": "located", '
     b'"scales": [1, 2, 3, 4, 5]}',
     "infinite": b'{"volume_id": "a", "source_url": "x", "status": "located", '

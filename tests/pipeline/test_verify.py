@@ -21,9 +21,9 @@ from ctray.core.errors import ConfigError, NotFoundError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import volume_checksum, write_crop
 from ctray.pipeline.verifying import verify_run
-from ctray.records.instance_receipt import InstanceReceipt
 from ctray.records.receipt_query import Condition, query_receipts
 from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
 from ctray.volumes.manifest import MANIFEST
 from ctray.volumes.volume import open_volume
@@ -58,8 +58,8 @@ def fill_run(base: str) -> RunFolder:
             parts = [write_crop(source, BOX, run.crop(name, n), provenance={}) for n in (1, 2)]
             receipt = replace(
                 receipt,
-                instances=[
-                    InstanceReceipt(
+                specimens=[
+                    SpecimenReceipt(
                         sample_box=BOX,
                         face_confidence=[0.5] * 6,
                         scales=[0.0] * 6,
@@ -91,7 +91,7 @@ def ctray(*args: Any) -> Result:
 def test_a_sound_run_is_sound(base_url: str) -> None:
     run = fill_run(base_url)
     checks = list(verify_run(run, sources=True))
-    assert [(c.volume_id, c.instance) for c in checks] == [
+    assert [(c.volume_id, c.specimen) for c in checks] == [
         *((name, 0) for name in NAMES),
         ("two", 1),
         ("two", 2),
@@ -117,7 +117,7 @@ def break_some(base: Path, run: RunFolder) -> None:
 def test_every_bad_crop_is_named(tmp_path: Path) -> None:
     run = fill_run(str(tmp_path))
     break_some(tmp_path, run)
-    found = {(c.volume_id, c.instance): c.problem for c in verify_run(run)}
+    found = {(c.volume_id, c.specimen): c.problem for c in verify_run(run)}
     assert [key for key, problem in found.items() if problem is None] == [
         ("a", 0),
         ("d", 0),
@@ -207,7 +207,7 @@ def test_receipts_are_found_by_what_they_say(tmp_path: Path) -> None:
     assert ids("crops=2") == ["two"]
     (row,) = query_receipts(run, volumes=["a"])
     assert row["voxels"] == 30 * 26 * 34
-    assert row["kept_part"] == BOX.num_voxels / (30 * 26 * 34)
+    assert row["kept_fraction"] == BOX.num_voxels / (30 * 26 * 34)
     with pytest.raises(ConfigError, match="did you mean confidence"):
         Condition.parse("confidense<1")
     with pytest.raises(ConfigError, match="compares nothing"):

@@ -90,7 +90,7 @@ def test_sample_that_reaches_out_of_its_medium_is_not_cut() -> None:
     assert view.column is not None
     assert view.mask(SHAPE).all()
 
-    prepared = prepare(volume, (1, 1, 1), PreprocessConfig(trend="off"))
+    prepared = prepare(volume, (1, 1, 1), PreprocessConfig(drift="off"))
 
     beyond = prepared.voxels[15:25, 26:34, 59:62]
     assert np.median(beyond) > np.median(prepared.voxels) + 60

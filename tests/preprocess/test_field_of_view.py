@@ -17,11 +17,11 @@ from ctray.preprocess.field_of_view import (
     FieldOfView,
     find_circle,
     find_field_of_view,
+    remove_drift,
     remove_rings,
-    remove_trend,
 )
 
-ALL_OFF = PreprocessConfig(circle="off", container="off", rings="off", trend="off")
+ALL_OFF = PreprocessConfig(circle="off", container="off", rings="off", drift="off")
 CIRCLE_ONLY = ALL_OFF.model_copy(update={"circle": "auto"})
 
 
@@ -259,7 +259,7 @@ def test_polynomial_drift_is_flattened(bound: Cylinder | None) -> None:
     inside = FieldOfView(circle=bound).mask(WHOLE)
     volume = noise(WHOLE) + polynomial(WHOLE)
     full = inside.reshape(5, 8, 5, 8, 5, 8).all(axis=(1, 3, 5))
-    cleaned = remove_trend(volume, inside, degree=4)
+    cleaned = remove_drift(volume, inside, degree=4)
     assert smooth_spread(volume, full) > 4
     # A block's mean of 512 voxels has a noise of 10 / sqrt(512) = 0.44.
     assert smooth_spread(cleaned, full) < 0.9
@@ -270,13 +270,13 @@ def test_drift_of_a_higher_degree_than_allowed_stays() -> None:
     x = np.linspace(-1, 1, WHOLE[2])
     volume = noise(WHOLE) + (30 * (5 * x**3 - 3 * x) / 2).astype(np.float32)
     inside = np.ones(WHOLE, bool)
-    assert smooth_spread(remove_trend(volume, inside, degree=1)) > 8
-    assert smooth_spread(remove_trend(volume, inside, degree=3)) < 0.9
+    assert smooth_spread(remove_drift(volume, inside, degree=1)) > 8
+    assert smooth_spread(remove_drift(volume, inside, degree=3)) < 0.9
 
 
 def test_volume_without_drift_stays_as_it_is() -> None:
     volume = noise(WHOLE)
-    change = remove_trend(volume, np.ones(WHOLE, bool)) - volume
+    change = remove_drift(volume, np.ones(WHOLE, bool)) - volume
     assert np.abs(change).mean() < 0.6
     assert np.abs(change).max() < 4
 
@@ -288,7 +288,7 @@ def test_bright_ball_keeps_its_height_and_gets_no_halo(height: float, radius: in
     z, y, x = np.mgrid[:40, :40, :40]
     distance = np.sqrt((z - 21) ** 2 + (y - 17) ** 2 + (x - 20) ** 2)
     volume = noise(WHOLE) + np.where(distance < radius, height, 0).astype(np.float32)
-    cleaned = remove_trend(volume, np.ones(WHOLE, bool))
+    cleaned = remove_drift(volume, np.ones(WHOLE, bool))
     shell = (distance > radius + 1) & (distance < radius + 4)
     far = distance > radius + 8
     rise = cleaned[distance < radius].mean() - cleaned[far].mean()
@@ -298,7 +298,7 @@ def test_bright_ball_keeps_its_height_and_gets_no_halo(height: float, radius: in
 
 def test_mean_grey_value_stays() -> None:
     volume = noise(WHOLE) + polynomial(WHOLE)
-    cleaned = remove_trend(volume, np.ones(WHOLE, bool))
+    cleaned = remove_drift(volume, np.ones(WHOLE, bool))
     middle = (slice(15, 25),) * 3
     assert abs(cleaned.mean() - volume[middle].mean()) < 8
 
@@ -306,7 +306,7 @@ def test_mean_grey_value_stays() -> None:
 @pytest.mark.parametrize("shape", [(1, 40, 40), (3, 3, 3), (40, 2, 40)])
 def test_thin_volumes_pass_through(shape: tuple[int, int, int]) -> None:
     volume = noise(shape)
-    cleaned = remove_trend(volume, np.ones(shape, bool))
+    cleaned = remove_drift(volume, np.ones(shape, bool))
     assert cleaned.shape == shape
     assert np.isfinite(cleaned).all()
 
@@ -314,7 +314,7 @@ def test_thin_volumes_pass_through(shape: tuple[int, int, int]) -> None:
 def test_phantoms_keep_their_sample(phantom_of: Callable[..., Phantom]) -> None:
     phantom = phantom_of(0, 40)
     volume = phantom.volume.astype(np.float32)
-    cleaned = remove_trend(volume, np.ones(volume.shape, bool))
+    cleaned = remove_drift(volume, np.ones(volume.shape, bool))
 
     def contrast(grey: np.ndarray) -> float:
         return float(grey[phantom.mask].mean() - grey[phantom.medium].mean())

@@ -17,7 +17,7 @@ from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 
-PLAIN = PreprocessConfig(circle="off", container="off", rings="off", trend="off", noise_floor=0)
+PLAIN = PreprocessConfig(circle="off", container="off", rings="off", drift="off", noise_floor=0)
 CIRCLE = PLAIN.model_copy(update={"circle": "auto"})
 
 
@@ -129,7 +129,7 @@ def test_trend_is_removed_when_asked_for() -> None:
         return float(np.ptp(means))
 
     assert rise(PLAIN) > 60
-    assert rise(PLAIN.model_copy(update={"trend": "auto"})) < 8
+    assert rise(PLAIN.model_copy(update={"drift": "auto"})) < 8
 
 
 # --- nothing in it --------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def test_schema_of_the_table(run: RunFolder) -> None:
         **dict.fromkeys(["volume_id", "source_url", "imported_url", "status", "reason"], text),
         **dict.fromkeys(["method", "model_digest", "box_settings_digest", "promise"], text),
         "crop_url": text,
-        **dict.fromkeys(["instance", *FACES, *CROP_FACES, "shape_z", "shape_y", "shape_x"], whole),
+        **dict.fromkeys(["specimen", *FACES, *CROP_FACES, "shape_z", "shape_y", "shape_x"], whole),
         **dict.fromkeys(["bytes_total", "bytes_read", "bytes_written"], whole),
         **dict.fromkeys(["confidence", *(f"confidence_{f}" for f in FACES), "seconds"], real),
         **dict.fromkeys(["max_loss", "coverage"], real),
@@ -168,7 +168,7 @@ def test_rows_of_the_table(run: RunFolder) -> None:
         assert located[name] == getattr(LOCATED, name)
     for name in ("bytes_total", "bytes_read", "bytes_written", "seconds", "crop_url"):
         assert located[name] == getattr(LOCATED, name)
-    assert located["instance"] == 0
+    assert located["specimen"] == 0
     for row in (failed, empty):
         assert {row[f] for f in (*FACES, *CROP_FACES)} == {None}
         assert row["confidence"] is row["crop_url"] is None

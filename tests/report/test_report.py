@@ -25,7 +25,7 @@ from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Box
 from ctray.evaluate.scoring import score_methods
 from ctray.evaluate.truth import Truth
-from ctray.localize.margins import LOSSES, Calibration
+from ctray.localization.margins import LOSSES, Calibration
 from ctray.phantom import make_phantom, preset
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
@@ -448,7 +448,7 @@ def test_every_specimen_has_its_box_and_number() -> None:
     parts = [
         Box.from_ranges(r) for r in ([[20, 40], [16, 48], [12, 30]], [[45, 60], [16, 30], [20, 40]])
     ]
-    axes = axis_figure(view(instances=parts, crop_boxes=parts), 0).axes[0]
+    axes = axis_figure(view(specimens=parts, crop_boxes=parts), 0).axes[0]
 
     drawn = [p for p in axes.patches if p.get_label() == "specimen"]
     assert [p.get_bbox().extents.tolist() for p in drawn if isinstance(p, Rectangle)] == [

@@ -64,7 +64,7 @@ def train_slabs(
 
     def attempt() -> None:
         for row in run_child("ctray-self-train", _train_slabs, arguments, 1):
-            on_event(training_event("self-train", row, config.refine.steps))
+            on_event(training_event("self-train", row, config.self_train.steps))
 
     _repeatedly(attempt, "self-training")
 

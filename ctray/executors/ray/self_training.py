@@ -54,7 +54,7 @@ def _train(
     run: RunFolder, config: RunConfig, records: list[Record], bundle: Bundle, on_event: OnEvent
 ) -> None:
     """Train in an actor, from the first step to the last."""
-    steps = config.refine.steps
+    steps = config.self_train.steps
     if autoscales():
         _wait_for_node(bundle, steps, on_event)
     options: dict[str, Any] = {"num_cpus": bundle["CPU"], "num_gpus": bundle["GPU"]}

@@ -38,9 +38,9 @@ def learning_rate(config: RunConfig, step: int) -> float:
     return train.learning_rate * schedule(step, train.steps, train.warmup)
 
 
-def schedule(step: int, steps: int, warmup_part: float) -> float:
+def schedule(step: int, steps: int, warmup_fraction: float) -> float:
     """Part of the peak learning rate: linear warm-up, then half a cosine down to 0."""
-    warmup = warmup_part * steps
+    warmup = warmup_fraction * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1.0, steps - warmup)

@@ -18,7 +18,7 @@ from ctray.storage import store
 MANIFEST = "slabs.json"
 _WEIGHTS = "slabs.safetensors"
 # Settings of self-training that count while it learns; the others count when faces are found.
-_LEARNED_WITH = ("steps", "slabs", "neighbours", "cues", "learning_rate", "near_part")
+_LEARNED_WITH = ("steps", "slabs", "neighbours", "cues", "learning_rate", "near_fraction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,7 @@ class TrainedSlabs:
     digest
         SHA-256 of its weights.
     learned_with
-        Settings of `refine` that it was trained with; empty where it does not tell.
+        Settings of `self_train` that it was trained with; empty where it does not tell.
     method_version
         `METHOD_VERSION` of the code that trained it; 0 for networks that do not tell.
     """
@@ -58,11 +58,11 @@ def digest_of_boxes(config: RunConfig, trained: TrainedModel, slabs: TrainedSlab
     """
     train = trained.config.train.model_copy(update={"steps": trained.step})
     learned = {} if slabs is None else slabs.learned_with
-    refine = config.refine.model_copy(
+    settings = config.self_train.model_copy(
         update={"enabled": slabs is not None}
         | {name: learned[name] for name in _LEARNED_WITH if name in learned}
     )
-    used = config.model_copy(update={"train": train, "refine": refine})
+    used = config.model_copy(update={"train": train, "self_train": settings})
     versions = [trained.method_version, *([] if slabs is None else [slabs.method_version])]
     return box_settings_digest(used, versions)
 
@@ -77,7 +77,7 @@ def save_slabs(url: str, network: SlabNetwork, config: RunConfig, encoder_digest
         "encoder_digest": encoder_digest,
         "neighbours": network.neighbours,
         "cues": network.cues is not None,
-        "config": config.refine.model_dump(mode="json"),
+        "config": config.self_train.model_dump(mode="json"),
         "method_version": METHOD_VERSION,
         "ctray_version": __version__,
     }

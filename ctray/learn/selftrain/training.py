@@ -93,7 +93,7 @@ def draw_slabs(
     Parameters
     ----------
     config
-        Its `refine` section and the seed of `train`.
+        Its `self_train` section and the seed of `train`.
     step
         Number of the step.
     resident
@@ -131,8 +131,8 @@ def _two(values: npt.NDArray[np.int64]) -> tuple[int, int]:
 def _middles(
     rng: np.random.Generator, config: RunConfig, extent: int, held: tuple[float, float] | None
 ) -> list[int]:
-    count = config.refine.slabs // _VOLUMES_A_STEP
-    near = round(count * config.refine.near_part) if held else 0
+    count = config.self_train.slabs // _VOLUMES_A_STEP
+    near = round(count * config.self_train.near_fraction) if held else 0
     anywhere = rng.integers(0, extent, count - near)
     faces = np.array(held or (0.0, 0.0))[rng.integers(0, 2, near)]
     reach = max(2.0, extent / 8)
@@ -170,8 +170,8 @@ class SelfTrainer:
             raise TrainingError("there is no volume to learn from; all volumes failed")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            refine = config.refine
-            self.network = SlabNetwork(encoder, refine.neighbours, cues=refine.cues)
+            settings = config.self_train
+            self.network = SlabNetwork(encoder, settings.neighbours, cues=settings.cues)
         slabs_on(self.network, device)
         self.step = 0
         self._load, self._ranges, self._shapes = load, ranges, shapes
@@ -179,13 +179,13 @@ class SelfTrainer:
         self._side = slab_canvas(side)
         self._resident: dict[int, SlabSource] = {}
         self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.refine.learning_rate, weight_decay=1e-2
+            self.network.parameters(), lr=config.self_train.learning_rate, weight_decay=1e-2
         )
 
     @property
     def finished(self) -> bool:
         """Whether the last step is done."""
-        return self.step >= self._config.refine.steps
+        return self.step >= self._config.self_train.steps
 
     def advance(self, steps: int, longest_s: float = math.inf) -> dict[str, float]:
         """Do some more steps; step, mean loss and slices a second.
@@ -204,7 +204,7 @@ class SelfTrainer:
         """
         began, first = time.monotonic(), self.step
         total = torch.zeros((), device=self._device)
-        last = min(first + steps, self._config.refine.steps)
+        last = min(first + steps, self._config.self_train.steps)
         while self.step < last:
             total += self._one_step()
             if time.monotonic() - began >= longest_s:
@@ -214,14 +214,14 @@ class SelfTrainer:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of self-training is {loss} at step {self.step}; lower "
-                f"refine.learning_rate ({self._config.refine.learning_rate})"
+                f"self_train.learning_rate ({self._config.self_train.learning_rate})"
             )
-        rate = done * self._config.refine.slabs / max(time.monotonic() - began, 1e-9)
+        rate = done * self._config.self_train.slabs / max(time.monotonic() - began, 1e-9)
         return {"step": float(self.step), "loss": loss, "slices_per_second": rate}
 
     def _one_step(self) -> Tensor:
-        rate = self._config.refine.learning_rate * schedule(
-            self.step, self._config.refine.steps, _WARMUP
+        rate = self._config.self_train.learning_rate * schedule(
+            self.step, self._config.self_train.steps, _WARMUP
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -249,10 +249,10 @@ class SelfTrainer:
         return torch.cat(parts), torch.tensor(holds, dtype=torch.float32, device=self._device)
 
     def _source(self, volume: int) -> SlabSource:
-        return SlabSource.of(self._load(volume), cues=self._config.refine.cues)
+        return SlabSource.of(self._load(volume), cues=self._config.self_train.cues)
 
     def _augmented(self, slabs: Slabs) -> Tensor:
-        neighbours = self._config.refine.neighbours
+        neighbours = self._config.self_train.neighbours
         x_BKSHW = slab_tensor(
             self._resident[slabs.volume],
             slabs.axis,

@@ -1,0 +1,209 @@
+"""Margins that keep a promise: how much a face must move out so that little sample is cut.
+
+Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018). Every face has a
+scale, the width of the band that its profile leaves open. For calibration volumes, whose truth is
+known, the score is the smallest factor of these scales that keeps the loss within the allowed
+rate. Of n such scores the ceil((n + 1) coverage)-th is large enough for a new volume with at least
+that probability, whatever their distribution, as long as it is a volume of the same kind whose
+faces were found in the same way: with the same `ctray.config.box_settings`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ctray.core.errors import ConfigError, CtrayError
+from ctray.core.geometry import Box, Triple
+
+BoolArray = npt.NDArray[np.bool_]
+Scales = tuple[float, float, float, float, float, float]
+
+# Losses that scores are kept for; one that is asked for takes the next smaller of them.
+LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
+# A factor that no volume should need; one that does counts as never kept.
+_MOST = 64.0
+_STEP = 0.125
+# Floor of the factor where the calibration came with the package: an archive of another kind may be
+# harder than its phantoms, and no face is known better than the band that its profile leaves open.
+# A scale is one slice of the working level at least (`Refined.scales`), so with this factor no face
+# moves out by less than one such slice.
+_LEAST_SHIPPED = 1.0
+_OWN_KEYS = {"about", "box_settings_digest", "box_settings", "largest_scale", "scores"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """Scores of volumes whose truth is known.
+
+    Parameters
+    ----------
+    scores
+        For each of `LOSSES`, the smallest sufficient factor of every volume, rising; inf where
+        none suffices.
+    largest_scale
+        Largest scale among them, as part of its axis: beyond it nothing was calibrated.
+    about
+        What the volumes were.
+    shipped
+        Whether it came with the package, and was not made from volumes of the same kind.
+    box_settings_digest
+        `ctray.config.box_settings.box_settings_digest` of the boxes; it holds for such boxes alone.
+        None for calibrations of earlier versions, which hold for none.
+    box_settings
+        The settings behind the digest, which tell what differs; empty where they are not known.
+    made
+        Date, machine, versions and command, for whoever reads the file.
+    """
+
+    scores: Mapping[float, tuple[float, ...]]
+    largest_scale: float
+    about: str
+    shipped: bool = False
+    box_settings_digest: str | None = None
+    box_settings: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_volumes(self) -> int:
+        """Volumes that were calibrated on."""
+        return len(next(iter(self.scores.values())))
+
+    def holds_for(self, digest: str | None) -> bool:
+        """Whether it was made of boxes with this digest of settings."""
+        return digest is not None and digest == self.box_settings_digest
+
+    def factor(self, max_loss: float, coverage: float) -> float:
+        """Factor of the scales that keeps the loss within `max_loss` for `coverage` of volumes.
+
+        That of the package's own calibration is 1 at least, so that every face moves out by one
+        slice of the working level at least.
+
+        Raises
+        ------
+        ConfigError
+            If there are too few calibration volumes for that coverage, or they do not keep it.
+        """
+        known = [loss for loss in LOSSES if loss <= max_loss]
+        scores = sorted(self.scores[known[-1]])
+        rank = math.ceil((len(scores) + 1) * coverage)
+        if rank > len(scores) or not math.isfinite(scores[rank - 1]):
+            kept = sum(math.isfinite(s) for s in scores)
+            raise ConfigError(
+                f"crop.coverage {coverage:g} with crop.max_loss {max_loss:g} cannot be promised "
+                f"from {len(scores)} calibration volumes; at most {kept / (len(scores) + 1):.3f} "
+                "can, or calibrate on more volumes (ctray calibrate)"
+            )
+        return max(scores[rank - 1], _LEAST_SHIPPED if self.shipped else 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; inf as null."""
+        return {
+            "about": self.about,
+            "box_settings_digest": self.box_settings_digest,
+            "box_settings": dict(self.box_settings),
+            **self.made,
+            "largest_scale": round(self.largest_scale, 5),
+            "scores": {
+                f"{loss:g}": [round(s, 4) if math.isfinite(s) else None for s in scores]
+                for loss, scores in self.scores.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Calibration:
+        """Inverse of `to_json`; `CtrayError` for anything else."""
+        try:
+            scores = {
+                loss: tuple(
+                    math.inf if score is None else float(score)
+                    for score in data["scores"][f"{loss:g}"]
+                )
+                for loss in LOSSES
+            }
+            return cls(
+                scores=scores,
+                largest_scale=float(data["largest_scale"]),
+                about=data["about"],
+                box_settings_digest=data.get("box_settings_digest"),
+                box_settings=data.get("box_settings", {}),
+                made={k: v for k, v in data.items() if k not in _OWN_KEYS},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CtrayError(f"this is no calibration: {error!r}") from error
+
+
+def shipped_calibration() -> Calibration:
+    """Calibration on phantoms that comes with the package."""
+    text = resources.files("ctray.localization").joinpath("calibration.json").read_text("utf-8")
+    return replace(Calibration.from_json(json.loads(text)), shipped=True)
+
+
+def calibrate(
+    volumes: Iterable[tuple[Box, Scales, BoolArray]], about: str, digest: str | None = None
+) -> Calibration:
+    """Scores of volumes from their boxes, the scales of the six faces, and their masks.
+
+    Parameters
+    ----------
+    volumes
+        Box at level 0, scales of z0, z1, y0, y1, x0, x1 in level-0 voxels, and the sample's
+        voxels, (z, y, x). Volumes without a sample take no part. They are taken one by one.
+    about
+        What they are.
+    digest
+        `box_settings_digest` of the boxes.
+    """
+    scores: dict[float, list[float]] = {loss: [] for loss in LOSSES}
+    largest = 0.0
+    for box, scales, mask in volumes:
+        if not mask.any():
+            continue
+        needed = _needed_factors(box, scales, mask)
+        for loss in LOSSES:
+            scores[loss].append(needed[loss])
+        largest = max(largest, *(s / mask.shape[i // 2] for i, s in enumerate(scales)))
+    return Calibration(
+        scores={loss: tuple(sorted(s)) for loss, s in scores.items()},
+        largest_scale=largest,
+        about=about,
+        box_settings_digest=digest,
+    )
+
+
+def margins_of(scales: Sequence[float], factor: float) -> tuple[int, ...]:
+    """Margins of the six faces in whole level-0 voxels."""
+    return tuple(math.ceil(factor * s) for s in scales)
+
+
+def expand_faces(box: Box, margins: Sequence[int], shape: Triple) -> Box:
+    """Box with its own margin on each of the six faces, within the volume."""
+    ranges = [
+        [max(0, start - margins[2 * a]), min(shape[a], stop + margins[2 * a + 1])]
+        for a, (start, stop) in enumerate(box.ranges)
+    ]
+    return Box.from_ranges(ranges)
+
+
+def _needed_factors(box: Box, scales: Scales, mask: BoolArray) -> dict[float, float]:
+    """Smallest factor, in steps of an eighth, that keeps each of the losses."""
+    shape = (mask.shape[0], mask.shape[1], mask.shape[2])
+    total = int(np.count_nonzero(mask))
+    open_losses, needed, factor = set(LOSSES), dict.fromkeys(LOSSES, math.inf), 0.0
+    while open_losses and factor <= _MOST:
+        kept = expand_faces(box, margins_of(scales, factor), shape)
+        lost = (total - int(np.count_nonzero(mask[kept.slices]))) / total
+        for loss in [loss for loss in open_losses if lost <= loss]:
+            needed[loss] = factor
+            open_losses.discard(loss)
+        if kept == Box.whole(shape):
+            break
+        factor += _STEP
+    return needed

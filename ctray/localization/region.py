@@ -1,0 +1,132 @@
+"""From an uncertainty map to a box: a threshold without labels, and the largest region above it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ctray.config import UncertaintyConfig
+from ctray.core.geometry import AXES, Triple
+from ctray.localization.boxes import Stretch, face_certainty
+from ctray.localization.uncertainty import UncertaintyMap
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """Where the map says that the sample lies.
+
+    Parameters
+    ----------
+    cells
+        The region, bool, in the map's cells.
+    stretches
+        Range of working-level voxels, threshold and background level along each axis.
+    """
+
+    cells: npt.NDArray[np.bool_]
+    stretches: dict[str, Stretch | None]
+
+
+def smoothed(uncertainty: UncertaintyMap, config: UncertaintyConfig) -> FloatArray:
+    """Values of the map, calmed as configured; same shape."""
+    if config.smooth == 0:
+        return uncertainty.values
+    calmed: FloatArray = ndimage.gaussian_filter(uncertainty.values, config.smooth)
+    return calmed
+
+
+def background_of_map(values: FloatArray) -> tuple[float, float]:
+    """Level and spread of the cells without sample: the lower half of all, robustly.
+
+    Most of a volume is not sample. The spread is that of values below the level, which the sample
+    does not reach, as the standard deviation of a Gaussian with that median distance.
+    """
+    level = float(np.median(values[values <= np.median(values)]))
+    low = values[values <= level]
+    return level, 1.4826 * float(np.median(level - low))
+
+
+def choose_map_threshold(values: FloatArray, config: UncertaintyConfig) -> tuple[float, float]:
+    """Variance from which on a cell belongs to the sample, and the background level."""
+    level, spread = background_of_map(values)
+    if config.threshold == "top":
+        count = max(1, round(config.top_fraction * values.size))
+        return float(np.partition(values, -count, axis=None)[-count]), level
+    # As high as the smallest sample is large: lone cells may be higher.
+    top = float(np.quantile(values, 1 - max(config.min_fraction, 1 / values.size)))
+    rise = max(config.spreads * spread, config.rise_fraction * (top - level))
+    return level + rise, level
+
+
+def find_region(
+    uncertainty: UncertaintyMap, shape: Triple, config: UncertaintyConfig
+) -> tuple[Region | None, dict[str, npt.NDArray[np.float64]]]:
+    """Largest connected region of high variance (paper 3.1), and the map's profiles.
+
+    Cells that touch by a corner are connected.
+
+    Parameters
+    ----------
+    uncertainty
+        The map.
+    shape
+        Voxels of the working level, (z, y, x).
+    config
+        Smoothing and threshold.
+
+    Returns
+    -------
+    Region or None
+        None where no region is large enough.
+    dict
+        Largest calmed variance per slice of the working level, by axis name.
+    """
+    values = smoothed(uncertainty, config)
+    profiles = {name: _profile(values, uncertainty, axis, shape) for axis, name in enumerate(AXES)}
+    threshold, level = choose_map_threshold(values, config)
+    labels, count = ndimage.label(values >= threshold, structure=np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    if count == 0 or sizes.max() < config.min_fraction * values.size or threshold <= level:
+        return None, profiles
+    cells = labels == 1 + int(sizes.argmax())
+    stretches: dict[str, Stretch | None] = {
+        name: _stretch(cells, profiles[name], uncertainty, axis, shape, (threshold, level))
+        for axis, name in enumerate(AXES)
+    }
+    return Region(cells=cells, stretches=stretches), profiles
+
+
+def _profile(
+    values: FloatArray, uncertainty: UncertaintyMap, axis: int, shape: Triple
+) -> npt.NDArray[np.float64]:
+    highest = values.max(axis=tuple(other for other in range(3) if other != axis))
+    profile: npt.NDArray[np.float64] = highest[uncertainty.cell_of_voxel(axis, shape)]
+    return profile.astype(np.float64)
+
+
+def _stretch(
+    cells: npt.NDArray[np.bool_],
+    profile: npt.NDArray[np.float64],
+    uncertainty: UncertaintyMap,
+    axis: int,
+    shape: Triple,
+    levels: tuple[float, float],
+) -> Stretch:
+    hit = np.flatnonzero(cells.any(axis=tuple(other for other in range(3) if other != axis)))
+    size, first = uncertainty.cell[axis], uncertainty.offset[axis]
+    start = max(0, int(hit[0]) * size + first)
+    stop = min(shape[axis], (int(hit[-1]) + 1) * size + first)
+    threshold, level = levels
+    inward = profile[start:stop]
+    return Stretch(
+        start=start,
+        stop=stop,
+        threshold=threshold,
+        background=level,
+        certainty=(face_certainty(inward, threshold), face_certainty(inward[::-1], threshold)),
+    )
