@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctray.archive.catalog import CatalogEntry
+from ctray.archive.catalog import Catalog, CatalogEntry, read_catalog
 from ctray.archive.volume_ids import same_file
 from ctray.config import RunConfig
 from ctray.pipeline.volume_work import PreparedRecord
+from ctray.records.run_folder import RunFolder
+from ctray.storage import store
 
 
 def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
@@ -30,6 +32,13 @@ def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedR
     rng = np.random.default_rng([config.train.seed, len(records), 1])
     chosen = set(rng.choice(len(records), count, replace=False).tolist())
     return [replace(r, validation=True) if i in chosen else r for i, r in enumerate(records)]
+
+
+def with_known_ids(found: Catalog, run: RunFolder) -> Catalog:
+    """Catalog of an archive in which volumes have the ids that the run gave them, if it did."""
+    if not store.exists(run.catalog):
+        return found
+    return replace(found, entries=keep_ids(read_catalog(run.catalog), found.entries))
 
 
 def keep_ids(

@@ -8,12 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
-from ctray.archive.catalog import (
-    Catalog,
-    CatalogEntry,
-    read_catalog,
-    write_catalog,
-)
+from ctray.archive.catalog import Catalog, CatalogEntry, write_catalog
 from ctray.config import RunConfig
 from ctray.core.errors import ConfigError, CtrayError, NotFoundError
 from ctray.executors.executor import Executor, executor_session, running_executor
@@ -21,8 +16,8 @@ from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
 from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.selftrain.checkpoint import has_slabs
 from ctray.localization.promise import check_promise
-from ctray.pipeline.choosing import hold_out, keep_ids, training_ids
-from ctray.pipeline.cropping import Cut
+from ctray.pipeline.choosing import hold_out, training_ids, with_known_ids
+from ctray.pipeline.cropping import Cut, commit_receipt, is_open, names_taken
 from ctray.pipeline.finding import find_archive
 from ctray.pipeline.self_training import self_train
 from ctray.pipeline.taking_up import begun_manifest, take_up
@@ -88,8 +83,7 @@ def catalog_stage(
     `found` is what `find_archive` gave just now; None looks.
     """
     catalog = find_archive(archive_url, config, on_event) if found is None else found
-    if store.exists(run.catalog):
-        catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
+    catalog = with_known_ids(catalog, run)
     write_catalog(catalog, run.catalog)
     _record_coverage(run, catalog)
     for line in (*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()):
@@ -287,13 +281,19 @@ def localize_stage(
         missing.discard(receipt.volume_id)
         volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
     for volume_id in sorted(missing):
-        died = failed_receipt(by_id[volume_id], _DIED)
-        patiently(partial(run.write_receipt, died), needed)
+        died = patiently(partial(_commit_death, by_id[volume_id], run), needed)
         volumes.done(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
+
+
+def _commit_death(entry: CatalogEntry, run: RunFolder) -> Receipt:
+    """Write the receipt of a volume whose worker died, and return it."""
+    died = failed_receipt(entry, _DIED)
+    commit_receipt(died, run, names_taken(run))
+    return died
 
 
 def run_archive(
@@ -344,10 +344,3 @@ def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
 # Of notes on volumes; all are in the catalog, the receipts and the page.
 _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
-
-
-def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
-    """Whether something is left to do of a volume."""
-    if receipt is None:
-        return True
-    return crop and (None in receipt.crops or not cut.is_of(receipt))

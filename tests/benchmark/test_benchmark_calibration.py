@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctray.archive.catalog import read_catalog
+from ctray.archive.catalog import read_catalog, write_catalog
 from ctray.benchmark.benchmark import BenchmarkPlan
 from ctray.benchmark.calibration import run_calibration, ship_calibration
 from ctray.config import RunConfig, override
@@ -83,6 +83,7 @@ def check_run_with_it(
         store.write_json(run.calibration, found.to_json())
         settings = override(config, changes)
         entries = read_catalog(calibrated.catalog)
+        write_catalog(entries, run.catalog)
         kept[name] = list(localize_stage(run, settings, entries))
     for same, other in zip(kept["same"], kept["other"], strict=True):
         assert same.sample_box == other.sample_box

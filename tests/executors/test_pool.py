@@ -17,11 +17,9 @@ from ctray.config import PoolConfig, RunConfig
 from ctray.core.errors import CheckpointError, CtrayError, StorageError
 from ctray.executors.ray import actors
 from ctray.executors.ray.actors import run_pool
-from ctray.learn.pretext.checkpoint import save_checkpoint
-from ctray.learn.pretext.training import Trainer
 from ctray.pipeline import run as archive
 from ctray.pipeline.plan import plan_archive
-from ctray.pipeline.run import catalog_stage, localize_stage, open_run
+from ctray.pipeline.run import localize_stage
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.run_folder import Receipt
 
@@ -72,13 +70,17 @@ def test_pool_grows_to_its_limit(
     ray_cpus: int, tmp_path: Path, largest: int, expected: int
 ) -> None:
     def work(item: int) -> int:
-        # So slow that a pool which may grow has time to.
-        time.sleep(1.0)
+        (tmp_path / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # So slow that a pool which may grow further has time to.
+        time.sleep(0.7)
         return os.getpid()
 
     pool = PoolConfig(num_cpus=0.5, min_size=1, max_size=largest)
-    pids = list(run_pool(worker_that(work), (), range(8 * largest), pool))
-    assert len(pids) == 8 * largest
+    pids = list(run_pool(worker_that(work), (), range(4 * largest), pool))
+    assert len(pids) == 4 * largest
     assert len(set(pids)) == expected
 
 
@@ -214,20 +216,6 @@ def test_plan_asks_the_cluster_for_its_room(
 
 
 # --- localizing -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def begun(
-    mixed_archive: tuple[Path, Any], archive_config: RunConfig, tmp_path: Path
-) -> tuple[Any, Any]:
-    """A run with its catalog and an untrained checkpoint."""
-    folder, _ = mixed_archive
-    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
-    catalog = catalog_stage(run, str(folder), archive_config)
-    trainer = Trainer(archive_config, 24)
-    trainer.step = archive_config.train.steps
-    save_checkpoint(run.checkpoint, trainer)
-    return run, catalog
 
 
 def test_volume_whose_worker_dies_becomes_a_failed_receipt(

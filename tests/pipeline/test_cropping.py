@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctray.archive.catalog import CatalogEntry, build_catalog
+from ctray.archive.catalog import CatalogEntry, build_catalog, write_catalog
 from ctray.config import RunConfig, override
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import Phantom
@@ -41,6 +41,7 @@ def localized(
     told = {"archive": str(tmp_path / "archive"), "config": config.model_dump(mode="json")}
     store.write_json(run.manifest, told)
     (entry,) = build_catalog(str(tmp_path / "archive")).entries
+    write_catalog([entry], run.catalog)
     receipt = work(run, entry, config, crop=False)
     assert (receipt.status, receipt.promise) == ("located", "not calibrated")
     assert receipt.crop_url is None

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from click.testing import CliRunner
 
-from ctray.archive.catalog import build_catalog
+from ctray.archive.catalog import build_catalog, write_catalog
 from ctray.cli.main import cli
 from ctray.config import RunConfig
 from ctray.core.geometry import AXES
@@ -68,6 +68,7 @@ def run(
         found.manifest, {"archive": str(archive), "config": config.model_dump(mode="json")}
     )
     entries = build_catalog(str(archive)).entries
+    write_catalog(entries, found.catalog)
     worker = LocalizeVolume(found, config, True, 1)
     for entry in entries:
         assert isinstance(worker(entry), Receipt)

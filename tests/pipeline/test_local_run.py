@@ -27,7 +27,7 @@ from ctray.learn.pretext.training import Trainer
 from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.selftrain.checkpoint import load_slabs
 from ctray.pipeline import run as stages
-from ctray.pipeline.run import catalog_stage, localize_stage, open_run, run_archive
+from ctray.pipeline.run import localize_stage, run_archive
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.events import Event
 from ctray.records.run_folder import Receipt, RunFolder
@@ -185,18 +185,6 @@ class DyingOfEmbryoB(LocalizeVolume):
         if entry.volume_id == "embryo_b":
             os._exit(1)
         return super().__call__(entry)
-
-
-@pytest.fixture
-def begun(mixed_archive: Mixed, archive_config: RunConfig, tmp_path: Path) -> tuple[RunFolder, Any]:
-    """A run with its catalog and an untrained checkpoint."""
-    folder, _ = mixed_archive
-    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
-    catalog = catalog_stage(run, str(folder), archive_config)
-    trainer = Trainer(archive_config, 24)
-    trainer.step = archive_config.train.steps
-    save_checkpoint(run.checkpoint, trainer)
-    return run, catalog
 
 
 def test_volume_whose_process_dies_becomes_a_failed_receipt(

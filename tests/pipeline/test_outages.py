@@ -14,7 +14,7 @@ from faulty_proxy import faulty_proxy
 from poison import write_good
 from s3_servers import S3Server
 
-from ctray.archive.catalog import CatalogEntry
+from ctray.archive.catalog import CatalogEntry, write_catalog
 from ctray.config import RunConfig
 from ctray.core.errors import CtrayError
 from ctray.learn.pretext.checkpoint import save_checkpoint
@@ -44,6 +44,7 @@ def worker(archive_config: RunConfig, tmp_path: Path) -> LocalizeVolume:
     run = RunFolder(url=str(tmp_path / "run"))
     settings = archive_config.model_dump(mode="json")
     store.write_json(run.manifest, {"archive": "s3://archive", "config": settings})
+    write_catalog((), run.catalog)
     trainer = Trainer(archive_config, 24)
     trainer.step = archive_config.train.steps
     save_checkpoint(run.checkpoint, trainer)

@@ -11,7 +11,7 @@ from ctray.core.geometry import Box
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.pyramids import with_kept_pyramid
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.working import read_working_level
+from ctray.volumes.working import longest_side, read_working_level
 from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(11)
@@ -80,7 +80,7 @@ def test_kept_pyramid_gives_the_finer_level(tmp_path: Path) -> None:
     plain = stored(str(tmp_path / "v"), voxels, 1)
     expected = read_working_level(plain, 16, finer=True)
     url = str(tmp_path / "kept.zarr")
-    kept = with_kept_pyramid(open_volume(plain.url), url, 16, write=True)
+    kept = with_kept_pyramid(open_volume(plain.url), url, 16, stamp="", write=True)
 
     found = read_working_level(kept, 16, finer=True)
 
@@ -89,3 +89,18 @@ def test_kept_pyramid_gives_the_finer_level(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.finer, expected.finer)
     np.testing.assert_array_equal(found.voxels, expected.voxels)
     assert found.factors == expected.factors == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "longest"),
+    [
+        ((2000, 2000, 2000), 64),
+        ((2000, 1000, 1000), 64),
+        ((6100, 2000, 2000), 98),
+        ((97, 11, 13), 256),
+        ((50, 2000, 2000), 256),
+    ],
+)
+def test_elongated_volumes_keep_their_width(shape: tuple[int, int, int], longest: int) -> None:
+    assert longest_side(shape, 64) == longest
+    assert longest_side(shape, 2) <= 8
