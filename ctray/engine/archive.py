@@ -10,8 +10,8 @@ from functools import partial
 
 from ctray.config import RunConfig
 from ctray.engine.binding import begun_manifest, take_up
-from ctray.engine.choosing import hold_out, keep_ids, training_ids
-from ctray.engine.cropping import Cut
+from ctray.engine.choosing import hold_out, training_ids, with_known_ids
+from ctray.engine.cropping import Cut, commit_receipt, is_open, names_taken
 from ctray.engine.encoder_training import EncoderTraining
 from ctray.engine.events import Event, OnEvent, Volumes, ignore, nobody, training_event
 from ctray.engine.executor import Executor, executor_session, running_executor
@@ -27,7 +27,6 @@ from ctray.storage.box_table import write_localizations
 from ctray.storage.catalog import (
     Catalog,
     CatalogEntry,
-    read_catalog,
     write_catalog,
 )
 from ctray.storage.patience import patiently
@@ -88,8 +87,7 @@ def catalog_stage(
     `found` is what `find_archive` gave just now; None looks.
     """
     catalog = find_archive(archive_url, config, on_event) if found is None else found
-    if store.exists(run.catalog):
-        catalog = replace(catalog, entries=keep_ids(read_catalog(run.catalog), catalog.entries))
+    catalog = with_known_ids(catalog, run)
     write_catalog(catalog, run.catalog)
     _record_coverage(run, catalog)
     for line in (*catalog.notes(_FEW_NOTES), *catalog.coverage.lines()):
@@ -286,9 +284,10 @@ def localize_stage(
     for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
         missing.discard(receipt.volume_id)
         volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
+    taken = patiently(partial(names_taken, run), needed) if missing else frozenset()
     for volume_id in sorted(missing):
         died = failed_receipt(by_id[volume_id], _DIED)
-        patiently(partial(run.write_receipt, died), needed)
+        patiently(partial(commit_receipt, died, run, taken), needed)
         volumes.done(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
@@ -344,10 +343,3 @@ def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
 # Of notes on volumes; all are in the catalog, the receipts and the page.
 _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
-
-
-def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
-    """Whether something is left to do of a volume."""
-    if receipt is None:
-        return True
-    return crop and (None in receipt.crops or not cut.is_of(receipt))

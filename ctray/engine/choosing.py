@@ -9,7 +9,9 @@ import numpy as np
 
 from ctray.config import RunConfig
 from ctray.engine.pool import PreparedRecord
-from ctray.storage.catalog import CatalogEntry
+from ctray.storage import store
+from ctray.storage.catalog import Catalog, CatalogEntry, read_catalog
+from ctray.storage.run_folder import RunFolder
 from ctray.storage.volume_ids import same_file
 
 
@@ -30,6 +32,13 @@ def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedR
     rng = np.random.default_rng([config.train.seed, len(records), 1])
     chosen = set(rng.choice(len(records), count, replace=False).tolist())
     return [replace(r, validation=True) if i in chosen else r for i, r in enumerate(records)]
+
+
+def with_known_ids(found: Catalog, run: RunFolder) -> Catalog:
+    """Catalog of an archive in which volumes have the ids that the run gave them, if it did."""
+    if not store.exists(run.catalog):
+        return found
+    return replace(found, entries=keep_ids(read_catalog(run.catalog), found.entries))
 
 
 def keep_ids(

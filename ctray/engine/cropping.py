@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ctray.config import Binds, RunConfig, settings_digest
+from ctray.config import Binds, CropConfig, RunConfig, changed_settings, settings_digest
 from ctray.errors import OutputExistsError
 from ctray.geometry import Box
-from ctray.localization.promise import box_to_cut
+from ctray.localization.margins import Calibration
+from ctray.localization.promise import box_to_cut, calibration_of, is_too_open, with_promise
 from ctray.storage import store
 from ctray.storage.catalog import read_catalog
 from ctray.storage.crops import write_crop
@@ -23,7 +25,7 @@ from ctray.storage.writer import is_committed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """With which settings crops are cut.
+    """With which settings and calibration crops are cut.
 
     Parameters
     ----------
@@ -31,17 +33,27 @@ class Cut:
         Of the settings that crops depend on.
     changed
         Whether the run's had other values before.
+    crop
+        Those settings.
+    calibration
+        At hand now.
     """
 
     digest: str
     changed: bool
+    crop: CropConfig
+    calibration: Calibration
 
     @classmethod
     def of(cls, run: RunFolder, config: RunConfig) -> Cut:
-        """Those of a run, as it is to be cut now."""
-        manifest = read_manifest(run)
+        """Those of a run, as it is to be cut now, begun or not."""
+        begun = read_manifest(run)
         return cls(
-            digest=crop_digest(config), changed=manifest is not None and manifest.crops_changed
+            digest=crop_digest(config),
+            changed=begun is not None
+            and (begun.crops_changed or bool(changed_settings(begun.config, config, Binds.CROP))),
+            crop=config.crop,
+            calibration=calibration_of(run),
         )
 
     def is_of(self, receipt: Receipt) -> bool:
@@ -50,6 +62,32 @@ class Cut:
             return True
         # Earlier versions kept no digest, and allowed no other settings.
         return receipt.crop_settings is None and not self.changed
+
+    def decide(self, receipt: Receipt) -> Receipt:
+        """Receipt with the margins and the promise of today; see `with_promise`."""
+        receipt = with_promise(receipt, self.crop, self.calibration)
+        return replace(receipt, crop_settings=self.digest)
+
+    def locates(self, receipt: Receipt) -> bool:
+        """Whether a volume that had a face too open is located by the margins of today."""
+        return is_too_open(receipt) and self.decide(receipt).status == "located"
+
+
+def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
+    """Whether something is left to do of a volume.
+
+    Parameters
+    ----------
+    receipt
+        Of the volume, None where there is none.
+    crop
+        Whether located volumes are to be cropped.
+    cut
+        How they are cut now.
+    """
+    if receipt is None or cut.locates(receipt):
+        return True
+    return crop and (None in receipt.crops or not cut.is_of(receipt))
 
 
 def crop_digest(config: RunConfig) -> str:
@@ -77,15 +115,67 @@ def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
     )
     if urls:
         run.write_receipt(receipt)
-    for url in urls:
+    # The last first: `commit_receipt` counts those that are left from the first on.
+    for url in reversed(urls):
         store.delete_tree(url)
     return receipt
 
 
-def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig) -> Receipt:
+def commit_receipt(receipt: Receipt, run: RunFolder, taken: frozenset[str]) -> None:
+    """Write a receipt, after what earlier ones of its volume left behind is gone.
+
+    That is crops of a source that has changed since and held more specimens, or of a run that was
+    interrupted: nobody shall take them for results. A volume that failed keeps them, since nothing
+    takes their place; no receipt names them then. Pictures and maps are of volumes that were
+    localized.
+
+    Parameters
+    ----------
+    receipt
+        What became of the volume.
+    run
+        The run.
+    taken
+        From `names_taken`.
+    """
+    if receipt.status != "failed":
+        for url in reversed(_unnamed_crops(receipt, run, taken)):
+            store.delete_tree(url)
+    if not receipt.working:
+        run.delete_preview(receipt.volume_id)
+        store.delete_tree(run.map(receipt.volume_id))
+    run.write_receipt(receipt)
+
+
+def _unnamed_crops(receipt: Receipt, run: RunFolder, taken: frozenset[str]) -> list[str]:
+    # By name: the folder of a run may have been moved since a crop was written.
+    named = {url.rpartition("/")[2] for url in receipt.crops if url is not None}
+    found: list[str] = []
+    for number in itertools.count():
+        url = _instance_url(run, receipt.volume_id, number, taken)
+        if url.rpartition("/")[2] in named:
+            continue
+        if _is_crop_of(url, receipt.volume_id, number):
+            found.append(url)
+        elif number > len(receipt.instances or []):
+            break
+    return found
+
+
+def _is_crop_of(url: str, volume_id: str, number: int) -> bool:
+    if not is_committed(url):
+        return False
+    told = open_volume(url).attributes
+    return (told.get("volume_id"), told.get("instance")) == (volume_id, number or None)
+
+
+def crop_located(
+    volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig, taken: frozenset[str]
+) -> Receipt:
     """Write the crops of a located volume that are not there, and return the fuller receipt.
 
-    What was promised of a crop that an interrupted run wrote is what the crop says.
+    What was promised of a crop that an interrupted run wrote is what the crop says. `taken` is
+    from `names_taken`.
     """
     sample = receipt.sample_box
     if sample is None or None not in receipt.crops:
@@ -93,7 +183,6 @@ def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunCo
     receipt = replace(receipt, crop_settings=crop_digest(config))
     began, read_before = time.monotonic(), volume.bytes_read
     if receipt.instances:
-        taken = _names_taken(run)
         instances = [
             _crop_instance(volume, receipt, number, run, config, taken)
             for number in range(1, len(receipt.instances) + 1)
@@ -141,18 +230,18 @@ def _crop_instance(
     return replace(instance, **_cut(_crop(volume, box, url, receipt, told, config)))
 
 
-def _names_taken(run: RunFolder) -> frozenset[str]:
-    """URLs of the crops of whole volumes, in small letters."""
+def names_taken(run: RunFolder) -> frozenset[str]:
+    """URLs of the crops of whole volumes, in small letters: no crop of a specimen has one."""
     return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
 
 
-def _instance_url(
-    run: RunFolder, volume_id: str, number: int, taken: frozenset[str] | None = None
-) -> str:
-    """URL of a specimen's crop; not that of another volume whose id ends in the same number."""
-    taken = _names_taken(run) if taken is None else taken
+def _instance_url(run: RunFolder, volume_id: str, number: int, taken: frozenset[str]) -> str:
+    """URL of a specimen's crop, or with number 0 of the volume's.
+
+    A specimen's is not that of another volume whose id ends in the same number.
+    """
     url = run.crop(volume_id, number)
-    while url.lower() in taken:
+    while number and url.lower() in taken:
         volume_id += "-"
         url = run.crop(volume_id, number)
     return url

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from ctray.config import RunConfig
+from ctray.engine.choosing import with_known_ids
 from ctray.engine.events import nobody
 from ctray.engine.local_pool import local_size
 from ctray.engine.plan_sample import Look, look_at, looks_of_receipts, open_model
@@ -59,7 +60,7 @@ class ArchivePlan:
         What `saved` rests on: a run's `receipts`, its trained `model` on a sample, or a classical
         `threshold` on a sample.
     num_done
-        Volumes of the run that have a receipt.
+        Volumes of the run of which nothing is left to do.
     num_looked_at
         Volumes that the estimates rest on.
     num_actors, could_hold
@@ -123,7 +124,10 @@ def plan_archive(
     on_note
         Called with a line about what takes a while.
     """
-    done = {} if run is None else looks_of_receipts(run, catalog.ok)
+    done = {}
+    if run is not None:
+        catalog = with_known_ids(catalog, run)
+        done = looks_of_receipts(run, config, catalog.ok)
     enough = len([look for look in done.values() if look.saved is not None]) >= _ENOUGH
     basis: Basis
     looks: list[Look]

@@ -14,6 +14,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from ctray.config import RunConfig
+from ctray.engine.cropping import Cut, is_open
 from ctray.engine.pool import open_localizer, receipt_of
 from ctray.errors import one_line
 from ctray.localization.baseline_maps import less_z_median, smoothed
@@ -82,12 +83,15 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
     return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
 
 
-def looks_of_receipts(run: RunFolder, entries: Sequence[CatalogEntry]) -> dict[str, Look]:
-    """What is known of the volumes that have a receipt, by id."""
+def looks_of_receipts(
+    run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry]
+) -> dict[str, Look]:
+    """What is known of the volumes that a run with these settings would skip, by id."""
     sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
+    cut = Cut.of(run, config)
     looks = {}
     for volume_id, receipt in iter_receipts(run, sizes):
-        if receipt is not None and None not in receipt.crops:
+        if receipt is not None and not is_open(receipt, True, cut):
             looks[volume_id] = _look_of_receipt(receipt, sizes[volume_id])
     return looks
 

@@ -12,12 +12,17 @@ import torch
 
 from ctray import __version__
 from ctray.config import RunConfig
-from ctray.engine.cropping import Cut, crop_digest, crop_located, without_crops
+from ctray.engine.cropping import (
+    Cut,
+    commit_receipt,
+    crop_located,
+    names_taken,
+    without_crops,
+)
 from ctray.engine.source_changes import current_receipt, drop_stale_import, record_of
 from ctray.errors import CtrayError, KeysError, OutageError, StorageError, one_line
 from ctray.geometry import VoxelSize, as_triple
 from ctray.localization.localizer import Localization, Localizer
-from ctray.localization.promise import calibration_of, with_promise
 from ctray.localization.slab_checkpoint import load_slabs
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.prepare import is_constant, prepare
@@ -31,6 +36,7 @@ from ctray.storage.maps import write_map
 from ctray.storage.patience import patiently
 from ctray.storage.pyramids import with_kept_pyramid
 from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.source_record import SourceRecord
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import is_committed
 
@@ -77,7 +83,7 @@ class PrepareVolume:
             return PreparedRecord(volume_id=entry.volume_id, failed=_reason(error))
 
     def _prepare(self, entry: CatalogEntry) -> PreparedRecord:
-        volume = open_entry(entry, self._run, self._config)
+        volume, _ = open_entry(entry, self._run, self._config)
         working, factors = volume.read_working(self._config.preprocess.working_size)
         if is_constant(working):
             return PreparedRecord(volume_id=entry.volume_id)
@@ -101,7 +107,7 @@ class LocalizeVolume:
 
     def _load(self) -> None:
         self._cut = Cut.of(self._run, self._config)
-        self._calibration = calibration_of(self._run)
+        self._taken = names_taken(self._run)
         self._localizer = open_localizer(self._run, self._config)
 
     def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
@@ -114,59 +120,62 @@ class LocalizeVolume:
                 if _ends_run(error, self._run):
                     raise
                 receipt = failed_receipt(entry, _reason(error))
-            patiently(lambda: self._run.write_receipt(receipt), needed)
+            patiently(lambda: commit_receipt(receipt, self._run, self._taken), needed)
         except (CtrayError, MemoryError) as error:
             return CtrayError(_reason(error))
         return receipt
 
     def _localize(self, entry: CatalogEntry) -> Receipt:
-        earlier = current_receipt(entry, self._run)
-        volume = open_entry(entry, self._run, self._config)
-        if earlier is not None:
-            return self._cropped(volume, earlier)
-        record = record_of(entry, volume)
+        volume, record = open_entry(entry, self._run, self._config)
+        receipt = current_receipt(entry, self._run, record)
+        if receipt is None:
+            receipt = self._found(entry, volume, record)
+        return self._cropped(volume, receipt) if self._crop else self._cut.decide(receipt)
+
+    def _found(self, entry: CatalogEntry, volume: Volume, record: SourceRecord | None) -> Receipt:
+        """Receipt of a volume that is localized now, with its pictures and its map."""
         found = self._localizer.localize(volume)
+        receipt = receipt_of(entry, volume, found, self._localizer)
+        if record is not None:
+            receipt = replace(receipt, source=record.to_json())
         if found.preview is not None:
             self._run.write_preview(entry.volume_id, found.preview.pictures())
-        receipt = receipt_of(entry, volume, found, self._localizer)
-        receipt = self._with_promise(replace(receipt, source=record.to_json()))
         if found.uncertainty is not None:
             receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
-        return self._cropped(volume, receipt) if self._crop else receipt
+        return receipt
 
     def _cropped(self, volume: Volume, receipt: Receipt) -> Receipt:
         """Receipt with its crops, cut with the settings and the calibration of today."""
         if not self._cut.is_of(receipt):
             receipt = without_crops(receipt, self._run)
         if not receipt.crop_boxes or receipt.margins is None:
-            receipt = self._with_promise(receipt)
+            receipt = self._cut.decide(receipt)
         if receipt.status != "located":
             return receipt
-        return crop_located(volume, receipt, self._run, self._config)
-
-    def _with_promise(self, receipt: Receipt) -> Receipt:
-        receipt = with_promise(receipt, self._config.crop, self._calibration)
-        return replace(receipt, crop_settings=crop_digest(self._config))
+        return crop_located(volume, receipt, self._run, self._config, self._taken)
 
     def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
-        """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
+        """Write the map as a small OME-Zarr and return its URL."""
         url = self._run.map(receipt.volume_id)
-        if not is_committed(url):
-            write_map(
-                url,
-                uncertainty.values,
-                volume=volume,
-                cell=uncertainty.cell,
-                offset=uncertainty.offset,
-                factors=as_triple(receipt.working["factors"], "factors"),
-                provenance={
-                    "volume_id": receipt.volume_id,
-                    "source_url": receipt.source_url,
-                    "method": receipt.method,
-                    "model_digest": receipt.model_digest,
-                    "scale": uncertainty.scale,
-                },
-            )
+        if is_committed(url):
+            # Of an earlier receipt, or of an interrupted run: of another source, it may be.
+            store.delete_tree(url)
+        write_map(
+            url,
+            uncertainty.values,
+            volume=volume,
+            cell=uncertainty.cell,
+            offset=uncertainty.offset,
+            factors=as_triple(receipt.working["factors"], "factors"),
+            provenance={
+                "volume_id": receipt.volume_id,
+                "source_url": receipt.source_url,
+                "source_stamp": receipt.source.get("stamp"),
+                "method": receipt.method,
+                "model_digest": receipt.model_digest,
+                "scale": uncertainty.scale,
+            },
+        )
         return url
 
 
@@ -177,14 +186,24 @@ def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
     return Localizer(trained, config, slabs)
 
 
-def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume:
-    """Volume of `entry`, imported where needed, with the coarse levels that the run keeps of it."""
-    return with_kept_pyramid(
-        open_volume(ensure_imported(entry, run, config)),
-        run.pyramid(entry.volume_id),
-        config.preprocess.working_size,
-        write=config.pool.write_pyramid,
-    )
+def open_entry(
+    entry: CatalogEntry, run: RunFolder, config: RunConfig
+) -> tuple[Volume, SourceRecord | None]:
+    """Volume of `entry`, and what is kept of its source; see `record_of`.
+
+    The volume is imported where needed, and has the coarse levels that the run keeps of it.
+    """
+    volume = open_volume(ensure_imported(entry, run, config))
+    record = record_of(entry, volume)
+    if record is not None:
+        volume = with_kept_pyramid(
+            volume,
+            run.pyramid(entry.volume_id),
+            config.preprocess.working_size,
+            stamp=record.stamp,
+            write=config.pool.write_pyramid,
+        )
+    return volume, record
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:

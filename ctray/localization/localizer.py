@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -15,10 +14,10 @@ from ctray.errors import InvalidVolumeError
 from ctray.geometry import AXES, Box, Triple
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
-from ctray.localization.clear_faces import GreyLevel
 from ctray.localization.cut_pieces import Checked, checked
 from ctray.localization.faces import surest
 from ctray.localization.found import Found
+from ctray.localization.grey_levels import GreyLevels
 from ctray.localization.margins import Scales
 from ctray.localization.method_finding import MethodFinding
 from ctray.localization.preview import Preview, preview_of
@@ -132,22 +131,26 @@ class Localizer:
             If the volume cannot be read.
         """
         began, read_before = time.monotonic(), volume.bytes_read
-        size, wanted = self.config.preprocess.working_size, self._wants_finer
-        level = read_working_level(volume, size, finer=wanted)
+        size = self.config.preprocess.working_size
+        level = read_working_level(volume, size, finer=self._wants_finer)
         working = level.voxels
         if working.dtype.kind == "f" and not np.isfinite(working).any():
             raise InvalidVolumeError(f"{volume.url}: no voxel is finite; reconstruct it anew")
-        if is_constant(working):
-            return Localization(
-                status="empty",
-                reason="all voxels have the same grey value",
-                bytes_read=volume.bytes_read - read_before,
-                seconds=time.monotonic() - began,
-            )
-        prepared = prepare(working, level.factors, self.config.preprocess)
+        return replace(
+            self._localized(level, volume.shape),
+            bytes_read=volume.bytes_read - read_before,
+            seconds=time.monotonic() - began,
+        )
+
+    def _localized(self, level: WorkingLevel, shape: Triple) -> Localization:
+        """All of a localization but what it cost; `shape` is of level 0."""
+        if is_constant(level.voxels):
+            return Localization(status="empty", reason="all voxels have the same grey value")
+        prepared = prepare(level.voxels, level.factors, self.config.preprocess)
+        grey = GreyLevels(prepared, level)
         found = self._find(prepared)
-        refined = self._refine(prepared, level, volume.shape)
-        own = _box(found.stretches, prepared, volume.shape, prepared.factors)
+        refined = self._refine(prepared, grey, shape)
+        own = _box(found.stretches, prepared, shape, prepared.factors)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
@@ -156,7 +159,7 @@ class Localizer:
         # Crops of single specimens end where the next begins: pieces go on beyond them.
         wanted = self.config.localize.last_look == "auto"
         if wanted and status == "located" and box and not (refined and refined.instances):
-            look = _last_look(prepared, level, box, scales, volume.shape)
+            look = _last_look(grey, prepared.factors, box, scales, shape)
             status, reason, box = look.verdict
             about["last_look"] = look.to_json()
         certainty = (refined.certainty if refined else None) or _faces(found.stretches)
@@ -171,9 +174,7 @@ class Localizer:
             scales=scales,
             instances=refined.instances if refined and status == "located" else None,
             working=about,
-            bytes_read=volume.bytes_read - read_before,
-            seconds=time.monotonic() - began,
-            preview=preview_of(working, found, box, prepared),
+            preview=preview_of(level.voxels, found, box, prepared),
             uncertainty=found.uncertainty,
         )
 
@@ -186,10 +187,10 @@ class Localizer:
     def _wants_finer(self) -> bool:
         return self.slabs is not None and self.config.refine.clear_faces == "auto"
 
-    def _refine(self, prepared: Prepared, level: WorkingLevel, shape: Triple) -> Refined | None:
+    def _refine(self, prepared: Prepared, grey: GreyLevels, shape: Triple) -> Refined | None:
         if self.slabs is None:
             return None
-        levels = _grey_levels(prepared, level) if self._wants_finer else iter(())
+        levels = grey if self._wants_finer else ()
         side = max(prepared.shape)
         return refine(self.slabs, prepared, shape, side, self.config, levels)
 
@@ -315,19 +316,12 @@ def _box(
 
 
 def _last_look(
-    prepared: Prepared, level: WorkingLevel, box: Box, scales: Scales | None, shape: Triple
+    levels: GreyLevels, factors: Triple, box: Box, scales: Scales | None, shape: Triple
 ) -> Checked:
     """A located box after the look at what lies beyond it, at the finest level at hand."""
-    grey = next(_grey_levels(prepared, level))
-    z, y, x = (f // r for f, r in zip(prepared.factors, grey.ratio, strict=True))
+    grey = levels.finest
+    z, y, x = (f // r for f, r in zip(factors, grey.ratio, strict=True))
     return checked(grey, (z, y, x), box, scales, shape)
-
-
-def _grey_levels(prepared: Prepared, level: WorkingLevel) -> Iterator[GreyLevel]:
-    """Finest first: its edges are sharper, but where it is too noisy its mean may do."""
-    if level.finer is not None:
-        yield GreyLevel.of_finer(prepared, level.voxels, level.finer, level.ratio)
-    yield GreyLevel.of_working(prepared, level.voxels)
 
 
 def _mostly_inside(box: Box | None, around: Box | None) -> bool:

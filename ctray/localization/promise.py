@@ -182,18 +182,28 @@ def _fractions(fraction: float, shape: Triple) -> list[int]:
     return [math.ceil(fraction * n) for n in shape for _ in range(2)]
 
 
+def is_too_open(receipt: Receipt) -> bool:
+    """Whether a volume is `uncertain` only because a face is more open than its calibration knows.
+
+    Nothing is promised of volumes that are uncertain for another reason; see `decide_promise`.
+    """
+    return receipt.status == "uncertain" and receipt.promise is not None
+
+
 def with_promise(receipt: Receipt, crop: CropConfig, calibration: Calibration) -> Receipt:
     """Receipt with margins and what is promised; `uncertain` where a face is too open.
 
-    Specimens have margins by the same rule. A volume without a box is returned as it is.
+    Specimens have margins by the same rule. A face that was too open for another margin or
+    calibration is decided anew. A volume without a box is returned as it is.
     """
     if receipt.sample_box is None or receipt.shape is None:
         return receipt
     shape, digest = as_triple(receipt.shape, "shape"), receipt.box_settings_digest
     instances = receipt.instances or []
+    again = is_too_open(receipt)
     made = make_promise(
-        status=receipt.status,
-        reason=receipt.reason,
+        status="located" if again else receipt.status,
+        reason=None if again else receipt.reason,
         scales=receipt.scales,
         instance_scales=[instance.scales for instance in instances],
         shape=shape,

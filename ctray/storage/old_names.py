@@ -11,6 +11,8 @@ _OLD_CROP = {
     "box_of_all": "all_instances_box",
     "instances": "num_instances",
 }
+# How the reason begins of a volume that is uncertain only because a face is too open.
+_TOO_OPEN = "a face is open over "
 # Rates of earlier versions were stated for other settings than those of their calibration, too.
 _NOTHING_STATED = {"promise": "not calibrated", "max_loss": None, "coverage": None}
 
@@ -27,7 +29,8 @@ def modern_receipt(data: dict[str, Any]) -> dict[str, Any]:
         told["instances"] = [
             _renamed(i, _OLD_INSTANCE) if isinstance(i, dict) else i for i in told["instances"]
         ]
-    if "promise" not in told and told.get("status") == "located":
+    too_open = str(told.get("reason")).startswith(_TOO_OPEN)
+    if "promise" not in told and (told.get("status") == "located" or too_open):
         told |= _NOTHING_STATED
     return told
 

@@ -329,6 +329,10 @@ class RunFolder:
         np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
         store.write_bytes(self.preview(volume_id), buffer.getvalue())
 
+    def delete_preview(self, volume_id: str) -> None:
+        """Remove preview pictures, if there are any."""
+        store.delete_file(self.preview(volume_id))
+
     def read_preview(self, volume_id: str) -> dict[str, npt.NDArray[np.uint8]]:
         """Preview pictures by name (`slice-z`, `projection-z`, ...), empty where there are none."""
         try:

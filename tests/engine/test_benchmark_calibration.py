@@ -17,7 +17,7 @@ from ctray.localization import margins
 from ctray.localization.margins import Calibration, shipped_calibration
 from ctray.phantom.scenes import benchmark_seed
 from ctray.storage import store
-from ctray.storage.catalog import read_catalog
+from ctray.storage.catalog import read_catalog, write_catalog
 from ctray.storage.run_folder import RunFolder
 
 SIZE = 32
@@ -77,6 +77,7 @@ def check_run_with_it(
         store.write_json(run.calibration, found.to_json())
         settings = override(config, changes)
         entries = read_catalog(calibrated.catalog)
+        write_catalog(entries, run.catalog)
         kept[name] = list(localize_stage(run, settings, entries))
     for same, other in zip(kept["same"], kept["other"], strict=True):
         assert same.sample_box == other.sample_box

@@ -13,7 +13,7 @@ from ctray.engine.pool import LocalizeVolume
 from ctray.phantom import Phantom
 from ctray.pretext.checkpoint import load_model
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry, build_catalog
+from ctray.storage.catalog import CatalogEntry, build_catalog, write_catalog
 from ctray.storage.run_folder import Receipt, RunFolder
 from ctray.storage.volume import open_volume
 from ctray.storage.writer import create_volume
@@ -41,6 +41,7 @@ def localized(
     told = {"archive": str(tmp_path / "archive"), "config": config.model_dump(mode="json")}
     store.write_json(run.manifest, told)
     (entry,) = build_catalog(str(tmp_path / "archive")).entries
+    write_catalog([entry], run.catalog)
     receipt = work(run, entry, config, crop=False)
     assert (receipt.status, receipt.promise) == ("located", "not calibrated")
     assert receipt.crop_url is None

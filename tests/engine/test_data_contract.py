@@ -24,7 +24,7 @@ from ctray.phantom import Phantom
 from ctray.pretext.checkpoint import load_model
 from ctray.storage import store
 from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import build_catalog
+from ctray.storage.catalog import build_catalog, write_catalog
 from ctray.storage.instance_receipt import InstanceReceipt
 from ctray.storage.run_folder import FACES, Receipt, RunFolder
 from ctray.storage.volume import open_volume
@@ -68,6 +68,7 @@ def run(
         found.manifest, {"archive": str(archive), "config": config.model_dump(mode="json")}
     )
     entries = build_catalog(str(archive)).entries
+    write_catalog(entries, found.catalog)
     worker = LocalizeVolume(found, config, True, 1)
     for entry in entries:
         assert isinstance(worker(entry), Receipt)

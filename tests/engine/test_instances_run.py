@@ -166,7 +166,7 @@ def check_scores_and_report(run: Any, archive: Path) -> None:
 
 
 def test_specimens_never_take_the_name_of_another_volume(tmp_path: Path) -> None:
-    from ctray.engine.cropping import _instance_url
+    from ctray.engine.cropping import _instance_url, names_taken
     from ctray.storage.catalog import build_catalog, write_catalog
     from ctray.storage.run_folder import RunFolder
 
@@ -176,6 +176,7 @@ def test_specimens_never_take_the_name_of_another_volume(tmp_path: Path) -> None
     run = RunFolder(url=str(tmp_path / "run"))
     write_catalog(build_catalog(str(archive)), run.catalog)
 
-    urls = [_instance_url(run, "embryo-0000", number) for number in (1, 2)]
+    taken = names_taken(run)
+    urls = [_instance_url(run, "embryo-0000", number, taken) for number in (1, 2)]
 
     assert urls == [run.crop("embryo-0000", 1), run.at("crops", "embryo-0000--2.zarr")]

@@ -20,7 +20,7 @@ from ctray.errors import CtrayError
 from ctray.pretext.checkpoint import save_checkpoint
 from ctray.pretext.training import Trainer
 from ctray.storage import store
-from ctray.storage.catalog import CatalogEntry
+from ctray.storage.catalog import CatalogEntry, write_catalog
 from ctray.storage.run_folder import Receipt, RunFolder
 
 
@@ -44,6 +44,7 @@ def worker(archive_config: RunConfig, tmp_path: Path) -> LocalizeVolume:
     run = RunFolder(url=str(tmp_path / "run"))
     settings = archive_config.model_dump(mode="json")
     store.write_json(run.manifest, {"archive": "s3://archive", "config": settings})
+    write_catalog((), run.catalog)
     trainer = Trainer(archive_config, 24)
     trainer.step = archive_config.train.steps
     save_checkpoint(run.checkpoint, trainer)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ctray.geometry import Box, VoxelSize
+from ctray.storage import store
 from ctray.storage.pyramids import with_kept_pyramid
+from ctray.storage.source_record import stamp_of
 from ctray.storage.volume import Volume, open_volume
 from ctray.storage.writer import create_volume
 
@@ -29,6 +31,12 @@ def written(url: str, voxels: np.ndarray, num_levels: int | None) -> Volume:
     writer.build_pyramid()
     writer.commit({})
     return open_volume(url)
+
+
+def with_kept(source: str, url: str, *, write: bool) -> Volume:
+    """Volume of the source as it is now, with its kept levels."""
+    stamp = stamp_of(source, "ome-zarr")
+    return with_kept_pyramid(open_volume(source), url, WORKING, stamp=stamp, write=write)
 
 
 @pytest.mark.parametrize(("working_size", "factor"), [(32, 8), (64, 4)])
@@ -52,8 +60,8 @@ def test_kept_levels_are_what_a_pass_over_the_volume_gives(tmp_path: Path, dtype
     plain = written(str(tmp_path / "v"), voxels, 1)
     expected, factors = plain.read_working(WORKING)
     url = str(tmp_path / "run" / "pyramids" / "v.zarr")
-    first = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=True)
-    again = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=False)
+    first = with_kept(plain.url, url, write=True)
+    again = with_kept(plain.url, url, write=False)
     for volume in (first, again):
         working, found = volume.read_working(WORKING)
         assert found == factors == (8, 8, 8)
@@ -69,7 +77,7 @@ def test_kept_levels_are_what_a_pass_over_the_volume_gives(tmp_path: Path, dtype
 def test_kept_levels_lie_where_their_voxels_do(tmp_path: Path) -> None:
     plain = written(str(tmp_path / "v"), np.zeros((200, 150, 99), np.uint8), 1)
     url = str(tmp_path / "kept")
-    with_kept_pyramid(plain, url, WORKING, write=True)
+    with_kept(plain.url, url, write=True)
     kept = open_volume(url)
     assert kept.voxel_size == VoxelSize.of((8.0, 8.0, 12.0))
     # The mean of four voxels lies one and a half beyond the first.
@@ -79,13 +87,48 @@ def test_kept_levels_lie_where_their_voxels_do(tmp_path: Path) -> None:
 def test_levels_of_another_volume_are_not_taken(tmp_path: Path) -> None:
     url = str(tmp_path / "kept")
     other = written(str(tmp_path / "other"), np.full((200, 150, 99), 9, np.uint8), 1)
-    with_kept_pyramid(other, url, WORKING, write=True)
+    with_kept(other.url, url, write=True)
     plain = written(str(tmp_path / "v"), np.full((200, 150, 99), 4, np.uint8), 1)
-    working, _ = with_kept_pyramid(plain, url, WORKING, write=True).read_working(WORKING)
-    assert (working == 4).all()
+    for write in (False, True):
+        working, _ = with_kept(plain.url, url, write=write).read_working(WORKING)
+        assert (working == 4).all()
+
+
+def test_levels_of_a_source_that_has_changed_are_made_anew_or_left_alone(base_url: str) -> None:
+    """The same shape, dtype and name; only the stamp tells."""
+    source, url = store.join(base_url, "v.zarr"), store.join(base_url, "pyramids", "v.zarr")
+    shape = (130, 129, 65)
+    written(source, np.full(shape, 9, np.uint8), 1)
+    assert with_kept(source, url, write=True).coarse is not None
+    assert with_kept(source, url, write=False).coarse is not None
+    before = open_volume(url).attributes["source_stamp"]
+    store.delete_tree(source)
+    written(source, np.full(shape, 4, np.uint8), 1)
+
+    unused = with_kept(source, url, write=False)
+    assert unused.coarse is None
+    assert (unused.read_working(WORKING)[0] == 4).all()
+    assert open_volume(url).attributes["source_stamp"] == before, "nothing was written"
+    made = with_kept(source, url, write=True)
+    assert made.coarse is not None
+    assert (made.read_working(WORKING)[0] == 4).all()
+    again = with_kept(source, url, write=False)
+    assert again.coarse is not None
+    assert (again.coarse[0].read_level(0) == 4).all()
+
+
+def test_levels_of_an_earlier_version_do_not_tell_of_what_they_are(tmp_path: Path) -> None:
+    source, url = str(tmp_path / "v"), str(tmp_path / "kept")
+    written(source, np.full((200, 150, 99), 4, np.uint8), 1)
+    with_kept(source, url, write=True)
+    metadata = store.read_json(store.join(url, "zarr.json"))
+    del metadata["attributes"]["ctray"]["source_stamp"]
+    store.write_json(store.join(url, "zarr.json"), metadata)
+    assert with_kept(source, url, write=False).coarse is None
+    assert with_kept(source, url, write=True).coarse is not None
 
 
 def test_volume_with_a_pyramid_gets_no_second_one(tmp_path: Path) -> None:
     volume = written(str(tmp_path / "v"), np.zeros((200, 150, 99), np.uint8), None)
-    with_kept_pyramid(volume, str(tmp_path / "kept"), WORKING, write=True)
+    with_kept(volume.url, str(tmp_path / "kept"), write=True)
     assert not (tmp_path / "kept").exists()

@@ -80,7 +80,7 @@ def test_kept_pyramid_gives_the_finer_level(tmp_path: Path) -> None:
     plain = stored(str(tmp_path / "v"), voxels, 1)
     expected = read_working_level(plain, 16, finer=True)
     url = str(tmp_path / "kept.zarr")
-    kept = with_kept_pyramid(open_volume(plain.url), url, 16, write=True)
+    kept = with_kept_pyramid(open_volume(plain.url), url, 16, stamp="", write=True)
 
     found = read_working_level(kept, 16, finer=True)
 
