@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import torch
 
 from ctray.cli.main import cli
 from ctray.cli.tables import plan_lines
-from ctray.config import RunConfig
+from ctray.config import RunConfig, override
+from ctray.engine.choosing import with_known_ids
+from ctray.engine.cropping import crop_digest
 from ctray.engine.plan import plan_archive, ratio_interval
+from ctray.engine.plan_sample import looks_of_receipts
 from ctray.engine.plan_training import measure_speeds, working_shape
 from ctray.geometry import Box
 from ctray.pretext.checkpoint import load_model, save_checkpoint
 from ctray.pretext.training import Trainer
-from ctray.storage.catalog import Catalog, build_catalog
+from ctray.storage.catalog import Catalog, build_catalog, read_catalog, write_catalog
 from ctray.storage.phantoms import write_phantoms
 from ctray.storage.run_folder import Receipt, RunFolder
+from ctray.storage.run_manifest import RunManifest, write_manifest
 
 COUNT = 7
 
@@ -147,6 +152,47 @@ def test_receipts_of_all_volumes_leave_no_doubt(
     assert found.hours is not None
     assert found.hours.value == 0
     assert "nothing is left to do" in plan_lines(found)
+
+
+def test_volumes_that_a_run_knows_by_other_names_are_done(
+    catalog: Catalog, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """A volume that came later took the name that a fresh catalog gives to another one."""
+    run = RunFolder(url=str(tmp_path / "run"))
+    named = [replace(e, volume_id=f"{e.volume_id}_2") for e in catalog.entries]
+    write_catalog(named, run.catalog)
+    for entry in (e for e in named if e.status == "ok"):
+        run.write_receipt(receipt(entry.volume_id, kept=12))
+    known = with_known_ids(catalog, run)
+    assert {e.volume_id for e in known} == {e.volume_id for e in read_catalog(run.catalog)}
+    found = plan_archive(catalog, config_of(), run)
+    assert (found.basis, found.num_done, found.num_looked_at) == ("receipts", COUNT, COUNT)
+
+
+def test_what_a_run_would_do_again_is_not_done(
+    catalog: Catalog, config_of: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    run, config = RunFolder(url=str(tmp_path / "run")), config_of()
+    write_manifest(run, RunManifest(archive="/archive", config=config))
+    located, earlier, doubtful, open_face, *_ = [e.volume_id for e in catalog.ok]
+    cut = crop_digest(config)
+    run.write_receipt(replace(receipt(located, kept=12), crop_settings=cut))
+    # Versions that kept no digest allowed no other settings.
+    run.write_receipt(receipt(earlier, kept=12))
+    run.write_receipt(receipt(doubtful, kept=None))
+    too_open = replace(
+        receipt(open_face, kept=None),
+        sample_box=Box(start=(0, 0, 0), stop=(9, 9, 9)),
+        scales=[40.0] * 6,
+        promise="not calibrated",
+    )
+    run.write_receipt(too_open)
+
+    done = looks_of_receipts(run, config, catalog.ok)
+    assert set(done) == {located, earlier, doubtful, open_face}
+    # Not kept in run.json yet: the plan comes before that.
+    done = looks_of_receipts(run, override(config, ("crop.margin=0.2",)), catalog.ok)
+    assert set(done) == {doubtful}
 
 
 def test_hours_are_those_of_what_is_left(

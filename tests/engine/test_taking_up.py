@@ -27,19 +27,23 @@ from numpy.typing import NDArray
 
 from ctray.cli.main import cli
 from ctray.config import Binds, RunConfig, load_config, override, parse_config, settings_digest
-from ctray.engine.archive import catalog_stage, is_open, open_run
+from ctray.engine.archive import catalog_stage, open_run
 from ctray.engine.binding import settings_for, take_up
-from ctray.engine.cropping import Cut
+from ctray.engine.cropping import Cut, is_open
 from ctray.engine.leftovers import remove_leftovers, scratch_folder
-from ctray.engine.pool import LocalizeVolume, ensure_imported
+from ctray.engine.pool import LocalizeVolume, PreparedRecord, PrepareVolume, ensure_imported
 from ctray.errors import ConfigError, CtrayError, RunInUseError
-from ctray.geometry import Box
+from ctray.geometry import AXES, Box
+from ctray.localization.faces import Faces
+from ctray.localization.localizer import Localization
 from ctray.localization.promise import calibration_of
+from ctray.localization.refined import Refined
+from ctray.localization.uncertainty import UncertaintyMap
 from ctray.phantom import Phantom
 from ctray.report import write_report
 from ctray.storage import store
 from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import read_catalog
+from ctray.storage.catalog import CatalogEntry, read_catalog
 from ctray.storage.processes import this_process
 from ctray.storage.receipt_list import iter_receipts
 from ctray.storage.receipt_query import query_receipts
@@ -47,7 +51,8 @@ from ctray.storage.run_folder import LOCK, Receipt, RunFolder
 from ctray.storage.run_lock import hold_run
 from ctray.storage.run_manifest import read_manifest
 from ctray.storage.verifying import verify_run
-from ctray.storage.volume import open_volume
+from ctray.storage.volume import Volume, open_volume
+from ctray.storage.writer import create_volume
 
 SIDE = 32
 NAMES = ("a", "b")
@@ -265,6 +270,64 @@ def test_choice_of_volumes_may_change(run: RunFolder, config: RunConfig) -> None
     assert settings_digest(kept.config, Binds.CROP) == settings_digest(config, Binds.CROP)
 
 
+# --- faces that were too open -----------------------------------------------------------------
+
+
+def too_open(run: RunFolder, name: str, config: RunConfig) -> Receipt:
+    """Give a located volume faces that are more open than the calibration knows."""
+    located = replace(receipt_of(run, name), scales=[0.7 * SIDE] * 6)
+    receipt = Cut.of(run, config).decide(located)
+    assert receipt.status == "uncertain"
+    assert "open over 70% of its axis" in str(receipt.reason)
+    run.write_receipt(receipt)
+    return receipt
+
+
+@pytest.mark.parametrize("how", ["margin", "calibration"])
+def test_volume_with_a_face_too_open_is_decided_anew_from_its_receipt(
+    run: RunFolder, config: RunConfig, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    localize(run, config, crop=False)
+    before = too_open(run, "a", config)
+    # Another reason to doubt is none that a margin takes away.
+    doubt = replace(receipt_of(run, "b"), status="uncertain", reason="two boxes", promise=None)
+    run.write_receipt(doubt)
+    assert localize(run, config) == []
+    if how == "margin":
+        config = override(config, ("crop.margin=0.2",))
+        take_up(run, config)
+    else:
+        wide = replace(calibration_of(run), largest_scale=0.8)
+        store.write_json(run.calibration, wide.to_json())
+
+    def no(*_: Any) -> None:
+        raise AssertionError("its box is known")
+
+    monkeypatch.setattr("ctray.localization.localizer.Localizer.localize", no)
+    assert localize(run, config, crop=False) == ["a"]
+    located = receipt_of(run, "a")
+    assert (located.status, located.reason, located.crop_url) == ("located", None, None)
+    assert located.promise == ("fixed margin" if how == "margin" else "not calibrated")
+    assert (located.sample_box, located.profiles) == (before.sample_box, before.profiles)
+    assert localize(run, config) == ["a"]
+    assert receipt_of(run, "a").crop_url == run.crop("a")
+    assert localize(run, config) == []
+    assert receipt_of(run, "b") == doubt
+
+
+def test_volume_with_a_face_too_open_is_localized_anew_if_its_source_has_changed(
+    run: RunFolder, archive: Path, config: RunConfig, held_out: list[Phantom]
+) -> None:
+    localize(run, config, crop=False)
+    too_open(run, "a", config)
+    other_voxels(archive, held_out)
+    wider = override(config, ("crop.margin=0.2",))
+    take_up(run, wider)
+    assert localize(run, wider) == list(NAMES)
+    assert receipt_of(run, "a").scales is None
+    check_crops(run, archive)
+
+
 # --- sources that change --------------------------------------------------------------------
 
 
@@ -300,6 +363,159 @@ def test_source_that_changed_after_its_import_is_imported_again(
         open_volume(url).read_level(0), tifffile.imread(archive / "a.tif")
     )
     check_crops(run, archive)
+
+
+def flat_voxels(archive: Path) -> None:
+    """A reconstruction of scan a that went wrong, in its place."""
+    tifffile.imwrite(archive / "a.tif", np.zeros((SIDE,) * 3, np.uint8))
+
+
+def test_pictures_of_a_source_that_has_changed_are_not_kept(
+    run: RunFolder, archive: Path, config: RunConfig
+) -> None:
+    localize(run, config, crop=False)
+    assert run.read_preview("a")
+    flat_voxels(archive)
+    done = LocalizeVolume(run, config, True, 1)(read_catalog(run.catalog)[0])
+    assert isinstance(done, Receipt)
+    assert done.status == "empty"
+    assert run.read_preview("a") == {}
+
+
+def test_levels_that_were_kept_for_training_are_not_those_of_what_came_later(
+    tmp_path: Path, config: RunConfig, trained_url: str, held_out: list[Phantom]
+) -> None:
+    """A Zarr volume without a pyramid, written anew in the same shape between the two stages."""
+    config = override(config, ("pool.write_pyramid=true",))
+
+    def write(phantom: Phantom) -> None:
+        # Four voxels for each: coarse enough for its levels to be kept.
+        voxels = phantom.volume.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+        store.delete_tree(str(tmp_path / "archive" / "a.zarr"))
+        writer = create_volume(
+            str(tmp_path / "archive" / "a.zarr"),
+            shape=voxels.shape,
+            dtype=voxels.dtype,
+            voxel_size=None,
+            num_levels=1,
+        )
+        writer.write(Box.whole(voxels.shape), voxels)
+        writer.commit({})
+
+    def begin(name: str) -> tuple[RunFolder, CatalogEntry]:
+        found = open_run(str(tmp_path / "archive"), str(tmp_path / name), config)
+        (entry,) = catalog_stage(found, str(tmp_path / "archive"), config).entries
+        shutil.copytree(trained_url, found.checkpoint)
+        return found, entry
+
+    write(held_out[0])
+    run, entry = begin("run")
+    prepared = PrepareVolume(run, config)(entry)
+    assert isinstance(prepared, PreparedRecord)
+    assert prepared.failed is None
+    kept = open_volume(run.pyramid("a")).read_level(0)
+    write(held_out[2])
+    LocalizeVolume(run, config, False, 1)(entry)
+
+    fresh, entry = begin("fresh")
+    LocalizeVolume(fresh, config, False, 1)(entry)
+    ours, theirs = receipt_of(run, "a"), receipt_of(fresh, "a")
+    assert ours.sample_box is not None
+    assert (ours.sample_box, ours.profiles) == (theirs.sample_box, theirs.profiles)
+    assert not np.array_equal(open_volume(run.pyramid("a")).read_level(0), kept)
+
+
+def specimens_of(*parts: Box) -> tuple[Refined, ...]:
+    def faces(box: Box) -> dict[str, Faces | None]:
+        return {
+            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), thresholds=(-1.0, -1.0))
+            for name, (a, b) in zip(AXES, box.ranges, strict=True)
+        }
+
+    flat = dict.fromkeys(AXES, np.zeros(SIDE))
+    shape = (SIDE,) * 3
+    return tuple(
+        Refined(profiles=flat, faces=faces(part), factors=(1, 1, 1), shape=shape) for part in parts
+    )
+
+
+def localize_as(
+    run: RunFolder, config: RunConfig, level: float, *parts: Box
+) -> tuple[Receipt, set[str]]:
+    """Localize scan a, which then holds specimens in `parts`, and whose map is all `level`.
+
+    Its receipt, and the names of all crops.
+    """
+    take_up(run, config)
+    worker = LocalizeVolume(run, config, True, 1)
+    localizer = worker._localizer
+    real = localizer.localize
+    values = np.full((4, 4, 4), level, np.float32)
+    uncertainty = UncertaintyMap(values=values, cell=(8, 8, 8), offset=(0, 0, 0), scale=1.0, axis=0)
+
+    def planted(volume: Volume) -> Localization:
+        found = replace(real(volume), uncertainty=uncertainty)
+        return replace(found, instances=specimens_of(*parts)) if parts else found
+
+    localizer.localize = planted  # type: ignore[method-assign]
+    done = worker(read_catalog(run.catalog)[0])
+    assert isinstance(done, Receipt)
+    assert done.status == "located", done.reason
+    return done, {path.name for path in Path(run.at("crops")).iterdir()}
+
+
+def test_specimens_that_a_changed_source_no_longer_holds_leave_no_crops(
+    run: RunFolder, archive: Path, config: RunConfig, held_out: list[Phantom]
+) -> None:
+    parts = [Box(start=(n, n, n), stop=(n + 6, n + 6, n + 6)) for n in (2, 12, 22)]
+    first, crops = localize_as(run, config, 1.0, *parts)
+    assert crops == {"a-1.zarr", "a-2.zarr", "a-3.zarr"}
+    other_voxels(archive, held_out)
+    wider = override(config, ("crop.margin=0.2",))
+
+    second, crops = localize_as(run, wider, 2.0, *parts[:2])
+
+    assert crops == {"a-1.zarr", "a-2.zarr"}
+    assert second.source != first.source
+    assert [c.problem for c in verify_run(run, sources=True)] == [None, None]
+    assert (open_volume(str(second.map_url)).read_level(0) == 2).all()
+    # One specimen, and a run that was killed before its receipt told of the two.
+    Path(run.receipt("a")).unlink()
+    third, crops = localize_as(run, wider, 3.0)
+    assert crops == {"a.zarr"}
+    assert third.instances is None
+    # Nothing takes the place of a crop where its volume cannot be read any more.
+    (archive / "a.tif").write_bytes(b"II*\0 and no more")
+    widest = override(config, ("crop.margin=0.3",))
+    take_up(run, widest)
+    failed = LocalizeVolume(run, widest, True, 1)(read_catalog(run.catalog)[0])
+    assert isinstance(failed, Receipt)
+    assert failed.status == "failed"
+    assert Path(run.crop("a"), "zarr.json").exists()
+    assert run.read_preview("a") == {}
+    # Empty is a result.
+    flat_voxels(archive)
+    Path(run.receipt("a")).unlink()
+    empty = LocalizeVolume(run, widest, True, 1)(read_catalog(run.catalog)[0])
+    assert isinstance(empty, Receipt)
+    assert empty.status == "empty"
+    assert list(Path(run.at("crops")).iterdir()) == []
+    assert not Path(run.map("a")).exists()
+
+
+def test_crop_of_another_volume_is_never_removed(
+    run: RunFolder, archive: Path, config: RunConfig
+) -> None:
+    """Its id is what the crop of a second specimen would be called."""
+    shutil.copy(archive / "b.tif", archive / "a-2.tif")
+    catalog_stage(run, str(archive), config)
+    assert sorted(localize(run, config)) == ["a", "a-2", "b"]
+    Path(run.receipt("a")).unlink()
+    assert localize(run, config) == ["a"]
+    assert {path.name for path in Path(run.at("crops")).iterdir()} == {
+        *("a.zarr", "a-2.zarr", "b.zarr")
+    }
+    assert [c.problem for c in verify_run(run)] == [None] * 3
 
 
 def test_source_that_changed_after_its_crop_is_told_by_verify(
@@ -371,7 +587,8 @@ def test_damaged_receipt_costs_itself_alone(damage: bytes, tmp_path: Path) -> No
     assert found["a"] is not None
     assert found["a"].status == "failed"
     assert "delete it to do the volume anew" in str(found["a"].reason)
-    assert not is_open(found["a"], True, Cut(digest="", changed=True))
+    cut = Cut.of(RunFolder(url=str(tmp_path / "none")), RunConfig())
+    assert not is_open(found["a"], True, replace(cut, changed=True))
     write_localizations(run.localizations, run.receipts())
     assert "its receipt cannot be read" in Path(write_report(run)).read_text()
     assert path.read_bytes() == damage, "nobody overwrites it"

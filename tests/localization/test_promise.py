@@ -19,6 +19,7 @@ from ctray.localization.promise import (
     box_to_cut,
     calibration_beside,
     decide_promise,
+    is_too_open,
     promise_text,
     why_not_calibrated,
     with_promise,
@@ -185,6 +186,18 @@ def test_face_that_is_more_open_than_any_calibrated_one_is_for_review() -> None:
     assert "21% of its axis, more than in any volume of the calibration (20%)" in (
         promised.reason or ""
     )
+
+
+def test_face_that_was_too_open_is_decided_anew() -> None:
+    narrow, wide = calibration(largest_scale=0.11), calibration(largest_scale=0.2)
+    fixed = CropConfig(margin=0.1)
+    review = with_promise(located(), CropConfig(), narrow)
+    assert is_too_open(review)
+    assert with_promise(review, CropConfig(), narrow) == review
+    for crop, known in ((CropConfig(), wide), (fixed, narrow)):
+        assert with_promise(review, crop, known) == with_promise(located(), crop, known)
+    again = with_promise(with_promise(review, fixed, narrow), CropConfig(), narrow)
+    assert again == review
 
 
 def test_volume_for_review_keeps_its_reason_and_states_nothing() -> None:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from poison import confinement
 
 from ctray.errors import InvalidVolumeError
 from ctray.storage.sources import open_source
@@ -163,7 +164,8 @@ def test_any_file_is_a_volume_or_refused(
     path = make(tmp_path, items)
     message = "fuzz.h5"
     try:
-        read_and_check(path, dataset)
+        with confinement(2**30, 20):
+            read_and_check(path, dataset)
     except InvalidVolumeError as error:
         message = str(error)
     assert "fuzz.h5" in message

@@ -68,6 +68,24 @@ def test_old_receipt_of_a_volume_that_was_not_imported(tmp_path: Path) -> None:
     assert found.cut_url == "/archive/a.tif"
 
 
+@pytest.mark.parametrize(
+    ("reason", "promise"),
+    [
+        ("a face is open over 40% of its axis, more than in any volume", "not calibrated"),
+        ("the two boxes share 3%", None),
+    ],
+)
+def test_old_receipt_tells_a_face_too_open_by_its_reason(
+    tmp_path: Path, reason: str, promise: str | None
+) -> None:
+    run = RunFolder(url=str(tmp_path))
+    old = old_receipt(status="uncertain", reason=reason, crop_url=None, crop_box=None)
+    store.write_json(run.receipt("a"), old)
+    found = run.read_receipt("a")
+    assert found is not None
+    assert found.promise == promise
+
+
 def test_old_specimens_are_read(tmp_path: Path) -> None:
     run = RunFolder(url=str(tmp_path))
     old = {"box": BOX.ranges, "certainty": [0.5] * 6, "scales": [1.0] * 6, "crop_url": "/c"}
