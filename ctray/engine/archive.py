@@ -24,11 +24,7 @@ from ctray.localization.slab_checkpoint import has_slabs
 from ctray.pretext.checkpoint import checkpoint_step, load_model
 from ctray.storage import store
 from ctray.storage.box_table import write_localizations
-from ctray.storage.catalog import (
-    Catalog,
-    CatalogEntry,
-    write_catalog,
-)
+from ctray.storage.catalog import Catalog, CatalogEntry, write_catalog
 from ctray.storage.patience import patiently
 from ctray.storage.receipt_list import ReceiptList, iter_receipts
 from ctray.storage.run_folder import Receipt, RunFolder, check_output

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctray.config import Binds, CropConfig, RunConfig, changed_settings, settings_digest
-from ctray.errors import OutputExistsError
+from ctray.errors import InvalidVolumeError, OutputExistsError
 from ctray.geometry import Box
 from ctray.localization.margins import Calibration
 from ctray.localization.promise import box_to_cut, calibration_of, is_too_open, with_promise
@@ -163,9 +163,11 @@ def _unnamed_crops(receipt: Receipt, run: RunFolder, taken: frozenset[str]) -> l
 
 
 def _is_crop_of(url: str, volume_id: str, number: int) -> bool:
-    if not is_committed(url):
+    try:
+        told = open_volume(url).attributes if is_committed(url) else {}
+    except InvalidVolumeError:
+        # Whose it is nobody can tell.
         return False
-    told = open_volume(url).attributes
     return (told.get("volume_id"), told.get("instance")) == (volume_id, number or None)
 
 

@@ -12,13 +12,7 @@ import torch
 
 from ctray import __version__
 from ctray.config import RunConfig
-from ctray.engine.cropping import (
-    Cut,
-    commit_receipt,
-    crop_located,
-    names_taken,
-    without_crops,
-)
+from ctray.engine.cropping import Cut, commit_receipt, crop_located, names_taken, without_crops
 from ctray.engine.source_changes import current_receipt, drop_stale_import, record_of
 from ctray.errors import CtrayError, KeysError, OutageError, StorageError, one_line
 from ctray.geometry import VoxelSize, as_triple
