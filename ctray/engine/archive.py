@@ -280,15 +280,20 @@ def localize_stage(
     for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
         missing.discard(receipt.volume_id)
         volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
-    taken = patiently(partial(names_taken, run), needed) if missing else frozenset()
     for volume_id in sorted(missing):
-        died = failed_receipt(by_id[volume_id], _DIED)
-        patiently(partial(commit_receipt, died, run, taken), needed)
+        died = patiently(partial(_commit_death, by_id[volume_id], run), needed)
         volumes.done(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
+
+
+def _commit_death(entry: CatalogEntry, run: RunFolder) -> Receipt:
+    """Write the receipt of a volume whose worker died, and return it."""
+    died = failed_receipt(entry, _DIED)
+    commit_receipt(died, run, names_taken(run))
+    return died
 
 
 def run_archive(
