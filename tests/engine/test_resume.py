@@ -67,8 +67,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A short folder for Ray's sockets."""
+def short_tmp(shared_ray: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A short folder for Ray's sockets; no other session of this process takes time."""
+    shared_ray.end()
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp", ignore_cleanup_errors=True) as path:
         monkeypatch.setenv("RAY_TMPDIR", path)
         yield path
