@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tracemalloc
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,23 +35,30 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 2`, one process runs all files that start Ray: clusters take turns.
+    """With `-n 2`, one process runs all tests of a file: what they share is made once.
 
-    Not by xdist's groups, which its 3.8 does not tell apart with pytest 9.2.
+    Two Ray sessions may then run at a time. Files go out in the order of collection.
     """
-    from xdist.scheduler import LoadScopeScheduling
+    from xdist.scheduler import LoadFileScheduling
 
-    class OneProcessForRay(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = config.rootpath / nodeid.partition("::")[0]
-            return "ray" if _starts_ray(file) else nodeid
-
-    return OneProcessForRay(config, log)
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
-@cache
-def _starts_ray(file: Path) -> bool:
-    return "pytest.mark.ray" in file.read_text(encoding="utf-8")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that share a Ray session first, then those that start their own, then short tests.
+
+    A process so starts the shared session once, and short tests at the end keep all processes busy.
+    """
+    places: dict[Path, int] = {}
+    for item in items:
+        place = 2
+        if "ray_cpus" in getattr(item, "fixturenames", ()):
+            place = 0
+        elif item.get_closest_marker("ray") or item.get_closest_marker("slow"):
+            place = 1
+        places[item.path] = min(place, places.get(item.path, place))
+    items.sort(key=lambda item: places[item.path])
 
 
 def small_settings(**sections: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +146,21 @@ def real_data() -> Path:
 def trained_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Checkpoint of a model that was trained for a few seconds on 12 phantoms of 32 voxels.
 
-    Phantoms 12 and above are held out.
+    Phantoms 12 and above are held out. With `-n 2`, the first process that asks trains it for all.
     """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    url = folder / "trained"
+    with (folder / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (url / "checkpoint.json").exists():
+            train_phantoms(str(url))
+    return str(url)
+
+
+def train_phantoms(url: str) -> None:
+    """Write the checkpoint of `trained_url`."""
     import torch
 
     from ctray.pretext.checkpoint import save_checkpoint
@@ -152,9 +172,7 @@ def trained_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     trainer = Trainer(config, TRAINED_SIDE, device=torch.device("cpu"))
     load = local_rounds(volumes, config, TRAINED_SIDE)
     train(trainer, (load(i) for i in range(num_rounds(config))))
-    url = str(tmp_path_factory.mktemp("trained") / "checkpoint")
     save_checkpoint(url, trainer)
-    return url
 
 
 TRAINED_SIDE = 32

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,15 @@ class S3Server:
     def make_bucket(self) -> None:
         import boto3
 
-        boto3.client(
+        client = boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id=self.key,
             aws_secret_access_key=self.secret,
             region_name="us-east-1",
-        ).create_bucket(Bucket="archive")
+        )
+        with closing(client):
+            client.create_bucket(Bucket="archive")
 
     def freeze(self) -> None:
         os.kill(self._pid(), signal.SIGSTOP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -206,8 +207,8 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
 
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
     try:
-        with reporter() as progress:
-            for line in cluster.follow(submission_id):
+        with reporter() as progress, closing(cluster.follow(submission_id)) as lines:
+            for line in lines:
                 _show(line, progress, kept)
     except KeyboardInterrupt:
         say(

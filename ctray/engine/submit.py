@@ -11,8 +11,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -181,8 +181,10 @@ class Cluster:
             text: str = self._client.get_job_logs(submission_id)
         return text
 
-    def follow(self, submission_id: str) -> Iterator[str]:
+    def follow(self, submission_id: str) -> Generator[str, None, None]:
         """Lines that a job prints, from its first, until it has ended.
+
+        Whoever stops listening before that closes the generator, which ends the connection.
 
         Raises
         ------
@@ -192,10 +194,11 @@ class Cluster:
         seen, lost = 0, None
         while True:
             try:
-                for number, line in enumerate(self._tail(submission_id)):
-                    if number >= seen:
-                        seen, lost = number + 1, None
-                        yield line
+                with closing(self._tail(submission_id)) as lines:
+                    for number, line in enumerate(lines):
+                        if number >= seen:
+                            seen, lost = number + 1, None
+                            yield line
                 if not self._get(submission_id).is_running:
                     return
             except JobError as error:
@@ -218,7 +221,7 @@ class Cluster:
         with self._errors():
             return _job(self._client.get_job_info(submission_id))
 
-    def _tail(self, submission_id: str) -> Iterator[str]:
+    def _tail(self, submission_id: str) -> Generator[str, None, None]:
         """Lines of one connection; the last one may be cut off where the connection breaks."""
         with self._errors():
             yield from lines_of(self._client.tail_job_logs(submission_id))
@@ -239,7 +242,7 @@ class Cluster:
             raise JobError(f"{self.address}: {text}") from error
 
 
-def lines_of(chunks: AsyncIterator[str]) -> Iterator[str]:
+def lines_of(chunks: AsyncIterator[str]) -> Generator[str, None, None]:
     """Lines of a text that comes in chunks, the last one even where it is cut off.
 
     Whoever stops listening, with Ctrl-C too, ends what brings the chunks.

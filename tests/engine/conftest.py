@@ -17,7 +17,9 @@ import tifffile
 from ctray.config import RayConfig, RunConfig
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared
+from ctray.storage.catalog import Catalog
 from ctray.storage.phantoms import write_phantoms
+from ctray.storage.run_folder import RunFolder
 
 VOXEL_UM = 2.5
 
@@ -116,6 +118,37 @@ def mixed_archive(
     whole = (archive / "cut_off.tif").read_bytes()
     (archive / "cut_off.tif").write_bytes(whole[: len(whole) // 3])
     return archive, voxels
+
+
+@pytest.fixture(scope="session")
+def as_trained() -> Callable[[RunFolder, RunConfig], None]:
+    """Makes a run one whose training is done, as far as its files tell."""
+    from ctray.pretext.checkpoint import save_checkpoint
+    from ctray.pretext.training import Trainer
+
+    def write(run: RunFolder, config: RunConfig) -> None:
+        trainer = Trainer(config, config.preprocess.working_size)
+        trainer.step = config.train.steps
+        save_checkpoint(run.checkpoint, trainer)
+
+    return write
+
+
+@pytest.fixture
+def begun(
+    mixed_archive: tuple[Path, Any],
+    archive_config: RunConfig,
+    as_trained: Callable[[RunFolder, RunConfig], None],
+    tmp_path: Path,
+) -> tuple[RunFolder, Catalog]:
+    """A run over `mixed_archive` with its catalog and an untrained checkpoint."""
+    from ctray.engine.archive import catalog_stage, open_run
+
+    folder, _ = mixed_archive
+    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
+    catalog = catalog_stage(run, str(folder), archive_config)
+    as_trained(run, archive_config)
+    return run, catalog
 
 
 @pytest.fixture(scope="session")

@@ -268,6 +268,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk_is_one_clear_error_and_loses_nothing(
     ray_cpus: int,
     archive_config: RunConfig,
+    as_trained: Callable[[RunFolder, RunConfig], None],
     write_tiff_folder: WriteFolder,
     tmp_path: Path,
     small_disk: Path,
@@ -287,6 +288,7 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(
     # No volume is to blame, so none has a receipt; with room the same command goes on.
     assert RunFolder(url=out).receipts() == []
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    as_trained(RunFolder(url=out), archive_config)
     _, receipts = run_archive(str(archive), out, archive_config)
     assert len(receipts) == 3
     assert "failed" not in status_counts(receipts)

@@ -29,7 +29,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def short_folder() -> Iterator[str]:
+def short_folder(shared_ray: Any) -> Iterator[str]:
+    """A folder for Ray's sockets; no other session of this process takes time."""
+    shared_ray.end()
     with tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as folder:
         yield folder
 

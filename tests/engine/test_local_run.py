@@ -19,7 +19,7 @@ import yaml
 
 from ctray.config import RunConfig, parse_config
 from ctray.engine import archive as stages
-from ctray.engine.archive import catalog_stage, localize_stage, open_run, run_archive
+from ctray.engine.archive import localize_stage, run_archive
 from ctray.engine.encoder_training import EncoderTraining
 from ctray.engine.events import Event
 from ctray.engine.local_executor import LocalExecutor
@@ -185,18 +185,6 @@ class DyingOfEmbryoB(LocalizeVolume):
         if entry.volume_id == "embryo_b":
             os._exit(1)
         return super().__call__(entry)
-
-
-@pytest.fixture
-def begun(mixed_archive: Mixed, archive_config: RunConfig, tmp_path: Path) -> tuple[RunFolder, Any]:
-    """A run with its catalog and an untrained checkpoint."""
-    folder, _ = mixed_archive
-    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
-    catalog = catalog_stage(run, str(folder), archive_config)
-    trainer = Trainer(archive_config, 24)
-    trainer.step = archive_config.train.steps
-    save_checkpoint(run.checkpoint, trainer)
-    return run, catalog
 
 
 def test_volume_whose_process_dies_becomes_a_failed_receipt(

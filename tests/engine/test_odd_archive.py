@@ -10,13 +10,14 @@ import pytest
 import tifffile
 
 from ctray.config import RunConfig
-from ctray.engine.archive import run_archive
+from ctray.engine.archive import open_run, run_archive
 from ctray.engine.events import Event
 from ctray.phantom import Phantom
 from ctray.report import write_report
 from ctray.storage import store
 from ctray.storage.box_table import read_localizations
 from ctray.storage.catalog import read_catalog, read_coverage
+from ctray.storage.run_folder import RunFolder
 from ctray.storage.volume import open_volume
 from ctray.storage.volume_ids import MAX_BYTES
 
@@ -51,9 +52,11 @@ def test_every_name_comes_through_and_what_is_not_read_is_told(
     ray_cpus: int,
     odd_archive: tuple[Path, np.ndarray],
     archive_config: RunConfig,
+    as_trained: Callable[[RunFolder, RunConfig], None],
     tmp_path: Path,
 ) -> None:
     archive, volume = odd_archive
+    as_trained(open_run(str(archive), str(tmp_path / "run"), archive_config), archive_config)
     events: list[Event] = []
     run, receipts = run_archive(str(archive), str(tmp_path / "run"), archive_config, events.append)
     entries = {entry.volume_id: entry for entry in read_catalog(run.catalog)}

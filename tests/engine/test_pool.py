@@ -15,12 +15,10 @@ import ray
 from ctray.config import PoolConfig, RunConfig
 from ctray.engine import actors, archive
 from ctray.engine.actors import run_pool
-from ctray.engine.archive import catalog_stage, localize_stage, open_run
+from ctray.engine.archive import localize_stage
 from ctray.engine.plan import plan_archive
 from ctray.engine.pool import LocalizeVolume
 from ctray.errors import CheckpointError, CtrayError, StorageError
-from ctray.pretext.checkpoint import save_checkpoint
-from ctray.pretext.training import Trainer
 from ctray.storage.catalog import CatalogEntry, build_catalog
 from ctray.storage.run_folder import Receipt
 
@@ -71,13 +69,17 @@ def test_pool_grows_to_its_limit(
     ray_cpus: int, tmp_path: Path, largest: int, expected: int
 ) -> None:
     def work(item: int) -> int:
-        # So slow that a pool which may grow has time to.
-        time.sleep(1.0)
+        (tmp_path / str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        # So slow that a pool which may grow further has time to.
+        time.sleep(0.7)
         return os.getpid()
 
     pool = PoolConfig(num_cpus=0.5, min_size=1, max_size=largest)
-    pids = list(run_pool(worker_that(work), (), range(8 * largest), pool))
-    assert len(pids) == 8 * largest
+    pids = list(run_pool(worker_that(work), (), range(4 * largest), pool))
+    assert len(pids) == 4 * largest
     assert len(set(pids)) == expected
 
 
@@ -213,20 +215,6 @@ def test_plan_asks_the_cluster_for_its_room(
 
 
 # --- localizing -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def begun(
-    mixed_archive: tuple[Path, Any], archive_config: RunConfig, tmp_path: Path
-) -> tuple[Any, Any]:
-    """A run with its catalog and an untrained checkpoint."""
-    folder, _ = mixed_archive
-    run = open_run(str(folder), str(tmp_path / "run"), archive_config)
-    catalog = catalog_stage(run, str(folder), archive_config)
-    trainer = Trainer(archive_config, 24)
-    trainer.step = archive_config.train.steps
-    save_checkpoint(run.checkpoint, trainer)
-    return run, catalog
 
 
 def test_volume_whose_worker_dies_becomes_a_failed_receipt(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -119,8 +120,8 @@ def test_a_job_is_refused_twice_stopped_and_resumed(
         order = make_order("localize", site.config)
         through = replace(order, env={**order.env, "AWS_ENDPOINT_URL": proxy.endpoint})
         assert cluster.submit(through) == third
-        events = (parse_line(line) for line in cluster.follow(third))
-        seen = next(e for e in events if isinstance(e, Event) and e.volume_id)
+        with closing(cluster.follow(third)) as lines:
+            seen = next(e for e in map(parse_line, lines) if isinstance(e, Event) and e.volume_id)
         assert (seen.stage, seen.total, seen.status) == ("localize", NUM_VOLUMES, "located")
         again = ctray("submit", "localize", "--config", site.file)
         assert again.exit_code == 1
@@ -385,7 +386,7 @@ def test_whoever_stops_listening_ends_the_connection() -> None:
 
     lines = lines_of(chunks())
     next(lines)
-    lines.close()  # type: ignore[attr-defined]
+    lines.close()
     assert ended == [True]
 
 

@@ -674,12 +674,14 @@ def test_two_processes_and_a_kill_leave_a_run_that_is_right(
     run: RunFolder, archive: Path, config: RunConfig
 ) -> None:
     """One of the two works, the other is refused; whichever is killed, a rerun finishes."""
-    spawn = multiprocessing.get_context("spawn")
+    # Forked from one process that has loaded torch, not loaded anew by each of the nine.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["ctray.engine.pool"])
     for round_, waited_for in enumerate((None, "imported", "crops")):
         for folder in ("receipts", "crops", "imported", "previews"):
             shutil.rmtree(Path(run.url) / folder, ignore_errors=True)
-        ready = spawn.Barrier(2)
-        both = [spawn.Process(target=work, args=(run, config, ready)) for _ in range(2)]
+        ready = server.Barrier(2)
+        both = [server.Process(target=work, args=(run, config, ready)) for _ in range(2)]
         for process in both:
             process.start()
         if waited_for is not None:
@@ -692,7 +694,7 @@ def test_two_processes_and_a_kill_leave_a_run_that_is_right(
         for process in both:
             process.join()
         assert sorted(p.exitcode or 0 for p in both) == ([0, 4] if waited_for is None else [-9, 4])
-        final = spawn.Process(target=work, args=(run, config, None))
+        final = server.Process(target=work, args=(run, config, None))
         final.start()
         final.join()
         assert final.exitcode == 0
