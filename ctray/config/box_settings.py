@@ -17,7 +17,7 @@ from ctray.config.run import RunConfig
 # Raise this whenever the code between voxels and boxes changes: preprocessing, networks, training,
 # faces, decisions. Calibrations of another number promise nothing, so make the shipped one anew
 # (ctray benchmark calibration --ship).
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 
 _APART = {
     # A promise is about the method, over the draws of its training.

@@ -126,7 +126,7 @@ def random_displacement(num_slices: int) -> float:
 class TrainConfig(Section):
     """Training, the same with and without Ray."""
 
-    steps: Step = 1500
+    steps: Step = 3000
     """Optimizer steps."""
     batch_size: int = Field(default=32, ge=1, le=16_384)
     """Examples (pairs of slices, or bags of them to sort) a step, over all workers."""

@@ -24,6 +24,7 @@ from ctray.pretext.training import Trainer, best_device
 from ctray.storage.catalog import CatalogEntry
 from ctray.storage.multiscale import level_shapes
 from ctray.storage.run_folder import RunFolder
+from ctray.storage.working import longest_side
 
 # Larger slices are timed at this side, and the time goes with their area: a plan is to be quick.
 _MEASURED_SIDE = 128
@@ -114,7 +115,8 @@ def training_cost(
 def working_shape(shape: Sequence[int], working_size: int) -> Triple:
     """Shape of a volume's working level: the one that halving brings nearest to `working_size`."""
     levels = level_shapes(shape, _MOST_HALVINGS)
-    return min(levels, key=lambda level: abs(max(level) - working_size))
+    wanted = longest_side(shape, working_size)
+    return min(levels, key=lambda level: abs(max(level) - wanted))
 
 
 def _own_step(run: RunFolder, config: RunConfig) -> float | None:

@@ -21,7 +21,7 @@ from ctray.storage.parallel import BYTES_IN_FLIGHT
 from ctray.storage.stored_chunks import StoredChunks
 from ctray.storage.transfer import Transfer
 from ctray.storage.voxel_metadata import PlainScale
-from ctray.storage.working import read_working_level
+from ctray.storage.working import longest_side, read_working_level
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -261,9 +261,10 @@ class Volume:
             yield slab, self.read(slab)
 
     def working_level(self, working_size: int) -> int:
-        """Level whose longest side is nearest to `working_size` voxels; the coarser on a tie."""
+        """Level whose longest side is nearest to `longest_side`; the coarser on a tie."""
         sides = [max(level.shape) for level in self.levels]
-        return min(range(len(sides)), key=lambda n: (abs(sides[n] - working_size), -n))
+        wanted = longest_side(self.shape, working_size)
+        return min(range(len(sides)), key=lambda n: (abs(sides[n] - wanted), -n))
 
     def read_working(
         self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT

@@ -7,6 +7,7 @@ voxels, else one streaming pass over the volume averages them.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ from ctray.storage.reducing import reduce_level
 if TYPE_CHECKING:
     from ctray.storage.volume import Level, Volume
 
+# The shortest side keeps this fraction of the working size, up to so many times its longest side: a
+# volume three times as long as it is wide would be a few voxels wide otherwise.
+_LEAST_WIDTH, _MOST_LENGTH = 0.5, 4
 # A level this small (as float32) is read whole to average it without rounding, if it is little
 # beside level 0, or the volume itself is small.
 _SMALL_LEVEL_BYTES = 64 * 2**20
@@ -56,7 +60,7 @@ class WorkingLevel:
 def read_working_level(
     volume: Volume, working_size: int, max_bytes: int = BYTES_IN_FLIGHT, *, finer: bool = False
 ) -> WorkingLevel:
-    """Read the volume at the size nearest to `working_size` that halving can reach.
+    """Read the volume at the size nearest to `longest_side` that halving can reach.
 
     A stored level is taken as it is. Where a further 2x would be nearer, a level is averaged in
     one streaming pass that holds about `max_bytes`, or taken from levels that were kept from an
@@ -105,6 +109,15 @@ def read_working_level(
     )
 
 
+def longest_side(shape: Sequence[int], working_size: int) -> int:
+    """Longest side that the working level of a volume of `shape` should have, voxels.
+
+    It is `working_size`, and more where the shortest side would keep less than half of that.
+    """
+    wanted = _LEAST_WIDTH * working_size * max(shape) / min(shape)
+    return round(min(max(working_size, wanted), _MOST_LENGTH * working_size))
+
+
 def is_reduced_to(volume: Volume, working_size: int) -> bool:
     """Whether `read_working_level` makes do without reading 64 times the voxels that it gives."""
     return _nearest(volume, working_size)[1] < 2
@@ -127,11 +140,11 @@ def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
     """Level and further halvings that come nearest to `working_size`; least work on a tie."""
     if working_size < 1:
         raise GeometryError(f"working size {working_size} must be at least 1 voxel")
-    found = []
+    found, wanted = [], longest_side(volume.shape, working_size)
     for n, level in enumerate(volume.levels):
         side = max(level.shape)
         for halvings in range(side.bit_length() + 1):
-            away = abs(-(-side // 2**halvings) - working_size)
+            away = abs(-(-side // 2**halvings) - wanted)
             found.append((away, halvings, -n))
     _, halvings, n = min(found)
     return -n, halvings

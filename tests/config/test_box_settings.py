@@ -53,7 +53,7 @@ def test_every_setting_counts_but_those_that_are_named(task: str) -> None:
 @pytest.mark.parametrize(
     "item",
     [
-        "preprocess.working_size=64",
+        "preprocess.working_size=96",
         "preprocess.circle=off",
         "preprocess.noise_floor=0",
         "encoder.dropout=0.2",

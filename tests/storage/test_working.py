@@ -11,7 +11,7 @@ from ctray.geometry import Box
 from ctray.storage.multiscale import downsample_mean
 from ctray.storage.pyramids import with_kept_pyramid
 from ctray.storage.volume import Volume, open_volume
-from ctray.storage.working import read_working_level
+from ctray.storage.working import longest_side, read_working_level
 from ctray.storage.writer import create_volume
 
 RNG = np.random.default_rng(11)
@@ -89,3 +89,18 @@ def test_kept_pyramid_gives_the_finer_level(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.finer, expected.finer)
     np.testing.assert_array_equal(found.voxels, expected.voxels)
     assert found.factors == expected.factors == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "longest"),
+    [
+        ((2000, 2000, 2000), 64),
+        ((2000, 1000, 1000), 64),
+        ((6100, 2000, 2000), 98),
+        ((97, 11, 13), 256),
+        ((50, 2000, 2000), 256),
+    ],
+)
+def test_elongated_volumes_keep_their_width(shape: tuple[int, int, int], longest: int) -> None:
+    assert longest_side(shape, 64) == longest
+    assert longest_side(shape, 2) <= 8
