@@ -11,7 +11,7 @@ from ctray.core.geometry import AXES, Box
 NONE = "–"
 
 
-def size_text(num_bytes: int | None) -> str:
+def size_text(num_bytes: float | None) -> str:
     """Bytes in a decimal unit, such as `24.4 GB`."""
     return NONE if num_bytes is None else decimal(int(num_bytes))
 
@@ -22,6 +22,11 @@ def percent_text(fraction: float | None, digits: int = 0) -> str:
         return NONE
     shown = f"{100 * fraction:.{digits}f}%"
     return ">99.9%" if fraction < 1 and shown.startswith("100") else shown
+
+
+def percent_number(fraction: float | None, digits: int) -> str:
+    """Fraction in per cent without the sign, for columns whose heading has it."""
+    return NONE if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
 def number_text(value: float | None, digits: int = 2) -> str:

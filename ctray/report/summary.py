@@ -189,7 +189,7 @@ def summarize_run(run: RunFolder) -> RunSummary:
     manifest = _json(run.manifest, notes)
     scores = _json(run.at("scores.json"), notes)
     receipts = run.receipts()
-    catalog = _read(lambda: read_catalog(run.catalog), [], notes)
+    catalog: list[CatalogEntry] = _read(lambda: read_catalog(run.catalog), [], notes)
     if not receipts and not catalog:
         raise NotFoundError(
             f"{run.url} holds no run (no receipts, no catalog); start one with ctray run"
