@@ -95,9 +95,7 @@ def _about(result: Mapping[str, Any]) -> str:
     about_seeds = f"{seeds[0]} to {seeds[-1]}, one per family and scene" if seeds else "none"
     lines = [
         f"- purpose: {plan['purpose']}; {volumes}; phantoms of {plan['size']} voxels a side",
-        f"- seeds: {seeds[0]} to {seeds[-1]}, one per family and scene"
-        if seeds
-        else "- seeds: none",
+        f"- seeds: {about_seeds}",
         f"- {result['date']}; {machine['cpu']}, {machine['cores']} cores{device}",
         f"- ctray {result['ctray_version']}, {versions}",
     ]
