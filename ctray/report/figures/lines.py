@@ -64,7 +64,7 @@ class Line:
         return {
             "color": self.color,
             "linewidth": width or self.width,
-            "linestyle": (0, self.dash or None),
+            "linestyle": (0, self.dash) if self.dash else "-",
         }
 
     @property
