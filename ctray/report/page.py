@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ctray.core import readable
-from ctray.core.errors import NotFoundError, printable
+from ctray.core.errors import printable
 from ctray.core.geometry import AXES
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
 from ctray.localization.promise import promise_text
@@ -63,29 +63,9 @@ def write_report(run: RunFolder, *, max_pictured: int = 60, max_rows: int = 2000
     typical = _typical(summary.rows)
     view = _view(run, typical) if typical is not None else None
     if view is not None and view.pictures:
-        store.write_bytes(run.at("report", "located.png"), _overview_png(view))
+        picture = png_bytes(overview_figure(view), scale=1.5)
+        store.write_bytes(run.at("report", "located.png"), picture)
     return run.report
-
-
-def figure_located(run: RunFolder, volume_id: str) -> bytes:
-    """PNG of one volume: three projections with its box, and its profiles.
-
-    Raises
-    ------
-    NotFoundError
-        If the volume has no receipt or no stored pictures.
-    """
-    receipt = run.read_receipt(volume_id)
-    view = None
-    if receipt is not None:
-        view = _view(run, VolumeRow(receipt=receipt, status=receipt.status))
-    if view is None or not view.pictures:
-        raise NotFoundError(f"volume {volume_id!r} has no pictures in {run.url}; localize it first")
-    return _overview_png(view)
-
-
-def _overview_png(view: VolumeView) -> bytes:
-    return png_bytes(overview_figure(view), scale=1.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,25 +173,18 @@ def _typical(rows: Sequence[VolumeRow]) -> VolumeRow | None:
 
 
 def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
-    """Data for the figures of a volume; None if its working level is unknown."""
+    """Data for the figures of a volume; None if it never reached its working level."""
     receipt = row.receipt
+    if receipt.shape is None or not receipt.working:
+        return None
     try:
         pictures = run.read_preview(receipt.volume_id)
     except Exception as error:  # A damaged picture must not cost the page.
         _log.warning("%s: pictures of %s: %s", run.url, receipt.volume_id, error)
         pictures = {}
-    working_shape = receipt.working.get("shape")
-    if not working_shape and {"projection-z", "projection-y"} <= pictures.keys():
-        working_shape = [pictures["projection-y"].shape[0], *pictures["projection-z"].shape]
-    if not working_shape:
-        return None
-    shape = tuple(receipt.shape or working_shape)
-    factors = receipt.working.get("factors") or [
-        -(-n // w) for n, w in zip(shape, working_shape, strict=True)
-    ]
     return VolumeView(
-        shape=shape,
-        factors=tuple(factors),
+        shape=tuple(receipt.shape),
+        factors=tuple(receipt.working["factors"]),
         spacing=tuple(receipt.voxel_size_um or (1.0, 1.0, 1.0)),
         pictures=pictures,
         box=receipt.sample_box,

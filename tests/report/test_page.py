@@ -27,7 +27,6 @@ from report_makers import (
 from ctray.archive.catalog import CatalogEntry, write_catalog
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import box_settings
-from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Box
 from ctray.core.readable import percent_text
 from ctray.evaluate.scoring import score_methods
@@ -37,7 +36,7 @@ from ctray.localization.promise import promise_text
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.records.run_folder import Receipt, RunFolder
-from ctray.report import figure_located, write_report
+from ctray.report import write_report
 from ctray.report.summary import choose_pictured, summarize_run
 from ctray.storage import store
 
@@ -199,8 +198,6 @@ def test_without_any_pictures(run: RunFolder) -> None:
     assert "No pictures of this volume were stored" in page.text
     assert page.text.count("threshold 0.20") == 3
     assert not store.exists(run.at("report", "located.png"))
-    with pytest.raises(NotFoundError, match="'bare' has no pictures"):
-        figure_located(run, "bare")
 
 
 def test_damaged_parts_do_not_cost_the_page(run: RunFolder) -> None:
@@ -282,8 +279,7 @@ def test_sorting_run_shows_displacement_variance_and_hull(run: RunFolder) -> Non
 def test_located_picture(run: RunFolder) -> None:
     fill(run, located("a"))
     write_report(run)
-    data = figure_located(run, "a")
-    assert Path(run.at("report", "located.png")).read_bytes() == data
+    data = Path(run.at("report", "located.png")).read_bytes()
     colors = Image.open(io.BytesIO(data)).convert("RGB").getcolors(1 << 20) or []
     orange = sum(n for n, (r, g, b) in colors if r > 230 and 110 < g < 160 and b < 40)
     assert orange > 500
