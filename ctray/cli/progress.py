@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import first_line_is_out
 from ctray.cli.time_left import TimeLeft, in_words
 from ctray.core.errors import printable
+from ctray.core.readable import size_text
 
 # A log that nobody watches needs a sign of life, not a line a step.
 _PLAIN_EVERY_S = 15.0
@@ -76,7 +76,7 @@ class Stage:
 
     def _amount(self, done: int, total: int) -> str:
         if self._unit == "bytes":
-            amount = f"{decimal(done)} of {decimal(total)}"
+            amount = f"{size_text(done)} of {size_text(total)}"
         else:
             amount = f"{done:,}/{total:,} {self._unit}"
         elapsed = time.monotonic() - self._began
@@ -87,7 +87,7 @@ class Stage:
 
     def _rate(self, per_second: float) -> str:
         if self._unit == "bytes":
-            return f"{decimal(int(per_second))}/s"
+            return f"{size_text(per_second)}/s"
         if per_second >= 0.1:
             return f"{per_second:.1f}/s"
         return f"{60 * per_second:.1f}/min"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,11 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 
 from ctray.archive.catalog import Catalog
 from ctray.core.errors import printable
+from ctray.core.readable import NONE, duration_text, number_text, percent_number, size_text
 from ctray.evaluate.against_truth import Evaluation
 from ctray.evaluate.benchmark_table import TableRow
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from ctray.cluster.submit import Job
     from ctray.pipeline.plan import ArchivePlan, Estimate
 
-NONE = "–"
 _FEW = 5
 # A pipe has no width, and one row is to be one line.
 _PIPE_WIDTH = 10_000
@@ -52,7 +50,7 @@ def catalog_table(catalog: Catalog) -> Table:
             " × ".join(str(n) for n in e.shape) if e.shape else NONE,
             e.dtype or NONE,
             " × ".join(f"{um:g}" for um in e.voxel_size.um) if e.voxel_size else NONE,
-            NONE if e.num_bytes is None else decimal(e.num_bytes),
+            size_text(e.num_bytes),
             "failed" if e.status == "failed" else "",
         )
     return table
@@ -60,7 +58,7 @@ def catalog_table(catalog: Catalog) -> Table:
 
 def catalog_lines(catalog: Catalog) -> list[str]:
     """What a catalog found and passed over, and how to change it."""
-    total = decimal(sum(e.num_bytes or 0 for e in catalog.ok))
+    total = size_text(sum(e.num_bytes or 0 for e in catalog.ok))
     return [
         f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable",
         *catalog.lines(),
@@ -176,17 +174,14 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
         table.add_row(
             row["volume_id"],
             row["status"],
-            _number(row["confidence"], 2),
+            number_text(row["confidence"], 2),
             NONE if row["crops"] is None else str(row["crops"]),
             row["promise"] or NONE if row["max_loss"] is None else f"{row['max_loss']:.2%}",
             _faces(row, FACES),
             _faces(row, CROP_FACES),
-            _percent(row["kept_fraction"], 1),
-            *(
-                NONE if row[name] is None else decimal(row[name])
-                for name in ("bytes_total", "bytes_read", "bytes_written")
-            ),
-            _number(row["seconds"], 1),
+            percent_number(row["kept_fraction"], 1),
+            *(size_text(row[name]) for name in ("bytes_total", "bytes_read", "bytes_written")),
+            number_text(row["seconds"], 1),
             row["reason"] or row["notes"] or "",
         )
     return table
@@ -206,7 +201,7 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"{sum(facts['counts'].values())} volumes: {counts}"]
     if facts["bytes_after"] is not None and facts["bytes_before"]:
         lines.append(
-            f"{decimal(facts['bytes_before'])} before, {decimal(facts['bytes_after'])} after: "
+            f"{size_text(facts['bytes_before'])} before, {size_text(facts['bytes_after'])} after: "
             f"{facts['saved']:.0%} saved"
         )
     promises = [f"{n} {promise}" for promise, n in facts["promises"].items()]
@@ -224,9 +219,9 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
 def plan_lines(plan: ArchivePlan) -> list[str]:
     """What an archive holds, what a run would save and take, and what that rests on."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in plan.kinds.items())
-    stored = _interval(plan.bytes_stored, lambda v: decimal(int(v)))
+    stored = _interval(plan.bytes_stored, size_text)
     lines = [
-        f"{plan.num_volumes:,} volumes, {decimal(plan.bytes_total)} of voxels"
+        f"{plan.num_volumes:,} volumes, {size_text(plan.bytes_total)} of voxels"
         f"{f', {stored} stored' if stored else ''}: {kinds}"
     ]
     if plan.num_done:
@@ -237,16 +232,16 @@ def plan_lines(plan: ArchivePlan) -> list[str]:
         lines.append(f"{plan.num_unreadable - _FEW:,} more unreadable; --json names all of them")
     saved = _interval(plan.saved, lambda part: f"{part:.0%}")
     if plan.saved is not None:
-        bytes_saved = decimal(int(plan.saved.value * plan.bytes_total))
+        bytes_saved = size_text(plan.saved.value * plan.bytes_total)
         how = "would save perhaps" if plan.basis == "threshold" else "would save"
         lines.append(f"{how} {saved} of the voxels, {bytes_saved}")
-    hours = _interval(plan.hours, _duration)
+    hours = _interval(plan.hours, _hours)
     if plan.num_done == plan.num_volumes:
         lines.append("nothing is left to do")
     elif plan.hours is not None and plan.training_hours:
         lines.append(
-            f"would take {_duration(plan.training_hours + plan.hours.value)} with "
-            f"{plan.num_actors} actors: {_duration(plan.training_hours)} to train, then {hours}"
+            f"would take {_hours(plan.training_hours + plan.hours.value)} with "
+            f"{plan.num_actors} actors: {_hours(plan.training_hours)} to train, then {hours}"
         )
     elif hours:
         lines.append(f"would take {hours} with {plan.num_actors} actors")
@@ -266,28 +261,26 @@ def _interval(estimate: Estimate | None, show: Callable[[float], str]) -> str:
     return f"{show(estimate.value)} ({show(estimate.low)} to {show(estimate.high)})"
 
 
-def _duration(hours: float) -> str:
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours:.1f} hours" if hours >= 1 else f"{math.ceil(60 * hours)} min"
+def _hours(hours: float) -> str:
+    return duration_text(3600 * hours)
 
 
 def _score_cells(summary: MethodSummary) -> list[str]:
     errors = [
-        _number(summary.mean_voxels, 2),
-        _number(summary.median_voxels, 2),
-        _number(summary.p90_voxels, 2),
-        _number(summary.worst_voxels, 1),
-        _percent(summary.mean_of_volume, 2),
+        number_text(summary.mean_voxels, 2),
+        number_text(summary.median_voxels, 2),
+        number_text(summary.p90_voxels, 2),
+        number_text(summary.worst_voxels, 1),
+        percent_number(summary.mean_of_volume, 2),
     ]
     if summary.method == CROP_METHOD:  # It is larger than the sample on purpose.
         errors = [NONE] * len(errors)
     return [
         *errors,
-        _number(summary.mean_iou, 3),
-        _percent(summary.mean_sample_lost, 2),
-        _percent(summary.worst_sample_lost, 1),
-        _percent(summary.mean_storage_saved, 1),
+        number_text(summary.mean_iou, 3),
+        percent_number(summary.mean_sample_lost, 2),
+        percent_number(summary.worst_sample_lost, 1),
+        percent_number(summary.mean_storage_saved, 1),
     ]
 
 
@@ -309,11 +302,3 @@ def _plain_table(*columns: str) -> Table:
             no_wrap=bool(column),
         )
     return table
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NONE if value is None else f"{value:.{digits}f}"
-
-
-def _percent(part: float | None, digits: int) -> str:
-    return NONE if part is None else f"{100 * part:.{digits}f}"

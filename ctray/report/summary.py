@@ -1,13 +1,15 @@
-"""The numbers of a run: what became of every volume, sizes, training, scores."""
+"""The numbers of a run: status of every volume, sizes, training, scores."""
 
 from __future__ import annotations
 
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ctray.archive.catalog import CatalogEntry, read_catalog, read_coverage
 from ctray.config import (
@@ -19,12 +21,14 @@ from ctray.config import (
 )
 from ctray.core.errors import CtrayError, NotFoundError
 from ctray.core.geometry import Box
-from ctray.evaluate.scoring import OWN_METHOD
+from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
 from ctray.localization.promise import calibration_of, why_not_calibrated
 from ctray.records.run_folder import FACES, Receipt, RunFolder
 from ctray.storage import store
 
-# What needs a human's eye comes first: a volume that no one looks at again is lost.
+T = TypeVar("T")
+
+# In the order of the page: volumes that need review come first.
 STATUSES = ("failed", "uncertain", "empty", "located", "pending")
 
 
@@ -35,18 +39,19 @@ class VolumeRow:
     Parameters
     ----------
     receipt
-        What became of it; one made up of the catalog's entry where there is none yet.
+        Receipt of the volume. If it has none yet, a receipt made from its catalog entry.
     status
-        Status of the receipt, or `pending` where there is none.
+        Status in the receipt; `pending` if there is none.
     bytes_before, bytes_after
-        Bytes of level 0 without compression, of the volume and of its crop; None where unknown,
-        or where there is no crop.
+        Uncompressed bytes of level 0, of the volume and of its crop. None if unknown, or if there
+        is no crop.
     bytes_stored
         Bytes of the crop's files: compressed, with its pyramid.
     error_voxels, error_of_volume
-        Mean absolute error of our box where the run was scored.
+        Mean absolute error of the box, in voxels and as a fraction of the volume's side. None if
+        the run was not scored.
     truth
-        True box where the run was scored.
+        True box; None if the run was not scored.
     """
 
     receipt: Receipt
@@ -65,13 +70,13 @@ class VolumeRow:
 
     @property
     def least_certain_face(self) -> str | None:
-        """Name of the face that the confidence is of, such as `z0`."""
+        """Name of the least certain face, such as `z0`; its certainty is the confidence."""
         faces = self.receipt.face_confidence
         return FACES[faces.index(min(faces))] if faces else None
 
     @property
     def saved(self) -> float | None:
-        """Part of level 0 that the crop leaves out."""
+        """Fraction of level 0 outside the crop."""
         if not self.bytes_before or self.bytes_after is None:
             return None
         return 1 - self.bytes_after / self.bytes_before
@@ -79,14 +84,18 @@ class VolumeRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """Sizes of a group of volumes, in bytes; `before` and `after` without compression.
+    """Sizes of a group of volumes.
 
     Parameters
     ----------
     num_volumes
-        Volumes of the group.
+        Number of volumes.
     num_unknown
-        Those of unknown size, which the sums leave out.
+        Number of volumes of unknown size; the sums leave them out.
+    before, after
+        Uncompressed bytes of level 0. A volume without a crop counts whole in `after`.
+    stored
+        Bytes of the crops' files.
     """
 
     num_volumes: int
@@ -97,32 +106,32 @@ class Sizes:
 
     @property
     def saved(self) -> float | None:
-        """Part of level 0 that is left out."""
+        """Fraction of level 0 outside the crops."""
         return 1 - self.after / self.before if self.before else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSummary:
-    """Everything that the page says but the pictures.
+    """Everything that the page shows, except pictures.
 
     Parameters
     ----------
     title, archive
-        Short name, and URL of the archive if the run tells it.
+        Short name, and URL of the archive if the run names it.
     rows
-        Volumes, those that need a look first.
+        Volumes; those that need review come first.
     metrics, guessing
-        Rows of training metrics, and the accuracy or displacement that guessing has.
+        Rows of training metrics, and the accuracy or mean displacement of a random guess.
     facts
-        Versions, model and the like, as (name, value).
+        Method, training, model and versions, as (name, value).
     scores
-        A row a method, from `scores.json`.
+        One row per method, from `scores.json`.
     notes
-        What could not be read, one line each.
+        Files that could not be read, one line each.
     coverage
-        What is in the archive and no volume of the run, one line each.
+        Contents of the archive that are not in the run, one line each.
     not_calibrated
-        Why crops are `not calibrated`, in one line; None where none is.
+        Reason why crops are `not calibrated`, in one line; None if every crop is calibrated.
     """
 
     title: str
@@ -138,18 +147,18 @@ class RunSummary:
 
     @property
     def promises(self) -> dict[str, int]:
-        """Located volumes by what is promised of their crops, the most frequent first."""
+        """Number of located volumes by promise, the most frequent promise first."""
         promised = (r.receipt.promise for r in self.rows if r.status == "located")
         return dict(Counter(p for p in promised if p is not None).most_common())
 
     @property
     def counts(self) -> dict[str, int]:
-        """Volumes by status, in the order of `STATUSES`, those that occur."""
+        """Number of volumes by status, in the order of `STATUSES`; only statuses that occur."""
         counted = Counter(row.status for row in self.rows)
         return {status: counted[status] for status in STATUSES if counted[status]}
 
     def sizes(self, cropped: bool | None = None) -> Sizes:
-        """Sizes of the volumes with (or without) a crop, or of all; what has none stays whole."""
+        """Sizes of the volumes with a crop (True), without one (False), or of all (None)."""
         rows = [r for r in self.rows if cropped in (None, r.bytes_after is not None)]
         known = [r for r in rows if r.bytes_before is not None]
         return Sizes(
@@ -162,24 +171,31 @@ class RunSummary:
             stored=sum(r.bytes_stored or 0 for r in known),
         )
 
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Last row of training metrics; later rows may be of held-out volumes only."""
+        return next((row for row in reversed(self.metrics) if "loss" in row), self.metrics[-1])
+
 
 def summarize_run(run: RunFolder) -> RunSummary:
-    """Gather the numbers of a run; what is damaged becomes a note, not an error.
+    """Gather the numbers of a run. A damaged file becomes a note, not an error.
 
     Raises
     ------
     NotFoundError
-        If the folder holds neither receipts nor a catalog.
+        If the folder has neither receipts nor a catalog.
     """
     notes: list[str] = []
     manifest = _json(run.manifest, notes)
     scores = _json(run.at("scores.json"), notes)
     receipts = run.receipts()
-    catalog = _catalog(run, notes)
+    catalog: list[CatalogEntry] = _read(lambda: read_catalog(run.catalog), [], notes)
     if not receipts and not catalog:
-        raise NotFoundError(f"{run.url} holds no run: no receipts and no catalog; see ctray run")
+        raise NotFoundError(
+            f"{run.url} holds no run (no receipts, no catalog); start one with ctray run"
+        )
     training, metrics = _training(run, notes)
-    archive = manifest.get("archive") or manifest.get("archive_url")
+    archive = manifest.get("archive")
     where = str(archive or run.url).rstrip("/")
     return RunSummary(
         title=where.rpartition("/")[2] or where,
@@ -191,16 +207,16 @@ def summarize_run(run: RunFolder) -> RunSummary:
         scores=_score_rows(scores),
         not_calibrated=_why_not_calibrated(run, manifest, receipts, notes),
         notes=notes,
-        coverage=_coverage(run, notes),
+        coverage=_read(lambda: read_coverage(run.catalog).lines(), [], notes),
     )
 
 
 def choose_pictured(rows: Sequence[VolumeRow], limit: int = 60, seed: int = 0) -> list[VolumeRow]:
     """Rows that get pictures, in their order.
 
-    Up to `limit` rows all of them do. Of more: the first `limit` that failed or are uncertain,
-    a third of `limit` least certain ones, and seeded samples of the other located (a third) and
-    of the empty (a sixth).
+    Up to `limit` rows, all get pictures. Of more rows, these do: the first `limit` rows that
+    failed or are uncertain, the least certain located rows (a third of `limit`), and seeded
+    samples of the other located rows (a third) and of the empty rows (a sixth).
     """
     if len(rows) <= limit:
         return list(rows)
@@ -220,43 +236,28 @@ def _urgency(row: VolumeRow) -> tuple[int, float, str]:
     return STATUSES.index(row.status), 1.0 if confidence is None else confidence, row.volume_id
 
 
-def _json(url: str, notes: list[str]) -> dict[str, Any]:
-    """Object at `url`; empty where there is none."""
+def _read(read: Callable[[], T], missing: T, notes: list[str]) -> T:
+    """Result of `read`; `missing` if there is no file, and also a note if the file is damaged."""
     try:
-        data = store.read_json(url)
+        return read()
     except NotFoundError:
-        return {}
+        return missing
     except CtrayError as error:
         notes.append(str(error))
-        return {}
+        return missing
+
+
+def _json(url: str, notes: list[str]) -> dict[str, Any]:
+    """Object at `url`; empty if there is none."""
+    data: Any = _read(lambda: store.read_json(url), {}, notes)
     return data if isinstance(data, dict) else {}
 
 
-def _catalog(run: RunFolder, notes: list[str]) -> list[CatalogEntry]:
-    try:
-        return read_catalog(run.catalog)
-    except NotFoundError:
-        return []
-    except CtrayError as error:
-        notes.append(str(error))
-        return []
-
-
-def _coverage(run: RunFolder, notes: list[str]) -> list[str]:
-    try:
-        return read_coverage(run.catalog).lines()
-    except NotFoundError:
-        return []
-    except CtrayError as error:
-        notes.append(str(error))
-        return []
-
-
 def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[dict[str, float]]]:
-    """Manifest of the checkpoint and rows of metrics; empty where nothing was trained."""
+    """Manifest of the checkpoint and rows of metrics; empty if the run has no checkpoint."""
     if not store.exists(run.checkpoint):
         return {}, []
-    # torch comes with it, and a run without a checkpoint does not need it.
+    # It imports torch, which a run without a checkpoint does not need.
     from ctray.learn.pretext.checkpoint import MANIFEST, read_metrics
 
     manifest = _json(store.join(run.checkpoint, MANIFEST), notes)
@@ -278,7 +279,7 @@ def _why_not_calibrated(
         config = recorded_config(manifest.get("config") or {}, source=run.manifest)
     except CtrayError as error:
         notes.append(str(error))
-        return "its calibration or its settings cannot be read"
+        return "the calibration or the settings of the run cannot be read"
     return why_not_calibrated(unstated[0].box_settings_digest, config, calibration)
 
 
@@ -299,19 +300,18 @@ def _facts(
         str(d) for d in [training.get("digest"), *(r.model_digest for r in receipts)] if d
     )
     methods = dict.fromkeys(r.method for r in receipts if r.method)
-    versions = manifest.get("versions")
-    found = {str(k): str(v) for k, v in versions.items()} if isinstance(versions, dict) else {}
-    for name in ("ctray", "torch"):
-        value = manifest.get(f"{name}_version") or training.get(f"{name}_version")
-        if value and name not in found:
-            found[name] = str(value)
-    for version in dict.fromkeys(r.ctray_version for r in receipts if r.ctray_version):
-        found.setdefault("ctray", version)
+    versions = {
+        name: manifest.get(f"{name}_version") or training.get(f"{name}_version")
+        for name in ("ctray", "torch")
+    }
+    versions["ctray"] = versions["ctray"] or next(
+        (r.ctray_version for r in receipts if r.ctray_version), None
+    )
     facts = [
         ("Method", ", ".join(methods)),
         ("Training", f"{training['step']:,} steps" if training.get("step") else ""),
         ("Model SHA-256", ", ".join(digests)),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in versions.items() if number)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -371,29 +371,22 @@ def _as_receipt(entry: CatalogEntry) -> Receipt:
 
 
 def _score_rows(scores: dict[str, Any]) -> list[dict[str, Any]]:
-    """Summary rows with the quantiles relative to the side, which the volumes' rows tell."""
+    """Summary rows with quantiles relative to the volume's side; the best method comes first."""
     volumes = [row for row in scores.get("volumes", []) if isinstance(row, dict)]
     rows = []
     for row in scores.get("summary", []):
-        relative = sorted(
-            float(v["error_of_volume"])
-            for v in volumes
-            if v.get("method") == row.get("method") and v.get("error_of_volume") is not None
-        )
-        more = {
-            "median_of_volume": _quantile(relative, 0.5),
-            "p90_of_volume": _quantile(relative, 0.9),
-            "worst_of_volume": relative[-1] if relative else None,
-        }
-        rows.append({**row, **more})
-    return rows
+        found = [v.get("error_of_volume") for v in volumes if v.get("method") == row.get("method")]
+        relative = [float(value) for value in found if value is not None]
+        names = ("median_of_volume", "p90_of_volume", "worst_of_volume")
+        quantiles = np.quantile(relative, (0.5, 0.9, 1.0)).tolist() if relative else [None] * 3
+        rows.append({**row, **dict(zip(names, quantiles, strict=True))})
+    return sorted(rows, key=_rank)
 
 
-def _quantile(rising: list[float], q: float) -> float | None:
-    """Linear between the values, as the quantiles in voxels are."""
-    if not rising:
-        return None
-    place = q * (len(rising) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(rising) - 1)
-    return rising[low] + (place - low) * (rising[high] - rising[low])
+def _rank(row: dict[str, Any]) -> tuple[int, float]:
+    """Own box, own crop, then the baselines by mean error."""
+    own = (OWN_METHOD, CROP_METHOD)
+    if row.get("method") in own:
+        return own.index(row["method"]), 0.0
+    error = row.get("mean_voxels")
+    return len(own), math.inf if error is None else error

@@ -22,7 +22,6 @@ from ctray.evaluate.benchmark_table import (
 )
 from ctray.evaluate.truth import Truth
 from ctray.records.run_folder import Receipt
-from ctray.report.benchmark_text import ablation, markdown, overview
 
 SHAPE = (20, 20, 20)
 TRUE_BOX = Box.from_ranges([[4, 16], [5, 15], [3, 17]])
@@ -146,36 +145,3 @@ def test_rows_over_families_scenes_and_all() -> None:
         ("main", ALL, FILL_SCENE): 0.015,
         ("otsu", "fish", "easy"): 0.01,
     }
-
-
-def test_text_has_a_line_a_group_and_a_column_a_variant() -> None:
-    scores = [
-        score(error_of_side=0.0123),
-        score(method="raw-best", supervised=True, error_of_side=0.0456),
-        score(group=replace(GROUP, variant="otsu"), error_of_side=0.0789),
-    ]
-    rows = table_rows(scores)
-    headings, lines = overview(rows)
-    assert len(lines) == 1
-    assert len(headings) == len(lines[0])
-    assert lines[0][:4] == ["fish", "easy", "1", "1.23"]
-    assert "4.56" in lines[0]
-    assert ablation(rows) == (
-        ("volumes", "scene", "main %", "otsu %"),
-        [["fish", "easy", "1.23", "7.89"]],
-    )
-    about = {
-        "plan": {"purpose": "tuning", "size": 32},
-        "machine": {"cpu": "abacus", "cores": 2, "gpu": None},
-        "seeds": {"fish-easy": 10201},
-        "versions": {"python": "3.11"},
-        "volumes": {"phantoms": 1},
-        "date": "2026-11-22",
-        "ctray_version": "0",
-        "seconds": {"phantoms/main": 90.0},
-        "command": "ctray benchmark localization",
-        "variants": {"otsu": ["localize.threshold=otsu"]},
-    }
-    page = markdown(about, rows)
-    for word in ("abacus, 2 cores", "10201", "1.5 min", "| fish | easy |", "## Ablation"):
-        assert word in page
