@@ -23,7 +23,7 @@ from ctray.preprocess.field_of_view import (
     remove_drift,
     remove_rings,
 )
-from ctray.preprocess.streaks import calm_planes
+from ctray.preprocess.streaks import reduce_streaks
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -77,15 +77,15 @@ class Prepared:
         return self.voxels.nbytes + (0 if self.noisy is None else self.noisy.nbytes)
 
     def slice(
-        self, axis: int, index: int, side: int, shift: int = 0, *, clear: bool = False
+        self, axis: int, index: int, side: int, shift: int = 0, *, added_noise: bool = True
     ) -> npt.NDArray[np.uint8]:
         """Slice perpendicular to `axis`, centred on a canvas of background, (side, side) uint8.
 
-        `shift` moves the background, so that two slices do not share their padding. `clear`
-        leaves out the noise that was added.
+        `shift` moves the background, so that two slices do not share their padding. `added_noise`
+        False leaves out the noise that was added for the pretext tasks.
         """
         source, tile = self.voxels, self.noise
-        if not clear and self.noisy is not None and self.noisy_noise is not None:
+        if added_noise and self.noisy is not None and self.noisy_noise is not None:
             source, tile = self.noisy, self.noisy_noise
         plane: npt.NDArray[np.uint8] = np.take(source, index, axis=axis)
         if plane.shape == (side, side):
@@ -189,7 +189,7 @@ def prepare(
     if config.drift == "auto":
         grey = remove_drift(grey, inside, config.drift_degree)
     if config.streaks == "auto":
-        grey = calm_planes(grey, inside)
+        grey = reduce_streaks(grey, inside)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed
     rng = np.random.default_rng(drawn)
     background = estimate_background(grey, inside, rng)

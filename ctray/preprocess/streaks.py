@@ -30,7 +30,7 @@ _MIN_VOXELS = 64
 _HELD_PART, _HELD_LENGTH = 1 / 3, 0.8615
 
 
-def calm_planes(volume: FloatArray, inside: BoolArray) -> FloatArray:
+def reduce_streaks(volume: FloatArray, inside: BoolArray) -> FloatArray:
     """Volume whose streaks planes are as calm as the others; what stands out of them stays.
 
     Within a few of the plane's own spreads from its medium, differences shrink to what is usual in

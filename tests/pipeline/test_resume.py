@@ -156,7 +156,7 @@ def test_sigterm_ends_a_run_cleanly(archive: Path, tmp_path: Path, short_tmp: st
     The next command removes that.
     """
     out = tmp_path / "run"
-    kill_when(start(archive, out), lambda: any(out.glob("checkpoint/slabs.json")))
+    kill_when(start(archive, out), lambda: any(out.glob("checkpoint/self-trained.json")))
     left = list(Path(short_tmp).glob("ctray-ray-*"))
     assert len(left) == 1
     assert (out / "lock.json").exists()

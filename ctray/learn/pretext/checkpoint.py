@@ -23,14 +23,14 @@ from ctray.config import Binds, RunConfig, changed_settings, recorded_config
 from ctray.config.box_settings import METHOD_VERSION
 from ctray.core.errors import CheckpointError, NotFoundError
 from ctray.core.version import __version__
-from ctray.learn.pretext.encoder import PretextModel
-from ctray.learn.pretext.tasks import build_model, on_device
+from ctray.learn.pretext.encoder import PretextModel, on_device
+from ctray.learn.pretext.tasks import build_model
 from ctray.learn.pretext.training import Trainer
 from ctray.storage import store
 
 MANIFEST = "checkpoint.json"
 
-_MANIFEST_KEYS = {"step", "side", "digest", "files", "config"}
+_MANIFEST_KEYS = {"step", "side", "digest", "files", "config", "method_version"}
 _FILES = {"weights", "optimizer", "metrics"}
 
 
@@ -53,7 +53,7 @@ class TrainedModel:
     url
         Folder of the checkpoint.
     method_version
-        `METHOD_VERSION` of the code that trained it; 0 for checkpoints that do not tell.
+        `METHOD_VERSION` of the code that trained it.
     """
 
     model: PretextModel
@@ -98,7 +98,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
         # What an earlier method began stays marked as its work.
-        "method_version": METHOD_VERSION if before is None else _method_version(before),
+        "method_version": METHOD_VERSION if before is None else before["method_version"],
         "ctray_version": __version__,
         "torch_version": torch.__version__,
     }
@@ -157,7 +157,7 @@ def load_model(url: str) -> TrainedModel:
         step=int(manifest["step"]),
         digest=str(manifest["digest"]),
         url=url,
-        method_version=_method_version(manifest),
+        method_version=int(manifest["method_version"]),
     )
 
 
@@ -178,10 +178,6 @@ def read_metrics(url: str) -> list[dict[str, float]]:
     except (pa.ArrowException, NotFoundError) as error:
         raise CheckpointError(f"{metrics} is missing or damaged: {error}") from error
     return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
-
-
-def _method_version(manifest: dict[str, Any]) -> int:
-    return int(manifest.get("method_version", 0))
 
 
 def _read_manifest(url: str) -> dict[str, Any] | None:

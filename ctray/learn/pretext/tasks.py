@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,3 @@ def build_model(config: RunConfig) -> PretextModel:
         if config.task == "rotation":
             return RotationModel(config.encoder, config.rotation)
         return SortingModel(config.encoder)
-
-
-def on_device(model: PretextModel, device: torch.device) -> PretextModel:
-    """Model moved to `device`, its weights laid out channels last, as convolutions like it."""
-    # The stub of Module.to lacks the overload with a memory format and a device.
-    move = cast("nn.Module", model).to
-    return cast(PretextModel, move(device, memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ctray.config import RunConfig
 from ctray.core.errors import TrainingError
 from ctray.learn.pretext import examples
-from ctray.learn.pretext.encoder import reseed_dropout
+from ctray.learn.pretext.encoder import on_device, reseed_dropout
 from ctray.learn.pretext.examples import Rows
 from ctray.learn.pretext.rows import example_rows
-from ctray.learn.pretext.tasks import build_model, make_task, on_device
+from ctray.learn.pretext.tasks import build_model, make_task
 from ctray.preprocess.prepare import Prepared
 
 # Numbers of validation examples lie beyond those of any training.
