@@ -19,6 +19,7 @@ import numpy as np
 
 from ctray.core.errors import ConfigError
 from ctray.core.geometry import Box
+from ctray.evaluate.baseline_maps import FloatArray, baseline_maps
 from ctray.evaluate.threshold_search import (
     BaselineCase,
     Choice,
@@ -30,7 +31,6 @@ from ctray.evaluate.threshold_search import (
     searched,
 )
 from ctray.evaluate.thresholds import IntArray, nonzero_faces, thin
-from ctray.preprocess.grey_maps import FloatArray, baseline_maps
 
 __all__ = ["BaselineCase", "BaselineConfig", "BaselineResult", "run_baselines"]
 

@@ -236,17 +236,6 @@ def score_volume(
     ]
 
 
-def score_archive(
-    predictions: Mapping[str, Box | None],
-    truths: Mapping[str, Truth],
-    *,
-    method: str = OWN_METHOD,
-    with_mask: bool = True,
-) -> ScoreTable:
-    """Score one method's boxes by volume id; see `score_methods`."""
-    return score_methods({method: predictions}, truths, with_mask=with_mask)
-
-
 def score_methods(
     predictions: Mapping[str, Mapping[str, Box | None]],
     truths: Mapping[str, Truth],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ctray.core.errors import GeometryError
 from ctray.core.geometry import AXES, Box, Triple
+from ctray.evaluate.baseline_maps import BaselineArrays, FloatArray
 from ctray.evaluate.thresholds import (
     IntArray,
     Profiles,
@@ -22,7 +23,6 @@ from ctray.evaluate.thresholds import (
     thin,
 )
 from ctray.evaluate.truth import Truth
-from ctray.preprocess.grey_maps import BaselineArrays, FloatArray
 
 Errors = npt.NDArray[np.float64]
 # Bounds the memory of the search over a large archive; 16 volumes of 64 cubed have 3072 values.

@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu
 
 from ctray.core.errors import ConfigError, GeometryError
 from ctray.core.geometry import Box
+from ctray.evaluate.baseline_maps import BaselineArrays, baseline_maps
 from ctray.evaluate.baselines import (
     BaselineCase,
     BaselineConfig,
@@ -37,13 +38,7 @@ from ctray.evaluate.thresholds import (
     thin,
 )
 from ctray.evaluate.truth import Truth, read_truths
-from ctray.preprocess.grey_maps import (
-    BaselineArrays,
-    as_float,
-    baseline_maps,
-    less_z_median,
-    local_deviation,
-)
+from ctray.preprocess.grey_maps import as_float, less_z_median, local_deviation
 from ctray.volumes.multiscale import downsample_mean
 
 GREY = hnp.arrays(

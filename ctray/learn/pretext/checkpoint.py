@@ -89,7 +89,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
     store.write_bytes(
         store.join(url, names["optimizer"]), safetensors.torch.save(_optimizer_tensors(trainer))
     )
-    _write_metrics(store.join(url, names["metrics"]), trainer.metrics.rows)
+    _write_metrics(store.join(url, names["metrics"]), trainer.metrics)
     digest = weights_digest(weights)
     manifest = {
         "step": step,
@@ -124,7 +124,7 @@ def restore(trainer: Trainer, url: str) -> bool:
     _load_weights(trainer.model, url, manifest)
     _load_optimizer(trainer, store.join(url, manifest["files"]["optimizer"]))
     trainer.step = int(manifest["step"])
-    trainer.metrics.rows = read_metrics(url)
+    trainer.metrics = read_metrics(url)
     return True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -92,17 +91,6 @@ def local_rounds(volumes: list[Prepared], config: RunConfig, side: int) -> Calla
     return load
 
 
-@dataclass
-class Metrics:
-    """Rows of training metrics, one every `log_every` steps."""
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-    def truncate(self, step: int) -> None:
-        """Forget what came after `step`, when training resumes from there."""
-        self.rows = [row for row in self.rows if row["step"] <= step]
-
-
 class Trainer:
     """Model, optimizer and step counter; one call of `train_step` per batch.
 
@@ -133,7 +121,8 @@ class Trainer:
         self.device = device or best_device()
         self.model = on_device(build_model(config), self.device)
         self.step = 0
-        self.metrics = Metrics()
+        # A row every `log_every` steps.
+        self.metrics: list[dict[str, float]] = []
         # What the step runs: the model itself, or its data-parallel wrapper.
         self._module: nn.Module = wrap(self.model) if wrap else self.model
         self.optimizer = torch.optim.AdamW(
@@ -202,7 +191,7 @@ class Trainer:
         self._sums.zero_()
         slices = self._task.slices_per_example * num_examples * count
         now = time.monotonic()
-        self.metrics.rows.append(
+        self.metrics.append(
             {
                 "step": float(self.step),
                 **dict(zip(("loss", *self._task.metrics), (v / count for v in sums), strict=True)),
@@ -246,7 +235,7 @@ def train(
     """
     config = trainer.config.train
     for batch in _batches(trainer, rounds):
-        logged = len(trainer.metrics.rows)
+        logged = len(trainer.metrics)
         trainer.train_step(batch)
         on_step(trainer.step)
         due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
@@ -254,7 +243,7 @@ def train(
             # A checkpoint of broken weights would take the place of the last good one.
             trainer.check_loss()
             _validate(trainer, validation or {})
-        for row in trainer.metrics.rows[logged:]:
+        for row in trainer.metrics[logged:]:
             on_log(row)
         if due:
             on_checkpoint(trainer)
@@ -276,7 +265,7 @@ def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
     }
     if not found:
         return
-    rows = trainer.metrics.rows
+    rows = trainer.metrics
     if not rows or rows[-1]["step"] != trainer.step:
         rows.append({"step": float(trainer.step)})
     rows[-1].update(found)
