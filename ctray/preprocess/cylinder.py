@@ -1,4 +1,4 @@
-"""Round regions around a straight axis, and how a volume looks around one."""
+"""Round regions around a straight axis, and radial profiles of a volume around one."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def radial_profile(
 def whole_radial_profile(
     volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """`radial_profile` with what is not in view taken from the radii beside it; 0 without any."""
+    """`radial_profile`, interpolated at radii that are not in view; 0 where no radius is."""
     profile = radial_profile(volume, axis, num_radii, least_fraction=least_fraction)
     known = np.isfinite(profile)
     if not known.any():

@@ -13,7 +13,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 def as_float(volume: npt.NDArray[Any]) -> FloatArray:
-    """`volume` as float32, what is not finite at the lowest finite grey value (never sample)."""
+    """`volume` as float32; voxels that are not finite get the lowest finite grey value."""
     values = volume.astype(np.float32)
     finite = np.isfinite(values)
     if not finite.all():
@@ -27,10 +27,10 @@ def smoothed(volume: npt.NDArray[Any], sigma: float) -> FloatArray:
 
 
 def less_z_median(volume: FloatArray) -> FloatArray:
-    """Volume less the median along z of every (y, x): what is the same in all slices goes.
+    """Volume minus the median along z at every (y, x).
 
-    A straight container, rings and cupping go with it; so does a sample that fills more than
-    half of the slices at a place.
+    That removes a straight container, rings and cupping. It also removes a sample that fills more
+    than half of the slices at a place.
     """
     difference: FloatArray = volume - np.median(volume, axis=0, keepdims=True)
     return difference

@@ -1,4 +1,4 @@
-"""From a volume's working level to what the network sees: windowed, bounded, filled."""
+"""From a volume's working level to the input of the networks: windowed, bounded, filled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ctray.preprocess.streaks import reduce_streaks
 
 FloatArray = npt.NDArray[np.float32]
 
-# What NumPy raises for an archive that is cut off, changed, or another file altogether.
+# Errors of NumPy for an archive that is truncated, changed, or another file altogether.
 _DAMAGE = (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -47,12 +47,12 @@ class Prepared:
     window
         Grey values that became 0 and 255.
     field_of_view
-        What bounds the volume, at this level.
+        Bounds of the volume, at this level.
     factors
         Level-0 voxels per voxel, (z, y, x).
     noisy, noisy_noise
         `voxels` and `noise` with noise added, for the pretext tasks; None where the scan has
-        enough.
+        enough noise of its own.
     """
 
     voxels: npt.NDArray[np.uint8]
@@ -166,8 +166,8 @@ def prepare(
     config
         Window and field of view.
     seed
-        Draws the noise. None takes it from the voxels: volumes that shared their noise would tell
-        a network by it where along an axis a slice lies.
+        Draws the noise. None derives it from the voxels. Volumes that share their noise would tell
+        a network where along an axis a slice lies.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def prepare(
     missing = _missing_noise(usual, float(background.noise.std()), config.noise_floor)
     noisy = _with_noise(grey, missing, rng)
     low, high = (float(v) for v in np.percentile(noisy[inside], config.window_percentiles))
-    if high <= low:  # nearly all voxels equal: take what there is
+    if high <= low:  # Nearly all voxels are equal: take the whole range.
         low, high = float(grey.min()), float(grey.max())
     voxels = _quantise(grey, low, high)
     tile = background.noise + np.float32(np.median(background.level))
@@ -219,15 +219,18 @@ def prepare(
 
 
 def _missing_noise(values: FloatArray, present: float, floor: float) -> float:
-    """Standard deviation of the noise that brings what is there up to `floor` of the values'."""
+    """Standard deviation of the noise to add.
+
+    Together with the noise that is `present` it has `floor` times the deviation of the values.
+    """
     missing = (floor * float(values.std())) ** 2 - present**2
     return float(max(0.0, missing) ** 0.5)
 
 
-def _with_noise(grey: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
-    if spread == 0:
+def _with_noise(grey: FloatArray, deviation: float, rng: np.random.Generator) -> FloatArray:
+    if deviation == 0:
         return grey
-    noisy: FloatArray = grey + rng.normal(0, spread, grey.shape).astype(np.float32)
+    noisy: FloatArray = grey + rng.normal(0, deviation, grey.shape).astype(np.float32)
     return noisy
 
 
