@@ -1,4 +1,4 @@
-"""The status of a volume, from the box of the pretext task and the faces of the self-trained one."""
+"""The status of a volume, from what the pretext task and the self-trained network find."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def _filled(
 
 
 def _half_maximum(contrast: FloatArray, sample: BoolArray, threshold: float) -> GreyFaces:
-    """Faces where the outermost voxel of a slice reaches half of the highest contrast next to it."""
+    """Faces where the outermost voxel of a slice reaches half of the highest contrast beside it."""
     near = ndimage.binary_dilation(sample)
     usual = np.float32(np.median(contrast[_core(sample)]))
     capped = np.where(near, np.minimum(contrast, usual), np.float32(0))

@@ -165,9 +165,10 @@ class PieceParams:
     min_inside: float = 0.5
     """Fraction of a piece in the box that makes it sample. Chosen, no experiment."""
     min_voxels: int = 8
-    """Voxels of a piece that is no speck. Chosen, no experiment."""
+    """Voxels that a piece has at least; others are specks. Chosen, no experiment."""
     min_size: float = 0.01
-    """Fraction of the largest piece that is no speck. Chosen on a head: a paw of 1.5% was left out,
+    """Fraction of the largest piece that a piece has at least; others are specks. Chosen on a head:
+    a paw of 1.5% was left out,
     and its face lay 21 voxels too far in."""
     bubble_size: float = 0.1
     """Fraction of the largest piece below which a piece of the opposite sign is a bubble. Chosen on
@@ -191,7 +192,8 @@ class SpecimenParams:
     """Fraction of the way from the background to the level of the sample beyond which a place is
     sample. Chosen, no experiment."""
     bridge: float = 0.5
-    """Fraction of that way below which what lies between two pieces is a gap. Chosen, no experiment."""
+    """Fraction of that way below which the space between two pieces is a gap. Chosen, no
+    experiment."""
     gap: float = 4.0
     """Voxels between pieces of one specimen, at most, where the way between them is no gap. Chosen,
     no experiment."""

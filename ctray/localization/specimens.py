@@ -3,8 +3,8 @@
 Each of the three axes has its own maps of evidence (`ctray.learn.self_training.network`). A map is
 one slice sharp along its axis, and four pixels wide and blurred across it. A gap between two
 specimens shows in the maps of the axis that it lies along and is blurred over in the others. So the
-least evidence of the three tells specimens apart. It only says which cells are whose. The faces of a
-specimen come from its own cells of the maps themselves, and are as sharp as those of a volume.
+least evidence of the three tells specimens apart. It only says which cells are whose. The faces of
+a specimen come from its own cells of the maps, and are as sharp as those of a volume.
 
 Legend of array names: N slices, H, W cells of a map, Z, Y, X places of the grid.
 """

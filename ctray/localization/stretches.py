@@ -1,9 +1,9 @@
 """From certainty profiles to stretches of slices: a threshold without labels, and its stretch.
 
-Four estimates of a background exist, since four things are measured: the lowest fifth of a
-certainty profile (here), the lower half of an uncertainty map's cells (`region`), the log-odds below
-0 of a self-trained network (`profile_faces`), and the rim of the field of view
-(`ctray.preprocess.background`). Each by another one's rule would give other boxes.
+Four backgrounds are estimated, each by its own rule, and another rule would give other boxes: the
+lowest fifth of a certainty profile (here), the lower half of the cells of an uncertainty map
+(`region`), the log-odds below 0 of the self-trained network (`profile_faces`), and the rim of the
+field of view (`ctray.preprocess.background`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Uncertainty map: how much dropout moves the embedding of every superpixel (paper 2.2).
+"""Uncertainty map: how much dropout changes the embedding of every superpixel (paper 2.2).
 
 Legend of tensor names: B slices, T Monte Carlo samples, C channels, H = W pixels of the canvas,
 h = w superpixels.
@@ -81,11 +81,11 @@ def uncertainty_map(
 ) -> UncertaintyMap:
     """Variance of every superpixel's embedding over Monte Carlo dropout samples.
 
-    Pooling and last layer are left out, dropout is on, everything else as in evaluation. With
-    `uncertainty.shifts` above 1 the slices are seen at shifted places too, whose superpixels lie
-    between each other. Slices go through in slabs, so that memory does not grow with the volume.
-    All slices see the same dropout masks, which makes their variances comparable and independent
-    of the slabs.
+    Pooling and last layer are left out, dropout is on, and all other layers work as in evaluation.
+    With `uncertainty.shifts` above 1, the network also sees the slices at shifted places, whose
+    superpixels lie in between. It sees a slab of slices at a time, so that memory does not grow
+    with the volume. All slices get the same dropout masks. So their variances are comparable, and
+    do not depend on the slabs.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def uncertainty_map(
     """
     if config.encoder.dropout == 0:
         raise ConfigError(
-            "encoder.dropout is 0: nothing is uncertain without dropout; train with some, or "
+            "encoder.dropout is 0: nothing is uncertain without dropout; train with dropout, or "
             "localize with the rotation task"
         )
     axis = sorting_axes(prepared.shape, config.sorting)[0]
@@ -131,10 +131,10 @@ def uncertainty_map(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Grid:
-    """How superpixels lie on a canvas that is larger than the slices all around.
+    """Places of superpixels on a canvas that is larger than the slices on all sides.
 
-    Superpixel i of a window that begins at pixel p sees a field around p + i x stride, so that
-    its cell, the middle of that field, begins half a cell before.
+    Superpixel i of a window that begins at pixel p sees a field around p + i x stride. Its cell is
+    the middle of that field, and begins half a cell before it.
     """
 
     canvas: int
@@ -179,7 +179,7 @@ def sample_variance(
     x_BCHW
         Standardised slices.
     samples, seed
-        Number of masks, and what draws them.
+        Number of masks, and the seed of their draw.
     stride
         Input pixels per superpixel; None takes the last feature map.
     """
@@ -191,7 +191,7 @@ def sample_variance(
 def over_channels(variance_BCHW: Tensor, unit_C: Tensor | None) -> Tensor:
     """Mean (B, h, w) over the channels, each in its unit, and capped.
 
-    A channel whose unit is 0 says nothing anywhere and is left out.
+    A channel whose unit is 0 has no variance anywhere and is left out.
     """
     if unit_C is None:
         return variance_BCHW.mean(dim=1)

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.localization.profile_faces import (
-    slices_beyond,
     find_faces,
-    own_threshold,
     fraction_of_way,
+    own_threshold,
     sided_faces,
+    slices_beyond,
 )
 
 

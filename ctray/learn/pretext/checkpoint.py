@@ -1,7 +1,7 @@
 """Checkpoints: weights and optimizer as safetensors, everything else as JSON, never pickle.
 
-`checkpoint.json` names the files that belong together and is written last, so that a checkpoint
-that was cut off does not exist and the one before it still does.
+`checkpoint.json` names the files that belong together and is written last. So an interrupted write
+leaves the checkpoint before it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "digest": digest,
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
-        # What an earlier method began stays marked as its work.
+        # Training that an earlier version of the method began keeps that version.
         "method_version": METHOD_VERSION if before is None else before["method_version"],
         "ctray_version": __version__,
         "torch_version": torch.__version__,
@@ -224,7 +224,7 @@ def _load_optimizer(trainer: Trainer, url: str) -> None:
         index, _, name = key.partition(".")
         state.setdefault(int(index) if index.isdigit() else -1, {})[name] = value
     shapes = [p.shape for group in trainer.optimizer.param_groups for p in group["params"]]
-    # torch loads whatever it is given; only the next step would fail.
+    # torch loads any state; only the next step would fail.
     fits = state.keys() == set(range(len(shapes))) and all(
         value.dim() == 0 or value.shape == shapes[index]
         for index, part in state.items()
@@ -260,7 +260,7 @@ def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
     buffer = io.BytesIO()
-    # Validation adds its columns to some rows only: all names, in the order of their first use.
+    # All names in the order of their first use: validation adds columns to some rows only.
     names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
     schema = pa.schema([(name, pa.float64()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)

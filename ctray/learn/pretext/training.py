@@ -38,7 +38,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
-    """Part of the peak learning rate: linear warm-up, then half a cosine down to 0."""
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine down to 0."""
     warmup = warmup_fraction * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -49,7 +49,7 @@ def schedule(step: int, steps: int, warmup_fraction: float) -> float:
 def validation_rows(
     load: Callable[[int], Prepared], num_volumes: int, config: RunConfig, side: int
 ) -> Rows | None:
-    """Examples of volumes that are looked at again and again while training; None without any.
+    """Examples of volumes to validate with while training; None without any volume.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def validation_rows(
     num_volumes
         Volumes at hand; the examples are spread over the first of them.
     config, side
-        As for training; nothing is augmented.
+        As in training, without augmentation.
     """
     if num_volumes == 0:
         return None
@@ -123,7 +123,7 @@ class Trainer:
         self.step = 0
         # A row every `log_every` steps.
         self.metrics: list[dict[str, float]] = []
-        # What the step runs: the model itself, or its data-parallel wrapper.
+        # The model itself, or its data-parallel wrapper.
         self._module: nn.Module = wrap(self.model) if wrap else self.model
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -142,7 +142,7 @@ class Trainer:
         return self._task.slices_per_example
 
     def train_step(self, rows: Rows) -> None:
-        """One optimizer step on a batch of rows, see `ctray.learn.pretext.tasks.example_rows`."""
+        """One optimizer step on a batch of rows, see `ctray.learn.pretext.rows.example_rows`."""
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -162,7 +162,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, rows: Rows) -> dict[str, float]:
-        """Loss and metrics, by name, on rows that are not learned from; nothing is augmented."""
+        """Loss and metrics, by name, on rows without augmentation; the model does not learn."""
         self.model.eval()
         count, size = len(rows["mean"]), self.config.train.batch_size
         rng = torch.Generator(self.device).manual_seed(0)
@@ -220,7 +220,7 @@ def train(
     rounds
         Rounds of examples, the first one being round `first_round(trainer)`.
     validation
-        Rows to look at with every checkpoint, by the prefix of their metrics' names.
+        Rows to validate with at every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
     on_step
@@ -240,7 +240,7 @@ def train(
         on_step(trainer.step)
         due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
         if due:
-            # A checkpoint of broken weights would take the place of the last good one.
+            # A checkpoint of broken weights would replace the last good one.
             trainer.check_loss()
             _validate(trainer, validation or {})
         for row in trainer.metrics[logged:]:
@@ -256,7 +256,7 @@ def train(
 
 
 def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
-    """Add what the trainer says of `validation` to the metrics of this step."""
+    """Add the metrics of `validation` to those of this step."""
     found = {
         f"{prefix}_{name}": value
         for prefix, rows in validation.items()

@@ -73,7 +73,7 @@ def digest_of_boxes(
 def save_self_trained(
     url: str, network: SelfTrainedNetwork, config: RunConfig, encoder_digest: str
 ) -> str:
-    """Write a trained self-trained network beside the encoder's checkpoint at `url`; returns its digest."""
+    """Write the network beside the encoder's checkpoint at `url`; returns its digest."""
     weights = portable(network.state_dict())
     digest = weights_digest(weights)
     store.write_bytes(store.join(url, _WEIGHTS), safetensors.torch.save(weights))

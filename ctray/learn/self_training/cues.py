@@ -1,8 +1,8 @@
 """Cues: two maps that classical pipelines threshold, which the self-trained network also sees.
 
-The local deviation gathers texture from all three directions; a slab shows little of the third. The
-difference from the median along z takes out containers, rings and cupping. Neither needs a threshold
-here: the network learns what they are worth for an archive.
+The local deviation gathers texture from all three directions; a slab shows little of the third.
+The difference from the median along z takes out containers, rings and cupping. Neither needs a
+threshold here: the network learns what they are worth for an archive.
 """
 
 from __future__ import annotations
