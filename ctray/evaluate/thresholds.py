@@ -17,12 +17,12 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Profiles = tuple[FloatArray, FloatArray, FloatArray]
 
-# The box is decided far out in the upper tail, where one bright speck moves a face.
+# Dense in the upper tail, where one bright speck moves a face.
 _QUANTILES = np.concatenate([np.linspace(0.05, 0.95, 13), 1 - np.logspace(-1.5, -4.5, 19)])
 
 
 def axis_maxima(values: FloatArray) -> Profiles:
-    """Largest value of every slice along z, y and x: all that boxes of all foreground need."""
+    """Largest value of every slice along z, y and x, which decide the boxes of all foreground."""
     z, y, x = values.max(axis=(1, 2)), values.max(axis=(0, 2)), values.max(axis=(0, 1))
     return (z, y, x)
 

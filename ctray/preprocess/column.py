@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from ctray.preprocess.cylinder import Cylinder, polar_planes, whole_radial_profile
+from ctray.preprocess.cylinder import Cylinder, polar_along, polar_planes, whole_radial_profile
 from ctray.preprocess.round_search import Slabs, find_round, mean_planes
 
 FloatArray = npt.NDArray[np.float32]
@@ -109,24 +109,10 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
     planes, middles = mean_planes(volume)
 
     def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
-        slope_y, slope_x = (p[1] - p[0]) / volume.shape[0], (p[3] - p[2]) / volume.shape[0]
-        return Cylinder(
-            center_y=float(p[0]),
-            center_x=float(p[2]),
-            slope_y=float(slope_y),
-            slope_x=float(slope_x),
-            radius=float(p[4]),
-        )
+        return Cylinder.through(p[:4], 0, volume.shape[0], float(p[4]))
 
     def falls(p: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
-        radii = [p[4] - gap, p[4] + gap]
-        cy, cx = cylinder(p).centers(middles)
-        sides = np.concatenate(
-            [
-                polar_planes(plane, np.array([y]), np.array([x]), radii)
-                for plane, y, x in zip(planes, cy, cx, strict=True)
-            ]
-        )
+        sides = polar_along(planes, middles, cylinder(p), [p[4] - gap, p[4] + gap])
         return np.asarray(sides[:, 0] - sides[:, 1], dtype=np.float64)
 
     best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])

@@ -159,11 +159,5 @@ def _inner_edge(volume: FloatArray, wall: Cylinder) -> Cylinder:
     edge = peak_at
     while edge > 0.7 * wall.radius and profile[edge] > level:
         edge -= 1
-    return Cylinder(
-        center_y=wall.center_y,
-        center_x=wall.center_x,
-        slope_y=wall.slope_y,
-        slope_x=wall.slope_x,
-        # One voxel inward: the wall's blur must not draw a circle on every slice.
-        radius=float(edge - 1),
-    )
+    # One voxel inward: the wall's blur must not draw a circle on every slice.
+    return replace(wall, radius=float(edge - 1))

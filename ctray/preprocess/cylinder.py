@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,23 @@ class Cylinder:
     slope_y: float = 0.0
     slope_x: float = 0.0
     radius: float
+
+    @classmethod
+    def through(
+        cls, ends: npt.NDArray[np.float64], low: float, high: float, radius: float
+    ) -> Cylinder:
+        """Cylinder whose centre is (y, x) at the heights `low` and `high`.
+
+        `ends` holds y at `low`, y at `high`, x at `low`, x at `high`.
+        """
+        slope_y, slope_x = (ends[1] - ends[0]) / (high - low), (ends[3] - ends[2]) / (high - low)
+        return cls(
+            center_y=float(ends[0] - slope_y * low),
+            center_x=float(ends[2] - slope_x * low),
+            slope_y=float(slope_y),
+            slope_x=float(slope_x),
+            radius=radius,
+        )
 
     def centers(self, z: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Centre (y, x) in slices `z`."""
@@ -70,6 +88,21 @@ def polar_planes(
     sampled = ndimage.map_coordinates(plane, [y, x], order=1, mode="constant", cval=np.nan)
     result: FloatArray = sampled.astype(np.float32)
     return result
+
+
+def polar_along(
+    planes: Sequence[FloatArray],
+    z: npt.ArrayLike,
+    axis: Cylinder,
+    radii: npt.ArrayLike,
+) -> FloatArray:
+    """Planes at the heights `z` around an axis, as (planes, radii, angles); see `polar_planes`."""
+    cy, cx = axis.centers(z)
+    polar = [
+        polar_planes(plane, np.array([y]), np.array([x]), radii)
+        for plane, y, x in zip(planes, cy, cx, strict=True)
+    ]
+    return np.concatenate(polar)
 
 
 def radial_profile(

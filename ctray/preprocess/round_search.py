@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_along, polar_planes
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -166,12 +166,7 @@ def _scores(polar: FloatArray, slabs: Slabs, votes: Votes) -> FloatArray:
 
 def _score_along(wall: Cylinder, slabs: Slabs, votes: Votes) -> FloatArray:
     """Score of every slab around an axis, (slabs, radii)."""
-    cy, cx = wall.centers(slabs.z)
-    polar = [
-        polar_planes(plane, np.array([y]), np.array([x]), slabs.radii)
-        for plane, y, x in zip(slabs.planes, cy, cx, strict=True)
-    ]
-    return _scores(np.concatenate(polar), slabs, votes)
+    return _scores(polar_along(slabs.planes, slabs.z, wall, slabs.radii), slabs, votes)
 
 
 def _fraction_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
@@ -238,17 +233,10 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
 def _improved(wall: Cylinder, slabs: Slabs, votes: Votes) -> tuple[float, Cylinder]:
     """Line with the highest score over all slabs, in pixels, with its score."""
     ends = np.array([slabs.z[0], slabs.z[-1]])
-    span = max(1.0, ends[1] - ends[0])
+    high = ends[0] + max(1.0, ends[1] - ends[0])
 
     def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
-        slope_y, slope_x = (p[1] - p[0]) / span, (p[3] - p[2]) / span
-        return Cylinder(
-            center_y=float(p[0] - slope_y * ends[0]),
-            center_x=float(p[2] - slope_x * ends[0]),
-            slope_y=float(slope_y),
-            slope_x=float(slope_x),
-            radius=wall.radius,
-        )
+        return Cylinder.through(p, ends[0], high, wall.radius)
 
     def evaluate(p: npt.NDArray[np.float64]) -> FloatArray:
         score: FloatArray = _score_along(cylinder(p), slabs, votes).mean(axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_along
 from ctray.preprocess.deviation import robust_deviation
 from ctray.preprocess.round_search import mean_planes
 
@@ -83,13 +83,7 @@ def _edges(planes: list[FloatArray], z: Vector, near: Cylinder) -> Vector:
     A ray begins at the axis of `near`.
     """
     radii = np.arange(near.radius - 2 * _REACH, near.radius + _REACH, _STEP)
-    cy, cx = near.centers(z)
-    rays = np.concatenate(
-        [
-            polar_planes(plane, np.array([y]), np.array([x]), radii)
-            for plane, y, x in zip(planes, cy, cx, strict=True)
-        ]
-    ).transpose(0, 2, 1)
+    rays = polar_along(planes, z, near, radii).transpose(0, 2, 1)
     rays = np.where(np.isfinite(rays).all(axis=2, keepdims=True), rays, np.nan)
     wall_from = int(np.searchsorted(radii, near.radius - _REACH))
     base = np.median(rays[:, :, :wall_from], axis=2)

@@ -22,7 +22,6 @@ from ctray.core.geometry import Box
 from ctray.evaluate.baseline_maps import BaselineArrays, baseline_maps
 from ctray.evaluate.baselines import (
     BaselineCase,
-    BaselineConfig,
     BaselineResult,
     run_baselines,
 )
@@ -65,7 +64,7 @@ def case(
 
 
 def by_method(cases: Sequence[BaselineCase]) -> dict[str, BaselineResult]:
-    return {r.method: r for r in run_baselines(cases, BaselineConfig(num_coarse=16, num_fine=5))}
+    return {r.method: r for r in run_baselines(cases)}
 
 
 def tight(foreground: npt.NDArray[np.bool_]) -> list[int]:
@@ -328,8 +327,6 @@ def test_maps_are_float32_of_the_volumes_shape() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="no volume"):
         run_baselines([])
-    with pytest.raises(ConfigError, match="radius=0 is below 1"):
-        BaselineConfig(radius=0)
     with pytest.raises(GeometryError, match="'inside' has shape"):
         BaselineArrays(raw=np.zeros((3, 3, 3)), inside=np.zeros((3, 3, 5), bool))
     other = BaselineCase(
@@ -359,7 +356,7 @@ def test_supervised_component_is_strong_on_scans_whose_air_is_clipped() -> None:
             )
         )
     found = by_method(cases)
-    table = score_methods({m: r.boxes for m, r in found.items()}, truths, with_mask=False)
+    table = score_methods({m: r.boxes for m, r in found.items()}, truths)
     best = table.summary("raw-best").mean_voxels
     nonzero = table.summary("nonzero").mean_voxels
     assert best is not None

@@ -130,7 +130,6 @@ def test_sample_voxels_lost_from_masks_of_either_kind(tmp_path: Path) -> None:
         assert count_sample_voxels(known, [true, short]) == (45, [45, 20])
         lost = [s.sample_lost for s in score_volume(known, {"a": true, "b": short, "c": None})]
         assert lost == [0, pytest.approx(25 / 45), 0]
-        assert score_volume(known, {"a": short}, with_mask=False)[0].sample_lost is None
 
 
 def test_a_mask_of_another_shape_or_no_tiff_is_named(tmp_path: Path) -> None:
