@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from skimage.filters import threshold_otsu
 
 from ctray.core.errors import ConfigError, GeometryError
 from ctray.core.geometry import Box
+from ctray.evaluate import baselines
 from ctray.evaluate.baseline_maps import BaselineArrays, baseline_maps
 from ctray.evaluate.baselines import (
     BaselineCase,
@@ -61,6 +62,15 @@ def case(
     return BaselineCase(
         truth=truth, factors=factors, load=lambda: BaselineArrays(raw=volume, **arrays)
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_thresholds() -> Iterator[None]:
+    """Search with fewer thresholds than in use, which is faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_NUM_COARSE", 16)
+        patch.setattr(baselines, "_NUM_FINE", 5)
+        yield
 
 
 def by_method(cases: Sequence[BaselineCase]) -> dict[str, BaselineResult]:
