@@ -94,7 +94,9 @@ def _common_digest(receipts: Sequence[Receipt]) -> str:
             f"boxes were found with different settings ({first}: {one}, {second}: {other}); "
             "calibrate on boxes that were found in one way"
         )
-    return str(next(iter(digests)))
+    (digest,) = digests
+    assert digest is not None, "receipts of located volumes hold the digest of their settings"
+    return digest
 
 
 def _settings_of(run: RunFolder) -> dict[str, Any]:

@@ -89,10 +89,13 @@ class FieldOfView:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], kept: BoolArray | None = None) -> FieldOfView:
-        """Inverse of `to_json`; the voxels that were kept are stored separately."""
+        """Inverse of `to_json`, and a view without bounds for an empty form.
+
+        The voxels that were kept are stored separately.
+        """
         names = ("circle", "container", "column")
         bounds = {name: Cylinder(**data[name]) if data.get(name) else None for name in names}
-        return cls(**bounds, kept=kept, kept_fraction=float(data["kept_fraction"]))
+        return cls(**bounds, kept=kept, kept_fraction=float(data.get("kept_fraction", 0.0)))
 
 
 def find_circle(volume: FloatArray) -> Cylinder | None:
