@@ -92,7 +92,7 @@ def test_boxes_that_differ_are_for_review(
     assert "intersection over union" in (found.reason or "")
 
 
-def test_box_is_that_of_the_slab_network(
+def test_box_is_that_of_the_self_trained_network(
     trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
 ) -> None:
     found = localized(tmp_path, held_out[0].volume, trained, 50, "self_train.min_agreement=0")
