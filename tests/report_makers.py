@@ -60,7 +60,7 @@ class Page(HTMLParser):
 
 def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
     bump = [0.9 if 5 <= i < 15 else 0.15 for i in range(24)]
-    stretch = {"threshold": 0.2, "background": 0.15, "certainty": [confidence, 0.9]}
+    stretch = {"threshold": 0.2, "background": 0.15, "confidence": [confidence, 0.9]}
     values: dict[str, Any] = {
         "volume_id": volume_id,
         "source_url": f"/archive/{volume_id}",

@@ -107,6 +107,6 @@ def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:
     store.write_bytes(run.training_index, store.read_bytes(main.training_index))
     files = sorted(store.list_dir(main.checkpoint), key=lambda e: e.name == "checkpoint.json")
     for entry in files:
-        if not entry.is_dir and (slabs or not entry.name.startswith("slabs.")):
+        if not entry.is_dir and (slabs or not entry.name.startswith("self-trained.")):
             data = store.read_bytes(entry.url)
             store.write_bytes(store.join(run.checkpoint, entry.name), data)

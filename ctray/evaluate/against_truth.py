@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ctray.config import PreprocessConfig, recorded_config
 from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Box, Triple, as_triple
+from ctray.evaluate.baseline_maps import BaselineArrays
 from ctray.evaluate.baselines import BaselineCase, BaselineResult, run_baselines
 from ctray.evaluate.scoring import (
     CROP_METHOD,
@@ -26,7 +27,6 @@ from ctray.evaluate.scoring import (
 )
 from ctray.evaluate.specimen_scores import SpecimenScores, score_specimens
 from ctray.evaluate.truth import Truth, read_truths
-from ctray.preprocess.grey_maps import BaselineArrays
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store

@@ -25,15 +25,15 @@ def calibrate_runs(
 ) -> Calibration:
     """Calibration from the located volumes of runs and their truth.
 
-    Volumes that are for review only because a face was too open for an earlier calibration count
-    as well: else no calibration could ever know such faces.
+    Volumes count as well that need review only because the scale of a face exceeded an earlier
+    calibration. Otherwise no calibration could ever contain such scales.
 
     Parameters
     ----------
     runs
         Runs with self-training, all with the same settings, each with the URL of its truth; see
-        `ctray.evaluate.truth.read_truths`. Where there is no mask the true box stands for the
-        sample: all of its voxels count.
+        `ctray.evaluate.truth.read_truths`. Without a mask, all voxels of the true box count as
+        sample.
     progress
         Called with (done, total).
 
@@ -42,7 +42,7 @@ def calibrate_runs(
     NotFoundError
         If no located volume has a truth.
     ConfigError
-        If the boxes were found with different settings, or do not tell with which.
+        If the boxes were found with different settings.
     """
     usable = [pair for run, truth_url in runs for pair in _usable(run, read_truths(truth_url))]
     names = ", ".join(run.url for run, _ in runs)
@@ -88,18 +88,15 @@ def _usable(run: RunFolder, truths: dict[str, Truth]) -> Iterator[tuple[Receipt,
 
 def _common_digest(receipts: Sequence[Receipt]) -> str:
     digests = {receipt.box_settings_digest: receipt.volume_id for receipt in receipts}
-    if None in digests:
-        raise ConfigError(
-            f"the receipt of {digests[None]} does not tell the settings of its box, as receipts of "
-            "earlier versions; localize its volumes anew in a new run before calibrating"
-        )
     if len(digests) > 1:
         (one, first), (other, second), *_ = digests.items()
         raise ConfigError(
             f"boxes were found with different settings ({first}: {one}, {second}: {other}); "
             "calibrate on boxes that were found in one way"
         )
-    return str(next(iter(digests)))
+    (digest,) = digests
+    assert digest is not None, "receipts of located volumes hold the digest of their settings"
+    return digest
 
 
 def _settings_of(run: RunFolder) -> dict[str, Any]:

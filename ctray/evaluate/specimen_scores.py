@@ -12,7 +12,7 @@ from ctray.core.geometry import Box
 from ctray.evaluate.truth import Truth
 from ctray.records.run_folder import Receipt
 
-# Intersection over union from which on a box is that of a specimen.
+# Intersection over union from which a box counts as the box of a specimen.
 MATCHED = 0.5
 
 
@@ -43,7 +43,7 @@ class SpecimenScores:
 
     @property
     def matched_share(self) -> float:
-        """Part of the specimens that have their box."""
+        """Fraction of the specimens that have their box."""
         return self.num_matched / self.num_true
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ctray.core.errors import RayStartError
 from ctray.executors.local.executor import LocalExecutor
 from ctray.executors.progress import Row
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.work import Record
 from ctray.records.events import OnEvent, nobody
 from ctray.records.run_folder import RunFolder
 

@@ -33,8 +33,8 @@ _MOST = 64.0
 _STEP = 0.125
 # Floor of the factor where the calibration came with the package: an archive of another kind may be
 # harder than its phantoms, and no face is known better than the band that its profile leaves open.
-# A scale is one slice of the working level at least (`Refined.scales`), so with this factor no face
-# moves out by less than one such slice.
+# A scale is one slice of the working level at least (`SelfTrainedFaces.scales`), so with this
+# factor no face moves out by less than one such slice.
 _LEAST_SHIPPED = 1.0
 _OWN_KEYS = {"about", "box_settings_digest", "box_settings", "largest_scale", "scores"}
 

@@ -19,7 +19,7 @@ from ctray.core.errors import one_line
 from ctray.formats.opening import open_as
 from ctray.formats.source import VolumeSource
 from ctray.learn.pretext.checkpoint import checkpoint_step
-from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.localizer import Localizer
 from ctray.localization.margins import Calibration
 from ctray.localization.promise import box_to_cut, calibration_of, with_promise
@@ -78,7 +78,7 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
     """Networks of a run, None where its training has not come to its end."""
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         return None
-    if config.self_train.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_self_trained(run.checkpoint):
         return None
     return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
 

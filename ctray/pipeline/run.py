@@ -14,7 +14,7 @@ from ctray.core.errors import ConfigError, CtrayError, NotFoundError
 from ctray.executors.executor import Executor, executor_session, running_executor
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.promise import check_promise
 from ctray.pipeline.choosing import hold_out, training_ids, with_known_ids
 from ctray.pipeline.cropping import Cut, commit_receipt, is_open, names_taken
@@ -138,7 +138,7 @@ def pretrain_stage(
     """Import and prepare what training needs, then train; nothing of it is done twice.
 
     Last, the boxes of the training volumes teach the slab network, see
-    `ctray.learn.selftrain.training`. `executor` None is the Ray session that is running.
+    `ctray.learn.self_training.training`. `executor` None is the Ray session that is running.
     """
     executor = executor or running_executor()
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
@@ -239,7 +239,7 @@ def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
             f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
         )
-    if config.self_train.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_self_trained(run.checkpoint):
         raise NotFoundError(
             f"{run.url} has an encoder, and its self-training is not finished; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"

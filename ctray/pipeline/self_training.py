@@ -12,8 +12,8 @@ import torch
 from ctray.config import RunConfig
 from ctray.learn.prepared_files import read_prepared
 from ctray.learn.pretext.checkpoint import load_model
-from ctray.learn.selftrain.checkpoint import has_slabs
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.checkpoint import has_self_trained
+from ctray.learn.self_training.work import Record
 from ctray.localization.localizer import Localizer
 from ctray.records.events import Event, OnEvent, ignore
 from ctray.records.run_folder import RunFolder
@@ -44,7 +44,7 @@ def self_train(
     TrainingError
         If training fails, or the cluster has no kind of node for it.
     """
-    if not config.self_train.enabled or has_slabs(run.checkpoint):
+    if not config.self_train.enabled or has_self_trained(run.checkpoint):
         return
     records = _ranges(run, config, executor, on_event)
     on_event(Event(stage="self-train", done=0, total=config.self_train.steps))

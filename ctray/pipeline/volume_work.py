@@ -19,7 +19,7 @@ from ctray.core.geometry import VoxelSize, as_triple
 from ctray.core.version import __version__
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.rows import canvas_side
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.localization.localizer import Localization, Localizer
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.pipeline.cropping import Cut, commit_receipt, crop_located, names_taken, without_crops
@@ -27,6 +27,7 @@ from ctray.pipeline.source_changes import current_receipt, drop_stale_import, re
 from ctray.preprocess.prepare import is_constant, prepare
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.report.preview import preview_of
 from ctray.storage import store
 from ctray.storage.patience import patiently
 from ctray.volumes.maps import write_map
@@ -128,12 +129,14 @@ class LocalizeVolume:
 
     def _found(self, entry: CatalogEntry, volume: Volume, record: SourceRecord | None) -> Receipt:
         """Receipt of a volume that is localized now, with its pictures and its map."""
-        found = self._localizer.localize(volume)
+        prepared = self._localizer.read(volume)
+        found = self._localizer.find(prepared)
         receipt = receipt_of(entry, volume, found, self._localizer)
         if record is not None:
             receipt = replace(receipt, source=record.to_json())
-        if found.preview is not None:
-            self._run.write_preview(entry.volume_id, found.preview.pictures())
+        preview = preview_of(prepared, found)
+        if preview is not None:
+            self._run.write_preview(entry.volume_id, preview.pictures())
         if found.uncertainty is not None:
             receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
         return receipt
@@ -176,8 +179,8 @@ class LocalizeVolume:
 def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
     """Localizer with the trained networks of a run."""
     trained = load_model(run.checkpoint)
-    slabs = load_slabs(run.checkpoint, trained) if config.self_train.enabled else None
-    return Localizer(trained, config, slabs)
+    own = load_self_trained(run.checkpoint, trained) if config.self_train.enabled else None
+    return Localizer(trained, config, own)
 
 
 def open_entry(
@@ -245,7 +248,7 @@ def receipt_of(
         bytes_read=volume.bytes_read,
         seconds=found.seconds,
         profiles=found.profiles,
-        refined=found.refined.to_json() if found.refined else {},
+        refined=found.self_trained.to_json() if found.self_trained else {},
         scales=None if found.scales is None else [round(s, 3) for s in found.scales],
         specimens=_specimens(found),
         stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
@@ -274,14 +277,14 @@ def _specimens(found: Localization) -> list[SpecimenReceipt] | None:
         return None
     receipts = []
     for specimen in found.specimens:
-        box, certainty, scales = specimen.box, specimen.certainty, specimen.scales()
+        box, confidence, scales = specimen.box, specimen.confidence, specimen.scales()
         assert box is not None
-        assert certainty is not None
+        assert confidence is not None
         assert scales is not None
         receipts.append(
             SpecimenReceipt(
                 sample_box=box,
-                face_confidence=list(certainty),
+                face_confidence=list(confidence),
                 scales=[round(s, 3) for s in scales],
             )
         )

@@ -28,8 +28,12 @@ from ctray.config import RunConfig, parse_config
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model, restore, save_checkpoint
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.pretext.training import Trainer, first_round, local_rounds, train
-from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
-from ctray.learn.selftrain.training import SelfTrainer
+from ctray.learn.self_training.checkpoint import (
+    has_self_trained,
+    load_self_trained,
+    save_self_trained,
+)
+from ctray.learn.self_training.training import SelfTrainer
 from ctray.localization.localizer import Localizer
 from ctray.localization.margins import expand_faces, margins_of, shipped_calibration
 from ctray.localization.promise import with_promise
@@ -89,7 +93,7 @@ def trained(training: Training, scans: Sequence[Scan], folder: Path) -> Localize
             on_checkpoint=lambda trainer: _saved(url, trainer),
         )
     model = load_model(url)
-    if not has_slabs(url):
+    if not has_self_trained(url):
         localizer = Localizer(model, config)
         teacher = SelfTrainer(
             model.model.encoder,
@@ -102,8 +106,8 @@ def trained(training: Training, scans: Sequence[Scan], folder: Path) -> Localize
         )
         while not teacher.finished:
             teacher.advance(50)
-        save_slabs(url, teacher.network, config, model.digest)
-    return Localizer(model, config, load_slabs(url, model))
+        save_self_trained(url, teacher.network, config, model.digest)
+    return Localizer(model, config, load_self_trained(url, model))
 
 
 def _saved(url: str, trainer: Trainer) -> None:

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner, Result
 
 from ctray.cli.main import cli
@@ -83,17 +82,12 @@ def test_volume_that_only_an_open_face_kept_back_counts(tmp_path: Path) -> None:
     assert len(store.read_json(run.calibration)["scores"]["0"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("digest", "said"), [("sha256:other", "different settings"), (None, "earlier versions")]
-)
-def test_boxes_of_different_settings_are_not_mixed(
-    tmp_path: Path, digest: str | None, said: str
-) -> None:
+def test_boxes_of_different_settings_are_not_mixed(tmp_path: Path) -> None:
     run, archive = run_of(tmp_path, 0.5)
-    run.write_receipt(replace(run.receipts()[1], box_settings_digest=digest))
+    run.write_receipt(replace(run.receipts()[1], box_settings_digest="sha256:other"))
     result = calibrate(run.url, "--truth", archive)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert "different settings" in result.stderr
     assert not store.exists(run.calibration)
 
 

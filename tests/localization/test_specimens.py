@@ -11,8 +11,8 @@ from ctray.config import CropConfig, parse_config
 from ctray.core.geometry import AXES, Box, Triple
 from ctray.evaluate.specimen_scores import match_boxes, score_specimens
 from ctray.evaluate.truth import Truth
-from ctray.localization.faces import Faces, find_faces
 from ctray.localization.margins import Calibration
+from ctray.localization.profile_faces import FacePair, find_faces
 from ctray.localization.promise import with_promise
 from ctray.localization.specimens import (
     CELL,
@@ -47,7 +47,7 @@ def maps_of(boxes: list[Box], shape: Triple = SHAPE, high: float = HIGH) -> Evid
     return EvidenceMaps(maps=(maps[0], maps[1], maps[2]), shape=shape, bias=BIAS)
 
 
-def faces_of(evidence: EvidenceMaps) -> dict[str, Faces | None]:
+def faces_of(evidence: EvidenceMaps) -> dict[str, FacePair | None]:
     return {
         name: find_faces(evidence.pool(axis, evidence.maps[axis]), THRESHOLD)
         for axis, name in enumerate(AXES)

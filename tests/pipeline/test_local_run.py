@@ -25,7 +25,7 @@ from ctray.executors.local.training import train_encoder
 from ctray.learn.pretext.checkpoint import load_model, read_metrics, save_checkpoint
 from ctray.learn.pretext.training import Trainer
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.pipeline import run as stages
 from ctray.pipeline.run import localize_stage, run_archive
 from ctray.pipeline.volume_work import LocalizeVolume
@@ -73,7 +73,7 @@ def test_a_run_without_ray_gives_the_same_bits(
     run, receipts = run_archive(str(archive), str(tmp_path / "own"), locally(config), events.append)
     assert load_model(run.checkpoint).digest == load_model(on_ray.checkpoint).digest
     if config.self_train.enabled:
-        slabs = [load_slabs(r.checkpoint, load_model(r.checkpoint)) for r in (run, on_ray)]
+        slabs = [load_self_trained(r.checkpoint, load_model(r.checkpoint)) for r in (run, on_ray)]
         assert slabs[0].digest == slabs[1].digest  # type: ignore[union-attr]
     for ours, theirs in zip(receipts, expected, strict=True):
         mine, other = told(ours), told(theirs)

@@ -103,7 +103,7 @@ def test_training_that_is_under_way_counts_what_is_left_at_its_own_speed(
     trainer = Trainer(config, 48, device=torch.device("cpu"))
     trainer.step = 400
     # 8 pairs a step: 2 seconds each.
-    trainer.metrics.rows = [{"step": 200.0, "slices_per_second": 8.0}, {"step": 400.0}]
+    trainer.metrics = [{"step": 200.0, "slices_per_second": 8.0}, {"step": 400.0}]
     save_checkpoint(run.checkpoint, trainer)
     found = plan_archive(catalog, config, run, num_sample=2)
     assert found.training_hours == pytest.approx(600 * 2 / 3600)

@@ -20,7 +20,7 @@ from ctray.evaluate.calibrating import calibrate_run
 from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.executors.ray import self_training as ray_self_train
 from ctray.learn.pretext.checkpoint import load_model
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.localization.margins import LOSSES, Calibration
 from ctray.localization.promise import box_to_cut, calibration_of, with_promise
 from ctray.pipeline import self_training as engine_self_train
@@ -54,7 +54,7 @@ def test_receipts_tell_the_faces_and_what_is_promised(
     finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
 ) -> None:
     _, run, receipts = finished
-    slabs = load_slabs(run.checkpoint, load_model(run.checkpoint))
+    slabs = load_self_trained(run.checkpoint, load_model(run.checkpoint))
     assert slabs is not None
     for receipt in receipts:
         assert receipt.model_digest == slabs.digest
@@ -78,7 +78,7 @@ def test_second_run_trains_nothing_and_a_lost_network_comes_back_the_same(
     finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
 ) -> None:
     archive, run, _ = finished
-    manifest = Path(run.checkpoint) / "slabs.json"
+    manifest = Path(run.checkpoint) / "self-trained.json"
     before, written = store.read_json(str(manifest)), manifest.stat().st_mtime_ns
     catalog = read_catalog(run.catalog)
 

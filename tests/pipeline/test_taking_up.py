@@ -32,10 +32,10 @@ from ctray.core.errors import ConfigError, CtrayError, RunInUseError
 from ctray.core.geometry import AXES, Box
 from ctray.core.processes import this_process
 from ctray.executors.leftovers import remove_leftovers, scratch_folder
-from ctray.localization.faces import Faces
-from ctray.localization.localizer import Localization
+from ctray.localization.localizer import Localization, PreparedVolume
+from ctray.localization.profile_faces import FacePair
 from ctray.localization.promise import calibration_of
-from ctray.localization.refined import Refined
+from ctray.localization.self_trained import SelfTrainedFaces
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.phantom import Phantom
 from ctray.pipeline.cropping import Cut, is_open
@@ -56,7 +56,7 @@ from ctray.records.run_lock import hold_run
 from ctray.records.run_manifest import read_manifest
 from ctray.report import write_report
 from ctray.storage import store
-from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
 
 SIDE = 32
@@ -430,17 +430,20 @@ def test_levels_that_were_kept_for_training_are_not_those_of_what_came_later(
     assert not np.array_equal(open_volume(run.pyramid("a")).read_level(0), kept)
 
 
-def specimens_of(*parts: Box) -> tuple[Refined, ...]:
-    def faces(box: Box) -> dict[str, Faces | None]:
+def specimens_of(*parts: Box) -> tuple[SelfTrainedFaces, ...]:
+    def faces(box: Box) -> dict[str, FacePair | None]:
         return {
-            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), thresholds=(-1.0, -1.0))
+            name: FacePair(
+                start=float(a), stop=float(b), widths=(0.5, 0.5), thresholds=(-1.0, -1.0)
+            )
             for name, (a, b) in zip(AXES, box.ranges, strict=True)
         }
 
     flat = dict.fromkeys(AXES, np.zeros(SIDE))
     shape = (SIDE,) * 3
     return tuple(
-        Refined(profiles=flat, faces=faces(part), factors=(1, 1, 1), shape=shape) for part in parts
+        SelfTrainedFaces(profiles=flat, faces=faces(part), factors=(1, 1, 1), shape=shape)
+        for part in parts
     )
 
 
@@ -454,15 +457,15 @@ def localize_as(
     take_up(run, config)
     worker = LocalizeVolume(run, config, True, 1)
     localizer = worker._localizer
-    real = localizer.localize
+    real = localizer.find
     values = np.full((4, 4, 4), level, np.float32)
     uncertainty = UncertaintyMap(values=values, cell=(8, 8, 8), offset=(0, 0, 0), scale=1.0, axis=0)
 
-    def planted(volume: Volume) -> Localization:
+    def planted(volume: PreparedVolume) -> Localization:
         found = replace(real(volume), uncertainty=uncertainty)
         return replace(found, specimens=specimens_of(*parts)) if parts else found
 
-    localizer.localize = planted  # type: ignore[method-assign]
+    localizer.find = planted  # type: ignore[method-assign]
     done = worker(read_catalog(run.catalog)[0])
     assert isinstance(done, Receipt)
     assert done.status == "located", done.reason

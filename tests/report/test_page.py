@@ -26,7 +26,7 @@ from report_makers import (
 
 from ctray.archive.catalog import CatalogEntry, write_catalog
 from ctray.config import RunConfig, override
-from ctray.config.box_settings import box_settings
+from ctray.config.box_settings import METHOD_VERSION, box_settings
 from ctray.core.geometry import Box
 from ctray.core.readable import percent_text
 from ctray.evaluate.scoring import score_methods
@@ -237,7 +237,8 @@ def test_training_curve(run: RunFolder) -> None:
     store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
     config = {"rotation": {"max_angle": 90, "angle_step": 45}}
     files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
-    manifest = {"step": 90, "side": 48, "files": files, "config": config, "digest": "cd"}
+    manifest = {"step": 90, "side": 48, "files": files, "config": config}
+    manifest |= {"digest": "cd", "method_version": METHOD_VERSION}
     store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
     page = page_of(run)
     assert (
@@ -263,7 +264,8 @@ def test_sorting_run_shows_displacement_variance_and_hull(run: RunFolder) -> Non
     store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
     files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
     config = {"task": "sorting"}
-    manifest = {"step": 100, "side": 48, "files": files, "config": config, "digest": "cd"}
+    manifest = {"step": 100, "side": 48, "files": files, "config": config}
+    manifest |= {"digest": "cd", "method_version": METHOD_VERSION}
     store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
     page = page_of(run)
     assert "the mean displacement is 2.50; a random guess gives 3.97." in page.text

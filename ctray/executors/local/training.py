@@ -18,7 +18,7 @@ from ctray.learn.pretext.checkpoint import restore, save_checkpoint
 from ctray.learn.pretext.examples import Rows, num_rounds, runs_of_round
 from ctray.learn.pretext.training import Trainer, best_device, first_round, train
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record, SlabTraining
+from ctray.learn.self_training.work import Record, SelfTraining
 from ctray.records.events import OnEvent, training_event
 from ctray.records.run_folder import RunFolder
 
@@ -134,7 +134,7 @@ def _train_slabs(
     connection: Connection, run: RunFolder, config: RunConfig, records: list[Record], threads: int
 ) -> None:
     """Body of the process that trains the slab network."""
-    training = SlabTraining(run, config, records, threads)
+    training = SelfTraining(run, config, records, threads)
     finished = False
     while not finished:
         row, finished = training.advance()
