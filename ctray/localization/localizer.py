@@ -10,29 +10,27 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ctray.config import CropConfig, RunConfig
+from ctray.config import RunConfig
 from ctray.core.errors import InvalidVolumeError
-from ctray.core.geometry import AXES, Box, Triple
+from ctray.core.geometry import AXES, AxisFaces, Box, Triple
 from ctray.learn.pretext.checkpoint import TrainedModel
 from ctray.learn.pretext.encoder import RotationModel, SortingModel
 from ctray.learn.pretext.rows import canvas_side
-from ctray.learn.selftrain.checkpoint import TrainedSlabs, digest_of_boxes, load_slabs
+from ctray.learn.selftrain.checkpoint import TrainedSlabs, digest_of_boxes
 from ctray.learn.selftrain.slabs import slabs_on
 from ctray.localization.boxes import Stretch, find_stretch
 from ctray.localization.certainty import certainty_profiles
 from ctray.localization.clear_faces import GreyLevel
 from ctray.localization.cut_pieces import Checked, checked
+from ctray.localization.decide import Evidence, SlabEvidence, decide
 from ctray.localization.faces import surest
-from ctray.localization.found import Found
-from ctray.localization.margins import Scales
 from ctray.localization.method_finding import MethodFinding
 from ctray.localization.preview import Preview, preview_of
-from ctray.localization.promise import calibration_beside, make_promise
-from ctray.localization.refined import Refined, disagreement, refine
+from ctray.localization.refined import Refined, refine
 from ctray.localization.region import find_region
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
-from ctray.records.run_folder import Status
+from ctray.records.volume_record import Status
 from ctray.volumes.volume import Volume
 from ctray.volumes.working import WorkingLevel, read_working_level
 
@@ -43,12 +41,18 @@ _SURE = 0.5
 _PEAK_LESS = 1.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Localization(Found):
-    """What is known of one volume after localizing it: boxes and promise, and what led there.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Localization:
+    """What localizing one volume found: its status, its box, and what led there.
 
     Parameters
     ----------
+    status, reason
+        See `ctray.localization.decide`.
+    box
+        Box of the sample at level 0, without margins; None if empty, a guess if uncertain.
+    face_confidence
+        Certainty of the six faces, in [0, 1].
     profiles
         Certainty per slice of the working level, by axis; largest relative variance for the
         sorting method.
@@ -71,10 +75,14 @@ class Localization(Found):
         Wall time.
     """
 
+    status: Status
+    reason: str | None = None
+    box: Box | None = None
+    face_confidence: AxisFaces[float] | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
     refined: Refined | None = None
-    scales: Scales | None = None
+    scales: AxisFaces[float] | None = None
     specimens: tuple[Refined, ...] | None = None
     working: dict[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
@@ -138,9 +146,10 @@ class Localizer:
         if working.dtype.kind == "f" and not np.isfinite(working).any():
             raise InvalidVolumeError(f"{volume.url}: no voxel is finite; reconstruct it anew")
         if is_constant(working):
+            verdict = decide(Evidence(is_constant=True))
             return Localization(
-                status="empty",
-                reason="all voxels have the same grey value",
+                status=verdict.status,
+                reason=verdict.reason,
                 bytes_read=volume.bytes_read - read_before,
                 seconds=time.monotonic() - began,
             )
@@ -151,25 +160,27 @@ class Localizer:
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if found.uncertainty is not None:
             about["uncertainty"] = found.uncertainty.to_json()
-        status, reason, box = self._decide(found, refined, own)
+        evidence = self._evidence(found, refined, own)
+        verdict = decide(evidence)
+        box = None if verdict.status == "empty" else evidence.box
         scales = refined.scales(own) if refined and box else None
         # Crops of single specimens end where the next begins: pieces go on beyond them.
         wanted = self.config.localize.last_look == "auto"
-        if wanted and status == "located" and box and not (refined and refined.specimens):
+        if wanted and verdict.status == "located" and box and not (refined and refined.specimens):
             look = _last_look(prepared, level, box, scales, volume.shape)
-            status, reason, box = look.verdict
+            verdict, box = decide(replace(evidence, cut_off=look.doubt)), look.box
             about["last_look"] = look.to_json()
         certainty = (refined.certainty if refined else None) or _faces(found.stretches)
         return Localization(
-            status=status,
-            reason=reason,
+            status=verdict.status,
+            reason=verdict.reason,
             box=box,
             face_confidence=certainty if box else None,
             profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
             stretches=found.stretches,
             refined=refined,
             scales=scales,
-            specimens=refined.specimens if refined and status == "located" else None,
+            specimens=refined.specimens if refined and verdict.status == "located" else None,
             working=about,
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,
@@ -193,26 +204,23 @@ class Localizer:
         side = max(prepared.shape)
         return refine(self.slabs, prepared, shape, side, self.config, levels)
 
-    def _decide(
-        self, found: MethodFinding, refined: Refined | None, own: Box | None
-    ) -> tuple[Status, str | None, Box | None]:
-        """Status, reason and box from what the pretext task and the slab network say.
-
-        `own` is the box of the pretext task.
-        """
+    def _evidence(self, found: MethodFinding, refined: Refined | None, own: Box | None) -> Evidence:
+        """Evidence of the pretext task, with its box `own`, and of the slab network."""
         if refined is None:
-            return ("located", None, own) if own else ("empty", found.nothing, None)
-        box = refined.box
+            return Evidence(pretext_box=own, nothing=found.nothing)
         sure = own is not None and surest(found.profiles.values()) > _SURE
-        if refined.peak < self.config.self_train.min_peak - (_PEAK_LESS if sure else 0.0):
-            if sure:
-                return "uncertain", "only the pretext task is sure of a sample", box or own
-            return "empty", "what stands out looks like no other sample of the archive", None
-        reason = disagreement(own, box, self.config.self_train.min_agreement)
-        # Where grey values bear out the network, a box around theirs stands alone: streaks, say.
-        if reason is not None and not (refined.clear and _mostly_inside(box, own)):
-            return "uncertain", reason, box or own
-        return ("located", None, box) if box else ("empty", found.nothing, None)
+        settings = self.config.self_train
+        return Evidence(
+            pretext_box=own,
+            pretext_is_sure=sure,
+            nothing=found.nothing,
+            slabs=SlabEvidence(
+                box=refined.box,
+                is_sample=refined.peak >= settings.min_peak - (_PEAK_LESS if sure else 0.0),
+                is_clear=refined.clear,
+                min_agreement=settings.min_agreement,
+            ),
+        )
 
     def _find(self, prepared: Prepared) -> MethodFinding:
         # A volume larger than those of training gets the canvas that it needs.
@@ -245,59 +253,6 @@ class Localizer:
         )
 
 
-def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
-    """Localize the sample in one volume, in this process.
-
-    Parameters
-    ----------
-    volume
-        From `ctray.open_volume`.
-    model
-        From `ctray.load_model`; the slab network beside it is used where there is one.
-    config
-        Configuration whose `localize`, `uncertainty`, `self_train` and `crop` sections count; None
-        takes the model's own.
-
-    Returns
-    -------
-    Localization
-        With margins and promise by the calibration of the run that the model is of, or else the
-        package's own.
-    """
-    localizer = Localizer(model, config, load_slabs(model.url, model))
-    return _with_promise(localizer, volume, (config or model.config).crop, model.url)
-
-
-def _with_promise(
-    localizer: Localizer, volume: Volume, crop: CropConfig, checkpoint_url: str
-) -> Localization:
-    found = localizer.localize(volume)
-    digest = localizer.box_settings_digest
-    made = make_promise(
-        status=found.status,
-        reason=found.reason,
-        scales=found.scales,
-        specimen_scales=[i.scales() or () for i in found.specimens or ()],
-        shape=volume.shape,
-        digest=digest,
-        crop=crop,
-        calibration=calibration_beside(checkpoint_url),
-    )
-    return replace(
-        found,
-        status=made.status,
-        reason=made.reason,
-        shape=volume.shape,
-        margins=tuple(made.margins) if found.box else None,
-        promise=made.promise,
-        max_loss=made.max_loss,
-        coverage=made.coverage,
-        method=localizer.config.task,
-        model_digest=localizer.digest,
-        box_settings_digest=digest,
-    )
-
-
 def _box(
     stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple, factors: Triple
 ) -> Box | None:
@@ -315,7 +270,11 @@ def _box(
 
 
 def _last_look(
-    prepared: Prepared, level: WorkingLevel, box: Box, scales: Scales | None, shape: Triple
+    prepared: Prepared,
+    level: WorkingLevel,
+    box: Box,
+    scales: AxisFaces[float] | None,
+    shape: Triple,
 ) -> Checked:
     """A located box after the look at what lies beyond it, at the finest level at hand."""
     grey = next(_grey_levels(prepared, level))
@@ -330,14 +289,9 @@ def _grey_levels(prepared: Prepared, level: WorkingLevel) -> Iterator[GreyLevel]
     yield GreyLevel.of_working(prepared, level.voxels)
 
 
-def _mostly_inside(box: Box | None, around: Box | None) -> bool:
-    common = box.intersection(around) if box and around else None
-    return box is not None and common is not None and 2 * common.num_voxels > box.num_voxels
-
-
-def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
+def _faces(stretches: dict[str, Stretch | None]) -> AxisFaces[float]:
     faces: list[float] = []
     for name in AXES:
         stretch = stretches.get(name)
         faces += stretch.certainty if stretch else (0.0, 0.0)
-    return tuple(faces)
+    return AxisFaces.of(faces)

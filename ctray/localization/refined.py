@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.config import RunConfig
-from ctray.core.geometry import AXES, Box, Triple
+from ctray.core.geometry import AXES, AxisFaces, Box, Triple
 from ctray.learn.selftrain.cues import SlabSource
 from ctray.learn.selftrain.slabs import SlabNetwork, all_slab_maps, pooled_profiles
 from ctray.localization.clear_faces import ClearFaces, Ends, GreyLevel, find_clear_faces
 from ctray.localization.faces import Faces, beyond_faces, own_threshold, sided_faces, surest
-from ctray.localization.margins import Scales
 from ctray.localization.specimens import (
     EvidenceMaps,
     FacesByAxis,
@@ -81,7 +80,7 @@ class Refined:
         """Log-odds of the surest slice, of the axis where they are least."""
         return surest(self.profiles.values())
 
-    def scales(self, other: Box | None = None) -> Scales | None:
+    def scales(self, other: Box | None = None) -> AxisFaces[float] | None:
         """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
 
         A face is open as far as its profile is, and further where `other`, the box of the
@@ -100,16 +99,15 @@ class Refined:
                 if other is not None:
                     width += _APART * abs(end * slice_ - other.ranges[axis][side])
                 scales.append(max(slice_, width, slice_ * beyond[name][side]))
-        z0, z1, y0, y1, x0, x1 = scales
-        return (z0, z1, y0, y1, x0, x1)
+        return AxisFaces.of(scales)
 
     @property
-    def certainty(self) -> tuple[float, ...] | None:
+    def certainty(self) -> AxisFaces[float] | None:
         """Certainty of the six faces in [0, 1], see `Faces.certainty`; None without a box."""
         found = [self.faces[name] for name in AXES]
         if any(faces is None for faces in found):
             return None
-        return tuple(c for faces in found if faces is not None for c in faces.certainty)
+        return AxisFaces.of([c for faces in found if faces is not None for c in faces.certainty])
 
     def to_json(self) -> dict[str, Any]:
         """Receipt form: profiles as probabilities, faces in slices of the working level."""
@@ -245,30 +243,3 @@ def _apart_from(profile: FloatArray, own: Faces, low: float, high: float) -> tup
     beyond = profile[(middles > high) & (middles < own.stop)]
     below_low, below_high = before < own.thresholds[0], beyond < own.thresholds[1]
     return bool(below_low.any()), bool(below_high.any())
-
-
-def disagreement(first: Box | None, second: Box | None, min_agreement: float) -> str | None:
-    """Why two ways to a box contradict each other, in one line; None if they do not.
-
-    Parameters
-    ----------
-    first
-        Of the pretext task.
-    second
-        Of the slab network.
-    min_agreement
-        Smallest intersection over union at which they agree.
-    """
-    if first is None and second is None:
-        return None
-    if first is None:
-        return "the pretext task finds no sample and the self-trained network does"
-    if second is None:
-        return "the pretext task finds a sample and the self-trained network does not"
-    iou = first.iou(second)
-    if iou < min_agreement:
-        return (
-            "the boxes of the pretext task and of the self-trained network differ "
-            f"(intersection over union {iou:.2f})"
-        )
-    return None

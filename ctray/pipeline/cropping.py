@@ -3,53 +3,19 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ctray.archive.catalog import read_catalog
 from ctray.config import Binds, RunConfig, settings_digest
 from ctray.core.errors import OutputExistsError
-from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
-from ctray.crops.old_names import crop_attributes
-from ctray.localization.promise import box_to_cut
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.records.run_manifest import read_manifest
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.crop_attributes import crop_attributes, crop_fields, promise_fields
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import SpecimenRecord, VolumeRecord, box_to_cut
 from ctray.storage import store
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.writer import is_committed
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cut:
-    """With which settings crops are cut.
-
-    Parameters
-    ----------
-    digest
-        Of the settings that crops depend on.
-    changed
-        Whether the run's had other values before.
-    """
-
-    digest: str
-    changed: bool
-
-    @classmethod
-    def of(cls, run: RunFolder, config: RunConfig) -> Cut:
-        """Those of a run, as it is to be cut now."""
-        manifest = read_manifest(run)
-        return cls(
-            digest=crop_digest(config), changed=manifest is not None and manifest.crops_changed
-        )
-
-    def is_of(self, receipt: Receipt) -> bool:
-        """Whether the crops of a volume were cut so, or there are to be none."""
-        if not receipt.crops or receipt.crop_settings == self.digest:
-            return True
-        # Earlier versions kept no digest, and allowed no other settings.
-        return receipt.crop_settings is None and not self.changed
 
 
 def crop_digest(config: RunConfig) -> str:
@@ -57,17 +23,22 @@ def crop_digest(config: RunConfig) -> str:
     return settings_digest(config, Binds.CROP)
 
 
-def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
+def is_cut_with(record: VolumeRecord, digest: str) -> bool:
+    """Whether the crops of a volume were cut with the settings of `digest`, or there are none."""
+    return not record.crops or record.crop_settings == digest
+
+
+def without_crops(record: VolumeRecord, run: RunFolder) -> VolumeRecord:
     """Remove the crops of a volume, to be cut otherwise; its receipt says so before they go."""
-    urls = [url for url in receipt.crops if url is not None]
+    urls = [url for url in record.crops if url is not None]
     nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
     specimens = [
-        replace(i, **nothing, margins=None, bytes_written=0) for i in receipt.specimens or []
+        replace(s, **nothing, margins=None, bytes_written=0) for s in record.specimens or []
     ]
-    receipt = replace(
-        receipt,
+    record = replace(
+        record,
         **nothing,
-        specimens=specimens or receipt.specimens,
+        specimens=specimens or record.specimens,
         margins=None,
         promise=None,
         max_loss=None,
@@ -76,69 +47,54 @@ def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
         bytes_written=0,
     )
     if urls:
-        run.write_receipt(receipt)
+        run.write_receipt(record)
     for url in urls:
         store.delete_tree(url)
-    return receipt
+    return record
 
 
-def crop_located(volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig) -> Receipt:
-    """Write the crops of a located volume that are not there, and return the fuller receipt.
+def crop_located(
+    volume: Volume, record: VolumeRecord, run: RunFolder, config: RunConfig
+) -> VolumeRecord:
+    """Write the crops of a located volume that are missing, and return the fuller record.
 
-    What was promised of a crop that an interrupted run wrote is what the crop says.
+    The promise of a crop that an interrupted run wrote is read from the crop.
     """
-    sample = receipt.sample_box
-    if sample is None or None not in receipt.crops:
-        return receipt
-    receipt = replace(receipt, crop_settings=crop_digest(config))
+    if record.sample_box is None or None not in record.crops:
+        return record
+    record = replace(record, crop_settings=crop_digest(config))
     began, read_before = time.monotonic(), volume.bytes_read
-    if receipt.specimens:
+    if record.specimens:
         taken = _names_taken(run)
         specimens = [
-            _crop_specimen(volume, receipt, number, run, config, taken)
-            for number in range(1, len(receipt.specimens) + 1)
+            _crop_specimen(volume, record, number, run, config, taken)
+            for number in range(1, len(record.specimens) + 1)
         ]
         written = sum(specimen.bytes_written for specimen in specimens)
-        receipt = replace(receipt, specimens=specimens, bytes_written=written)
+        record = replace(record, specimens=specimens, bytes_written=written)
     else:
-        box = box_to_cut(receipt, volume.shape)
-        told = {
-            "sample_box": sample.ranges,
-            "confidence": receipt.confidence,
-            "margins": receipt.margins,
-        }
-        crop = _crop(volume, box, run.crop(receipt.volume_id), receipt, told, config)
-        receipt = replace(receipt, **_cut(crop), **_promised(crop))
+        crop = _crop(volume, record, run.crop(record.volume_id), config)
+        record = replace(record, **_cut(crop), **promise_fields(crop.attributes))
     return replace(
-        receipt,
-        bytes_read=receipt.bytes_read + volume.bytes_read - read_before,
-        seconds=receipt.seconds + time.monotonic() - began,
+        record,
+        bytes_read=record.bytes_read + volume.bytes_read - read_before,
+        seconds=record.seconds + time.monotonic() - began,
     )
 
 
 def _crop_specimen(
     volume: Volume,
-    receipt: Receipt,
+    record: VolumeRecord,
     number: int,
     run: RunFolder,
     config: RunConfig,
     taken: frozenset[str],
-) -> SpecimenReceipt:
-    specimens = receipt.specimens or []
-    specimen = specimens[number - 1]
+) -> SpecimenRecord:
+    specimen = (record.specimens or [])[number - 1]
     if specimen.crop_url is not None:
         return specimen
-    told = {
-        "sample_box": specimen.sample_box.ranges,
-        "confidence": min(specimen.face_confidence),
-        "margins": specimen.margins,
-        "specimen": number,
-        "num_specimens": len(specimens),
-        "all_specimens_box": receipt.sample_box.ranges if receipt.sample_box else None,
-    }
-    url = _specimen_url(run, receipt.volume_id, number, taken)
-    box = box_to_cut(specimen, volume.shape)
-    return replace(specimen, **_cut(_crop(volume, box, url, receipt, told, config)))
+    url = _specimen_url(run, record.volume_id, number, taken)
+    return replace(specimen, **_cut(_crop(volume, record, url, config, number)))
 
 
 def _names_taken(run: RunFolder) -> frozenset[str]:
@@ -159,44 +115,28 @@ def _specimen_url(
 
 
 def _crop(
-    volume: Volume,
-    box: Box,
-    url: str,
-    receipt: Receipt,
-    told: dict[str, Any],
-    config: RunConfig,
+    volume: Volume, record: VolumeRecord, url: str, config: RunConfig, specimen: int = 0
 ) -> Volume:
-    """Crop at `url`, written now unless an interrupted run did."""
-    marks = {
-        "source_stamp": receipt.source.get("stamp"),
-        "crop_settings": receipt.crop_settings,
-    }
+    """Crop at `url`, of the volume or of one of its specimens.
+
+    It is written now unless an interrupted run wrote it.
+    """
+    one = record.specimens[specimen - 1] if specimen and record.specimens else record
+    box = box_to_cut(one, volume.shape)
+    attributes = crop_attributes(record, specimen)
     if is_committed(url):
-        there = open_volume(url)
-        _check_own(there, receipt.volume_id, told.get("specimen"))
-        asked = {**marks, "asked_box": box.ranges, "sample_box": told["sample_box"]}
-        said = crop_attributes(there.attributes)
-        if any(said.get(name) != value for name, value in asked.items()):
-            # No receipt names it: it was cut from another source, or otherwise.
+        told = open_volume(url).attributes
+        _check_own(url, told, record.volume_id, specimen)
+        wanted = {**attributes, "asked_box": box.ranges}
+        # No receipt names it: it may be cut from another source, or otherwise.
+        if any(told.get(name) != wanted[name] for name in _SAME_CUT):
             store.delete_tree(url)
     if not is_committed(url):
         write_crop(
             volume,
             box,
             url,
-            provenance={
-                **marks,
-                "volume_id": receipt.volume_id,
-                "source_url": receipt.source_url,
-                "imported_url": receipt.imported_url,
-                "method": receipt.method,
-                "model_digest": receipt.model_digest,
-                "box_settings_digest": receipt.box_settings_digest,
-                **told,
-                "promise": receipt.promise,
-                "max_loss": receipt.max_loss,
-                "coverage": receipt.coverage,
-            },
+            provenance=attributes,
             ome_version=config.crop.ome_version,
             max_stride=config.crop.max_stride,
             snap_chunks=config.crop.snap_chunks,
@@ -205,29 +145,24 @@ def _crop(
     return open_volume(url)
 
 
+# A finished crop with these attributes is the one that would be cut now.
+_SAME_CUT = ("source_stamp", "crop_settings", "asked_box", "sample_box")
+
+
 def _cut(crop: Volume) -> dict[str, Any]:
-    """What a receipt says of a crop, read back from what was committed."""
-    told = crop_attributes(crop.attributes)
+    """Fields of a record that a crop tells, read back from what was committed."""
     return {
+        **crop_fields(crop.attributes),
         "crop_url": crop.url,
-        "asked_box": Box.from_ranges(told["asked_box"]),
-        "crop_box": Box.from_ranges(told["crop_box"]),
-        "margins": told.get("margins"),
-        "checksum": told["checksum"],
         "bytes_written": crop.bytes_stored() or 0,
     }
 
 
-def _promised(crop: Volume) -> dict[str, Any]:
-    told = crop_attributes(crop.attributes)
-    return {name: told.get(name) for name in ("promise", "max_loss", "coverage")}
-
-
-def _check_own(crop: Volume, volume_id: str, specimen: int | None) -> None:
-    """Refuse a crop of another volume: one that came later may have the name of a specimen."""
-    theirs = (crop.attributes["volume_id"], crop.attributes.get("specimen"))
+def _check_own(url: str, told: dict[str, Any], volume_id: str, specimen: int) -> None:
+    """Refuse the crop of another volume, which may have the name of a specimen."""
+    theirs = (told["volume_id"], told.get("specimen", 0))
     if theirs != (volume_id, specimen):
         raise OutputExistsError(
-            f"{crop.url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
+            f"{url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
             f"{volume_id}; rename the volume in the archive"
         )

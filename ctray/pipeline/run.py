@@ -1,4 +1,7 @@
-"""A whole run over an archive: catalog, import, pretrain, localize, crop; every stage resumes."""
+"""The stages of a run: catalog, import, pretrain, localize and crop, report; every stage resumes.
+
+`run_archive` is all of them: commands, jobs and Python callers take this one path.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,18 @@ from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.selftrain.checkpoint import has_slabs
 from ctray.localization.promise import check_promise
 from ctray.pipeline.choosing import hold_out, keep_ids, training_ids
-from ctray.pipeline.cropping import Cut
+from ctray.pipeline.cropping import crop_digest, is_cut_with
 from ctray.pipeline.finding import find_archive
 from ctray.pipeline.self_training import self_train
 from ctray.pipeline.taking_up import begun_manifest, take_up
-from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
+from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_record
 from ctray.records.box_table import write_localizations
 from ctray.records.events import Event, OnEvent, Volumes, ignore, nobody, training_event
 from ctray.records.receipt_list import ReceiptList, iter_receipts
-from ctray.records.run_folder import Receipt, RunFolder, check_output
+from ctray.records.run_folder import RunFolder, check_output
 from ctray.records.run_lock import hold_run
 from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.patience import patiently
 
@@ -98,7 +102,7 @@ def catalog_stage(
     found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
         if run.receipt_or_failure(entry.volume_id) is None:
-            run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
+            run.write_receipt(failed_record(entry, entry.reason or "unreadable"))
             text = f"{entry.volume_id} failed"
             on_event(replace(found_all, text=text, volume_id=entry.volume_id))
     return catalog
@@ -222,7 +226,7 @@ def prepare_stage(
         record = by_id.get(entry.volume_id)
         reason = _DIED if record is None else record.failed
         if reason is not None:
-            run.write_receipt(failed_receipt(entry, reason))
+            run.write_receipt(failed_record(entry, reason))
     ordered = [by_id[e.volume_id] for e in items if e.volume_id in by_id]
     kept = hold_out([record for record in ordered if record.working_url], config)
     if kept:
@@ -260,7 +264,7 @@ def localize_stage(
     crop: bool = True,
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
-) -> Sequence[Receipt]:
+) -> Sequence[VolumeRecord]:
     """Localize and crop what has no receipt yet, and write `localizations.parquet`.
 
     Volumes go through the pool one by one; the driver holds no more of one than its entry in the
@@ -269,10 +273,10 @@ def localize_stage(
     """
     executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
-    cut = Cut.of(run, config)
+    digest = crop_digest(config)
     needed = (run.manifest,)
     todo = patiently(
-        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, cut)], needed
+        lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, digest)], needed
     )
     if todo:
         # An actor that finds no model would be started again and again: look here first.
@@ -283,17 +287,34 @@ def localize_stage(
     volumes = Volumes("localize", todo, on_event)
     if todo:
         volumes.wait("")
-    for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
-        missing.discard(receipt.volume_id)
-        volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
+    for record in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
+        missing.discard(record.volume_id)
+        volumes.done(record.volume_id, record.status, record.bytes_read, record.bytes_written)
     for volume_id in sorted(missing):
-        died = failed_receipt(by_id[volume_id], _DIED)
+        died = failed_record(by_id[volume_id], _DIED)
         patiently(partial(run.write_receipt, died), needed)
         volumes.done(volume_id, died.status)
     # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
+
+
+def report_stage(run: RunFolder, on_event: OnEvent = ignore) -> None:
+    """Write the report page of a run, finished or not.
+
+    Raises
+    ------
+    NotFoundError
+        If the folder holds no run.
+    StorageError
+        If the page cannot be written.
+    """
+    # It loads matplotlib, which runs without a report do without.
+    from ctray.report import write_report
+
+    on_event(Event(stage="report", done=1, total=1, text="writing the report", stays=True))
+    write_report(run)
 
 
 def run_archive(
@@ -304,12 +325,13 @@ def run_archive(
     found: Catalog | None = None,
     on_note: Callable[[str], None] = nobody,
     executor: Executor | None = None,
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Do everything from the catalog to the table of boxes; resume what was interrupted.
+    report: bool = True,
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """Do everything from the catalog to the report; resume what was interrupted.
 
     `found` is what `find_archive` gave just now; None looks. `on_note` is called with a line about
-    what the run waits for while it starts. `executor` None is what the configuration says: Ray, or
-    plain processes.
+    what the run waits for while it starts. `executor` None takes the executor that the
+    configuration names: Ray, or plain processes. `report` False writes no report page.
 
     Raises
     ------
@@ -333,10 +355,12 @@ def run_archive(
             receipts = localize_stage(
                 run, config, catalog.entries, on_event=on_event, executor=workers
             )
+        if report:
+            report_stage(run, on_event)
     return run, receipts
 
 
-def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
+def status_counts(receipts: Iterable[VolumeRecord]) -> dict[str, int]:
     """Number of receipts by status."""
     return dict(Counter(receipt.status for receipt in receipts))
 
@@ -346,8 +370,8 @@ _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
 
 
-def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
-    """Whether something is left to do of a volume."""
-    if receipt is None:
+def is_open(record: VolumeRecord | None, crop: bool, digest: str) -> bool:
+    """Whether something is left to do of a volume; `digest` is that of the crops' settings."""
+    if record is None:
         return True
-    return crop and (None in receipt.crops or not cut.is_of(receipt))
+    return crop and (None in record.crops or not is_cut_with(record, digest))

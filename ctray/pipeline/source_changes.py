@@ -5,12 +5,13 @@ from __future__ import annotations
 from ctray.archive.catalog import CatalogEntry
 from ctray.archive.source_record import SourceRecord, stamp_of
 from ctray.core.errors import NotFoundError
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import Volume, open_volume
 
 
-def record_of(entry: CatalogEntry, volume: Volume) -> SourceRecord:
+def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord:
     """What is kept of the source of a volume: as the import had it, or as a Zarr volume is now."""
     if volume.url != entry.url:
         kept = SourceRecord.from_json(volume.attributes.get("source"))
@@ -23,7 +24,7 @@ def record_of(entry: CatalogEntry, volume: Volume) -> SourceRecord:
 def is_current(entry: CatalogEntry, record: SourceRecord | None) -> bool:
     """Whether a source is what it was when `record` was kept of it.
 
-    A source that is gone, and one that an earlier version kept nothing of, cannot be told from it.
+    A source that is gone, or of which nothing was kept, counts as unchanged.
     """
     if record is None:
         return True
@@ -41,8 +42,8 @@ def drop_stale_import(entry: CatalogEntry, run: RunFolder) -> None:
         store.delete_tree(url)
 
 
-def current_receipt(entry: CatalogEntry, run: RunFolder) -> Receipt | None:
-    """Receipt of a located volume that is to be cropped; None if it must be localized first.
+def current_receipt(entry: CatalogEntry, run: RunFolder) -> VolumeRecord | None:
+    """Record of a located volume that is to be cropped; None if it must be localized first.
 
     The box of a source that has changed since may cut what is there now: the volume is localized
     anew, and so are its coarse levels.

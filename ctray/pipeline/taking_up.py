@@ -20,8 +20,9 @@ from ctray.config import (
 )
 from ctray.core.errors import ConfigError, NotFoundError
 from ctray.records.receipt_query import all_receipts
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
 from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 
@@ -65,8 +66,7 @@ def take_up(run: RunFolder, settings: RunConfig) -> None:
     # How and where work is done holds for this command alone.
     kept = with_settings_of(begun.config, settings, *BOX_KINDS, *KEPT_KINDS)
     if kept != begun.config:
-        recut = bool(changed_settings(begun.config, settings, Binds.CROP))
-        write_manifest(run, replace(begun, config=kept, crops_changed=begun.crops_changed or recut))
+        write_manifest(run, replace(begun, config=kept))
 
 
 def begun_manifest(run: RunFolder) -> RunManifest:
@@ -80,6 +80,6 @@ def begun_manifest(run: RunFolder) -> RunManifest:
 def _has_boxes(run: RunFolder) -> bool:
     """Whether any volume was localized, with whatever outcome."""
     return any(
-        isinstance(receipt, Receipt) and receipt.status != "failed"
-        for _, receipt in all_receipts(run)
+        isinstance(record, VolumeRecord) and record.status != "failed"
+        for _, record in all_receipts(run)
     )

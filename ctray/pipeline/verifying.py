@@ -11,10 +11,10 @@ from ctray.archive.source_check import Share, SourceComparison, compare_with_sou
 from ctray.archive.source_record import SourceRecord
 from ctray.core.errors import CtrayError, NotFoundError, one_line
 from ctray.core.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
-from ctray.crops.voxel_checksum import voxel_checksum
 from ctray.records.receipt_query import all_receipts
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.volumes.manifest import MANIFEST, differences
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
+from ctray.volumes.manifest import differences
 from ctray.volumes.volume import open_volume
 
 # Of the objects that are not as they were, so many are named.
@@ -128,7 +128,7 @@ def _asked(run: RunFolder) -> Iterator[_Asked]:
             yield from _crops_of(receipt)
 
 
-def _crops_of(receipt: Receipt) -> Iterator[_Asked]:
+def _crops_of(receipt: VolumeRecord) -> Iterator[_Asked]:
     if not receipt.specimens:
         found = [(0, receipt.crop_url, receipt.checksum)]
     else:
@@ -160,9 +160,6 @@ def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
     told = crop.attributes.get("checksum")
     if told is None or told != asked.checksum:
         return f"checksum {told} is not {asked.checksum} of the receipt; it is another crop"
-    if crop.attributes.get("checksum_of") != MANIFEST:
-        same = voxel_checksum(crop, bytes_in_flight) == told
-        return None if same else "voxels are not those that were written"
     found = list(differences(crop.url, told, bytes_in_flight))
     if not found:
         return None

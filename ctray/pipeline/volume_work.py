@@ -1,7 +1,7 @@
-"""What the actors of the pool do: import, prepare, localize and crop one volume after another.
+"""The work on one volume, which a process of the pool does: import, prepare, localize and crop.
 
-What crosses a process boundary is a catalog entry one way and a small record back; voxels are
-read and written inside the actor.
+A catalog entry goes to the process and a small record comes back. Voxels are read and written
+inside the process.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from ctray.core.version import __version__
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.selftrain.checkpoint import load_slabs
-from ctray.localization.localizer import Localization, Localizer
+from ctray.localization.decide import Evidence, decide
+from ctray.localization.localizer import Localizer
+from ctray.localization.localizing import record_of
 from ctray.localization.promise import calibration_of, with_promise
 from ctray.localization.uncertainty import UncertaintyMap
-from ctray.pipeline.cropping import Cut, crop_digest, crop_located, without_crops
-from ctray.pipeline.source_changes import current_receipt, drop_stale_import, record_of
+from ctray.pipeline.cropping import crop_digest, crop_located, is_cut_with, without_crops
+from ctray.pipeline.source_changes import current_receipt, drop_stale_import, source_of
 from ctray.preprocess.prepare import is_constant, prepare
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.patience import patiently
 from ctray.volumes.maps import write_map
@@ -100,57 +102,56 @@ class LocalizeVolume:
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
-        self._cut = Cut.of(self._run, self._config)
         self._calibration = calibration_of(self._run)
         self._localizer = open_localizer(self._run, self._config)
 
-    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
-        """Do what is left to do of a volume and return its receipt."""
+    def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
+        """Do what is left to do of a volume and return its record."""
         needed = (entry.url, self._run.manifest)
         try:
             try:
-                receipt = patiently(lambda: self._localize(entry), needed)
+                record = patiently(lambda: self._localize(entry), needed)
             except Exception as error:
                 if _ends_run(error, self._run):
                     raise
-                receipt = failed_receipt(entry, _reason(error))
-            patiently(lambda: self._run.write_receipt(receipt), needed)
+                record = failed_record(entry, _reason(error))
+            patiently(lambda: self._run.write_receipt(record), needed)
         except (CtrayError, MemoryError) as error:
             return CtrayError(_reason(error))
-        return receipt
+        return record
 
-    def _localize(self, entry: CatalogEntry) -> Receipt:
+    def _localize(self, entry: CatalogEntry) -> VolumeRecord:
         earlier = current_receipt(entry, self._run)
         volume = open_entry(entry, self._run, self._config)
         if earlier is not None:
             return self._cropped(volume, earlier)
-        record = record_of(entry, volume)
+        source = source_of(entry, volume)
         found = self._localizer.localize(volume)
         if found.preview is not None:
             self._run.write_preview(entry.volume_id, found.preview.pictures())
-        receipt = receipt_of(entry, volume, found, self._localizer)
-        receipt = self._with_promise(replace(receipt, source=record.to_json()))
+        record = of_entry(record_of(volume, found, self._localizer), entry, volume)
+        record = self._with_promise(replace(record, source=source.to_json()))
         if found.uncertainty is not None:
-            receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
-        return self._cropped(volume, receipt) if self._crop else receipt
+            record = replace(record, map_url=self._write_map(volume, record, found.uncertainty))
+        return self._cropped(volume, record) if self._crop else record
 
-    def _cropped(self, volume: Volume, receipt: Receipt) -> Receipt:
-        """Receipt with its crops, cut with the settings and the calibration of today."""
-        if not self._cut.is_of(receipt):
-            receipt = without_crops(receipt, self._run)
-        if not receipt.crop_boxes or receipt.margins is None:
-            receipt = self._with_promise(receipt)
-        if receipt.status != "located":
-            return receipt
-        return crop_located(volume, receipt, self._run, self._config)
+    def _cropped(self, volume: Volume, record: VolumeRecord) -> VolumeRecord:
+        """Record with its crops, cut with the settings and the calibration of today."""
+        if not is_cut_with(record, crop_digest(self._config)):
+            record = without_crops(record, self._run)
+        if not record.crop_boxes or record.margins is None:
+            record = self._with_promise(record)
+        if record.status != "located":
+            return record
+        return crop_located(volume, record, self._run, self._config)
 
-    def _with_promise(self, receipt: Receipt) -> Receipt:
-        receipt = with_promise(receipt, self._config.crop, self._calibration)
-        return replace(receipt, crop_settings=crop_digest(self._config))
+    def _with_promise(self, record: VolumeRecord) -> VolumeRecord:
+        record = with_promise(record, self._config.crop, self._calibration)
+        return replace(record, crop_settings=crop_digest(self._config))
 
-    def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
+    def _write_map(self, volume: Volume, record: VolumeRecord, uncertainty: UncertaintyMap) -> str:
         """Write the map as a small OME-Zarr, unless an interrupted run did, and return its URL."""
-        url = self._run.map(receipt.volume_id)
+        url = self._run.map(record.volume_id)
         if not is_committed(url):
             write_map(
                 url,
@@ -158,12 +159,12 @@ class LocalizeVolume:
                 volume=volume,
                 cell=uncertainty.cell,
                 offset=uncertainty.offset,
-                factors=as_triple(receipt.working["factors"], "factors"),
+                factors=as_triple(record.working["factors"], "factors"),
                 provenance={
-                    "volume_id": receipt.volume_id,
-                    "source_url": receipt.source_url,
-                    "method": receipt.method,
-                    "model_digest": receipt.model_digest,
+                    "volume_id": record.volume_id,
+                    "source_url": record.source_url,
+                    "method": record.method,
+                    "model_digest": record.model_digest,
                     "scale": uncertainty.scale,
                 },
             )
@@ -207,72 +208,31 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
     return url
 
 
-def receipt_of(
-    entry: CatalogEntry, volume: Volume, found: Localization, localizer: Localizer
-) -> Receipt:
-    """Receipt of a volume that `localizer` localized, before its promise and its crop."""
-    return Receipt(
+def of_entry(record: VolumeRecord, entry: CatalogEntry, volume: Volume) -> VolumeRecord:
+    """Record of a volume that was localized, as the volume of an entry of the catalog."""
+    return replace(
+        record,
         volume_id=entry.volume_id,
         source_url=entry.url,
         imported_url=None if volume.url == entry.url else volume.url,
-        status=found.status,
-        reason=found.reason,
         notes=entry.notes,
-        method=localizer.config.task,
-        model_digest=localizer.digest,
-        box_settings_digest=localizer.box_settings_digest,
-        sample_box=found.box,
-        confidence=found.confidence,
-        face_confidence=list(found.face_confidence) if found.face_confidence else None,
-        shape=list(volume.shape),
-        dtype=str(volume.dtype),
-        voxel_size_um=list(volume.voxel_size.um) if volume.voxel_size else None,
-        plain_scale=str(volume.plain_scale) if volume.plain_scale else None,
-        bytes_total=volume.num_bytes,
-        bytes_read=volume.bytes_read,
-        seconds=found.seconds,
-        profiles=found.profiles,
-        refined=found.refined.to_json() if found.refined else {},
-        scales=None if found.scales is None else [round(s, 3) for s in found.scales],
-        specimens=_specimens(found),
-        stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
-        working=found.working,
-        ctray_version=__version__,
     )
 
 
-def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
-    """Receipt of a volume that cannot be worked on."""
-    return Receipt(
+def failed_record(entry: CatalogEntry, reason: str) -> VolumeRecord:
+    """Record of a volume that cannot be worked on."""
+    verdict = decide(Evidence(failure=reason))
+    return VolumeRecord(
         volume_id=entry.volume_id,
         source_url=entry.url,
-        status="failed",
-        reason=reason,
+        status=verdict.status,
+        reason=verdict.reason,
         notes=entry.notes,
         shape=list(entry.shape) if entry.shape else None,
         dtype=entry.dtype,
         bytes_total=entry.num_bytes,
         ctray_version=__version__,
     )
-
-
-def _specimens(found: Localization) -> list[SpecimenReceipt] | None:
-    if found.specimens is None:
-        return None
-    receipts = []
-    for specimen in found.specimens:
-        box, certainty, scales = specimen.box, specimen.certainty, specimen.scales()
-        assert box is not None
-        assert certainty is not None
-        assert scales is not None
-        receipts.append(
-            SpecimenReceipt(
-                sample_box=box,
-                face_confidence=list(certainty),
-                scales=[round(s, 3) for s in scales],
-            )
-        )
-    return receipts
 
 
 def _reason(error: BaseException) -> str:

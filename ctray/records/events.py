@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ctray.archive.catalog import CatalogEntry
 
-STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize")
+STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize", "report")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

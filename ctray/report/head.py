@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ctray.localization.promise import promise_text
 from ctray.report.summary import RunSummary
 from ctray.report.text import escape, human_bytes, percent
 
@@ -55,7 +54,7 @@ def _stated(summary: RunSummary) -> tuple[str, str, str]:
         most = next(name for name in promises if name != "calibrated")
         return "Stated loss", most, f"{unstated:,} of {total:,} crops state no loss rate"
     receipt = next(r.receipt for r in summary.rows if r.receipt.promise == "calibrated")
-    said = promise_text(receipt.promise, receipt.max_loss, receipt.coverage)
+    said = receipt.promise_text
     return "Stated loss", percent(receipt.max_loss, 2), said
 
 

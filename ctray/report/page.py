@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ctray.core.errors import NotFoundError
 from ctray.preprocess.field_of_view import FieldOfView
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import sections
 from ctray.report.encoding import png_bytes
 from ctray.report.figures import VolumeView, overview_figure
@@ -150,9 +151,9 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
     )
 
 
-def _field_of_view(receipt: Receipt) -> FieldOfView:
+def _field_of_view(receipt: VolumeRecord) -> FieldOfView:
     return FieldOfView.from_json(receipt.working.get("field_of_view") or {})
 
 
-def _spacing(receipt: Receipt) -> tuple[float, ...]:
+def _spacing(receipt: VolumeRecord) -> tuple[float, ...]:
     return tuple(receipt.voxel_size_um) if receipt.voxel_size_um else (1.0, 1.0, 1.0)

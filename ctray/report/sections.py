@@ -7,8 +7,7 @@ from typing import Any
 
 from ctray.core.geometry import AXES
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
-from ctray.localization.promise import promise_text
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import HEAT, VolumeView, axis_figure, metric_title, training_figure
 from ctray.report.head import status_said
@@ -258,7 +257,7 @@ def _volume_facts(row: VolumeRow) -> list[str]:
     ]
     facts += [f"crop {box_ranges(box)}" for box in receipt.crop_boxes]
     if row.status == "located" and receipt.promise is not None:
-        facts.append(promise_text(receipt.promise, receipt.max_loss, receipt.coverage))
+        facts.append(receipt.promise_text)
     if row.least_certain_face:
         facts.append(f"certainty {number(receipt.confidence)} at {row.least_certain_face}")
     if box is not None and row.error_voxels is not None:
@@ -266,7 +265,7 @@ def _volume_facts(row: VolumeRow) -> list[str]:
     return facts
 
 
-def _origin_facts(receipt: Receipt) -> list[str]:
+def _origin_facts(receipt: VolumeRecord) -> list[str]:
     facts = [escape(receipt.source_url)]
     if receipt.bytes_read:
         facts.append(f"read {human_bytes(receipt.bytes_read)}")
