@@ -13,8 +13,6 @@ from ctray.core.geometry import AxisFaces, Box
 from ctray.records.volume_record import VolumeRecord
 
 _OF_VOLUME = (
-    "source_url",
-    "imported_url",
     "method",
     "model_digest",
     "box_settings_digest",
@@ -25,7 +23,10 @@ _OF_VOLUME = (
 
 
 def crop_attributes(record: VolumeRecord, specimen: int = 0) -> dict[str, Any]:
-    """JSON values for the crop of a volume, or of one of its specimens, counted from 1."""
+    """JSON values for the crop of a volume, or of one of its specimens, counted from 1.
+
+    Of a volume that belongs to no run, `write_crop` names the source.
+    """
     one = record.specimens[specimen - 1] if specimen and record.specimens else record
     attributes = {name: getattr(record, name) for name in _OF_VOLUME}
     attributes |= {
@@ -36,6 +37,8 @@ def crop_attributes(record: VolumeRecord, specimen: int = 0) -> dict[str, Any]:
     if record.volume_id:
         attributes |= {
             "volume_id": record.volume_id,
+            "source_url": record.source_url,
+            "imported_url": record.imported_url,
             "source_stamp": record.source.get("stamp"),
             "crop_settings": record.crop_settings,
         }

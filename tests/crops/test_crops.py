@@ -20,6 +20,7 @@ from ctray.core.geometry import Box, VoxelSize
 from ctray.core.grid import ShardGrid
 from ctray.crops.cutting import write_crop
 from ctray.storage import store
+from ctray.volumes.manifest import stored_checksum
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.writer import create_volume

@@ -19,7 +19,7 @@ from ctray.core.errors import InvalidVolumeError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
 from ctray.storage import store
-from ctray.volumes.manifest import MANIFEST, differences
+from ctray.volumes.manifest import MANIFEST, differences, stored_checksum
 from ctray.volumes.volume import open_volume
 
 V3: dict[str, Any] = {

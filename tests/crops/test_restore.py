@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ctray.core.grid import ShardGrid
 from ctray.crops.cutting import write_crop
 from ctray.crops.restoring import restore
 from ctray.storage import store
+from ctray.volumes.manifest import stored_checksum
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
 
@@ -147,21 +147,6 @@ def test_readers_of_images_pass_over_the_surround(tmp_path: Path) -> None:
     kept = group["surround"]
     assert max(kept.shape) == 26
     assert kept.size < 0.1 * np.prod(SHAPE) * 2
-
-
-def test_a_crop_of_an_earlier_version_asks_its_source(tmp_path: Path) -> None:
-    array = source_at(str(tmp_path / "v"))
-    crop = write_crop(open_volume(str(tmp_path / "v")), BOX, str(tmp_path / "c"), provenance={})
-    metadata = store.read_json(str(tmp_path / "c" / "zarr.json"))
-    for name in ("source_shape", "source_fill"):
-        del metadata["attributes"]["ctray"][name]
-    store.write_json(str(tmp_path / "c" / "zarr.json"), metadata)
-    result = restore(crop.url, str(tmp_path / "r"))
-    found = open_volume(result.url).read(crop.box)
-    np.testing.assert_array_equal(found, array[crop.box.slices])
-    shutil.rmtree(tmp_path / "v")
-    with pytest.raises(InvalidVolumeError, match=r"source .* is gone"):
-        restore(crop.url, str(tmp_path / "r2"))
 
 
 def test_an_interrupted_restore_is_done_anew(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ctray.evaluate.benchmark_table import (
     volume_scores,
 )
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 from ctray.report.benchmark_text import ablation, markdown, overview
 
 SHAPE = (20, 20, 20)
@@ -44,8 +44,8 @@ def score(**values: Any) -> VolumeScore:
 
 def receipt(
     name: str, box: Box | None, status: Any = "located", crop: Box | None = None
-) -> Receipt:
-    return Receipt(
+) -> VolumeRecord:
+    return VolumeRecord(
         volume_id=name,
         source_url=f"{name}.zarr",
         status=status,

@@ -15,7 +15,6 @@ from ctray.learn.selftrain.checkpoint import TrainedSlabs
 from ctray.learn.selftrain.slabs import SlabNetwork
 from ctray.localization import localizer, refined
 from ctray.localization.localizer import Localization, Localizer
-from ctray.localization.refined import disagreement
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
@@ -191,14 +190,3 @@ def test_without_self_training_the_box_is_that_of_the_pretext_task(
     assert found.status == "located"
     assert found.refined is None
     assert found.box != Box.whole((SIDE,) * 3)
-
-
-def test_who_disagrees_is_named() -> None:
-    one, far = Box(start=(0, 0, 0), stop=(4, 4, 4)), Box(start=(2, 0, 0), stop=(6, 4, 4))
-    assert disagreement(None, None, 0.5) is None
-    assert disagreement(one, one, 1.0) is None
-    assert "finds no sample" in (disagreement(None, one, 0.5) or "")
-    assert "does not" in (disagreement(one, None, 0.5) or "")
-    # Two of six slabs are shared.
-    assert "0.33" in (disagreement(one, far, 0.5) or "")
-    assert disagreement(one, far, 0.3) is None

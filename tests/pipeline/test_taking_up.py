@@ -34,7 +34,7 @@ from ctray.core.processes import this_process
 from ctray.executors.leftovers import remove_leftovers, scratch_folder
 from ctray.localization.promise import calibration_of
 from ctray.phantom import Phantom
-from ctray.pipeline.cropping import Cut
+from ctray.pipeline.cropping import crop_digest
 from ctray.pipeline.run import catalog_stage, is_open, open_run
 from ctray.pipeline.taking_up import settings_for, take_up
 from ctray.pipeline.verifying import verify_run
@@ -42,9 +42,10 @@ from ctray.pipeline.volume_work import LocalizeVolume, ensure_imported
 from ctray.records.box_table import write_localizations
 from ctray.records.receipt_list import iter_receipts
 from ctray.records.receipt_query import query_receipts
-from ctray.records.run_folder import LOCK, Receipt, RunFolder
+from ctray.records.run_folder import LOCK, RunFolder
 from ctray.records.run_lock import hold_run
 from ctray.records.run_manifest import read_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
@@ -91,12 +92,12 @@ def run(tmp_path: Path, archive: Path, config: RunConfig, trained_url: str) -> R
 
 def localize(run: RunFolder, config: RunConfig, *, crop: bool = True) -> list[str]:
     """Do what is left to do, as the stage does; ids of the volumes that were worked on."""
-    cut = Cut.of(run, config)
+    digest = crop_digest(config)
     worker = LocalizeVolume(run, config, crop, 1)
     todo = [
         e
         for e in read_catalog(run.catalog)
-        if is_open(run.receipt_or_failure(e.volume_id), crop, cut)
+        if is_open(run.receipt_or_failure(e.volume_id), crop, digest)
     ]
     for entry in todo:
         done = worker(entry)
@@ -105,7 +106,7 @@ def localize(run: RunFolder, config: RunConfig, *, crop: bool = True) -> list[st
     return [entry.volume_id for entry in todo]
 
 
-def receipt_of(run: RunFolder, name: str) -> Receipt:
+def receipt_of(run: RunFolder, name: str) -> VolumeRecord:
     receipt = run.read_receipt(name)
     assert receipt is not None
     return receipt
@@ -200,19 +201,6 @@ def test_cutting_again_that_is_killed_in_between_is_finished(
     # Neither a receipt that names a crop that is gone, nor the old crop.
     assert receipt_of(run, "a").crops == [None]
     assert [c.volume_id for c in verify_run(run)] == ["b"]
-    assert localize(run, wider) == list(NAMES)
-    check_crops(run, archive)
-
-
-def test_receipts_of_earlier_versions_are_cut_again_if_settings_changed_alone(
-    run: RunFolder, archive: Path, config: RunConfig
-) -> None:
-    localize(run, config)
-    for name in NAMES:
-        run.write_receipt(replace(receipt_of(run, name), crop_settings=None, source={}))
-    assert localize(run, config) == []
-    wider = override(config, ("crop.margin=0.2",))
-    take_up(run, wider)
     assert localize(run, wider) == list(NAMES)
     check_crops(run, archive)
 
@@ -355,7 +343,7 @@ def test_damaged_receipt_costs_itself_alone(damage: bytes, tmp_path: Path) -> No
     """In verify, receipts, the table, the page, and in what a rerun does."""
     run = RunFolder(url=str(tmp_path / "run"))
     store.write_json(run.manifest, {"archive": "/archive", "config": {}})
-    run.write_receipt(Receipt(volume_id="b", source_url="/b", status="empty"))
+    run.write_receipt(VolumeRecord(volume_id="b", source_url="/b", status="empty"))
     path = Path(run.receipt("a"))
     path.write_bytes(damage)
 
@@ -371,7 +359,7 @@ def test_damaged_receipt_costs_itself_alone(damage: bytes, tmp_path: Path) -> No
     assert found["a"] is not None
     assert found["a"].status == "failed"
     assert "delete it to do the volume anew" in str(found["a"].reason)
-    assert not is_open(found["a"], True, Cut(digest="", changed=True))
+    assert not is_open(found["a"], True, "")
     write_localizations(run.localizations, run.receipts())
     assert "its receipt cannot be read" in Path(write_report(run)).read_text()
     assert path.read_bytes() == damage, "nobody overwrites it"

@@ -30,7 +30,8 @@ from ctray.phantom import make_phantom, preset
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.records.box_table import write_localizations
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import figure_located, write_report
 from ctray.report.encoding import svg_data_uri
 from ctray.report.figures import VolumeView, axis_figure
@@ -79,7 +80,7 @@ class Page(HTMLParser):
         return [attrs.get(name) or "" for t, attrs in self.tags if t == tag and name in attrs]
 
 
-def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
+def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> VolumeRecord:
     bump = [0.9 if 5 <= i < 15 else 0.15 for i in range(24)]
     stretch = {"threshold": 0.2, "background": 0.15, "certainty": [confidence, 0.9]}
     values: dict[str, Any] = {
@@ -110,10 +111,10 @@ def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
             ).to_json(),
         },
     }
-    return Receipt(**{**values, **changes})
+    return VolumeRecord(**{**values, **changes})
 
 
-def without_box(volume_id: str, status: str, reason: str) -> Receipt:
+def without_box(volume_id: str, status: str, reason: str) -> VolumeRecord:
     nothing = dict.fromkeys(("sample_box", "crop_box", "confidence", "face_confidence"))
     return located(volume_id, **nothing, status=status, reason=reason, stretches={}, profiles={})
 
@@ -130,7 +131,7 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(url=str(tmp_path / "run"))
 
 
-def fill(run: RunFolder, *receipts: Receipt, with_pictures: bool = True) -> None:
+def fill(run: RunFolder, *receipts: VolumeRecord, with_pictures: bool = True) -> None:
     for receipt in receipts:
         if with_pictures:
             run.write_preview(receipt.volume_id, pictures())
@@ -193,7 +194,7 @@ def test_a_voxel_size_without_a_unit_is_never_said_to_be_micrometres(run: RunFol
     assert "µm" not in text
 
 
-def rated(volume_id: str, **changes: Any) -> Receipt:
+def rated(volume_id: str, **changes: Any) -> VolumeRecord:
     stated = {"promise": "calibrated", "max_loss": 0.001, "coverage": 0.95}
     return located(volume_id, **{**stated, **changes})
 

@@ -17,8 +17,9 @@ from ctray.core.geometry import Box, VoxelSize
 from ctray.core.grid import ShardGrid
 from ctray.crops.cutting import write_crop
 from ctray.storage import store
+from ctray.volumes.manifest import stored_checksum
 from ctray.volumes.volume import open_volume
-from ctray.volumes.writer import VolumeWriter, create_volume
+from ctray.volumes.writer import VolumeWriter, create_volume, is_committed
 
 SHAPE = (23, 13, 29)
 SMALL = {"chunk": (8, 8, 8), "shard": (16, 16, 16)}
