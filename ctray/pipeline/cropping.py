@@ -29,7 +29,7 @@ def is_cut_with(record: VolumeRecord, digest: str) -> bool:
 
 
 def without_crops(record: VolumeRecord, run: RunFolder) -> VolumeRecord:
-    """Remove the crops of a volume, to be cut otherwise; its receipt says so before they go."""
+    """Remove the crops of a volume, to be cut again; its receipt is written before they go."""
     urls = [url for url in record.crops if url is not None]
     nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
     specimens = [
@@ -105,7 +105,7 @@ def _names_taken(run: RunFolder) -> frozenset[str]:
 def _specimen_url(
     run: RunFolder, volume_id: str, number: int, taken: frozenset[str] | None = None
 ) -> str:
-    """URL of a specimen's crop; not that of another volume whose id ends in the same number."""
+    """URL of a specimen's crop that is not the URL of another volume's crop."""
     taken = _names_taken(run) if taken is None else taken
     url = run.crop(volume_id, number)
     while url.lower() in taken:
@@ -121,14 +121,13 @@ def _crop(
 
     It is written now unless an interrupted run wrote it.
     """
-    one = record.specimens[specimen - 1] if specimen and record.specimens else record
-    box = box_to_cut(one, volume.shape)
+    box = box_to_cut(record.parts[specimen], volume.shape)
     attributes = crop_attributes(record, specimen)
     if is_committed(url):
         told = open_volume(url).attributes
         _check_own(url, told, record.volume_id, specimen)
         wanted = {**attributes, "asked_box": box.ranges}
-        # No receipt names it: it may be cut from another source, or otherwise.
+        # No receipt names it, so it may be of another source or of other settings.
         if any(told.get(name) != wanted[name] for name in _SAME_CUT):
             store.delete_tree(url)
     if not is_committed(url):

@@ -42,20 +42,19 @@ from ctray.storage.patience import patiently
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
-    """Begin a run, or take up one that was begun; see `ctray.pipeline.taking_up`.
+    """Begin a run, or continue one that was begun; see `ctray.pipeline.taking_up`.
 
     Raises
     ------
     ConfigError
-        If the folder belongs to a run of another archive, or whose boxes another configuration
-        decides.
+        If the folder belongs to a run of another archive, or settings that move boxes differ.
     NotFoundError, OutputExistsError
         See `ctray.records.run_folder.check_output`.
     """
     check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
     begun, ours = read_manifest(run), RunManifest(archive=archive_url, config=config)
-    # Without a catalog nothing was done yet: a slip in the first command binds nobody.
+    # Without a catalog nothing was done yet, so all settings may change.
     if begun is None or (begun != ours and not store.exists(run.catalog)):
         write_manifest(run, ours)
         return run
@@ -89,7 +88,7 @@ def catalog_stage(
 ) -> Catalog:
     """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
 
-    `found` is what `find_archive` gave just now; None looks.
+    `found` is a result of `find_archive`; None searches the archive.
     """
     catalog = find_archive(archive_url, config, on_event) if found is None else found
     if store.exists(run.catalog):
@@ -117,12 +116,12 @@ def begin_run(
 ) -> tuple[RunFolder, Catalog]:
     """Open a run and write its catalog; an archive that is refused leaves no folder behind.
 
-    `found` is what `find_archive` gave just now; None looks. For errors see `open_run` and
+    `found` is a result of `find_archive`; None searches the archive. For errors see `open_run` and
     `find_archive`.
     """
     check_output(archive_url, out_url)
     begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
-    # A run that was begun is refused, if it is, before its archive is searched.
+    # Settings that a begun run refuses are refused before its archive is searched.
     if found is None and not begun:
         found = find_archive(archive_url, config, on_event)
     run = open_run(archive_url, out_url, config)
@@ -130,7 +129,7 @@ def begin_run(
 
 
 def _record_coverage(run: RunFolder, catalog: Catalog) -> None:
-    """Say in `run.json` what of its archive the run covers, and what not."""
+    """Write to `run.json` how much of its archive the run covers."""
     manifest = store.read_json(run.manifest)
     coverage = {"volumes": len(catalog.ok), "failed": len(catalog.failed)}
     coverage |= catalog.coverage.counts()
@@ -145,10 +144,10 @@ def pretrain_stage(
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
 ) -> None:
-    """Import and prepare what training needs, then train; nothing of it is done twice.
+    """Import and prepare the training volumes, then train; finished work is not repeated.
 
-    Last, the boxes of the training volumes teach the slab network, see
-    `ctray.learn.selftrain.training`. `executor` None is the Ray session that is running.
+    Last, the slab network is trained on the boxes of these volumes, see
+    `ctray.learn.selftrain.training`. `executor` None takes the running Ray session.
     """
     executor = executor or running_executor()
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
@@ -203,9 +202,9 @@ def prepare_stage(
 ) -> list[PreparedRecord]:
     """Import the volumes to train on and write their prepared working levels.
 
-    The result is kept in `working/index.json`, so that a run that is resumed trains on the same
-    volumes in the same order, whatever has been added to the archive since. Of a large archive,
-    the other volumes are imported when their turn to be localized comes.
+    The result is kept in `working/index.json`. So a resumed run trains on the same volumes in the
+    same order, also if volumes were added to the archive. The other volumes of a large archive are
+    imported when they are localized.
     """
     index_url = run.training_index
     if store.exists(index_url):
@@ -216,7 +215,7 @@ def prepare_stage(
     items = [entry for entry in open_entries if entry.volume_id in chosen]
     by_id: dict[str, PreparedRecord] = {}
     volumes = Volumes("prepare", items, on_event)
-    # Nothing of it is done on a GPU.
+    # This work uses no GPU.
     pool = config.pool.model_copy(update={"num_gpus": 0.0})
     volumes.wait("")
     for record in executor.run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
@@ -236,12 +235,12 @@ def prepare_stage(
 
 
 def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
-    """Refuse half-trained weights: receipts that come of them would stand for good.
+    """Refuse half-trained weights: their receipts would never be replaced.
 
     Raises
     ------
     NotFoundError
-        If the run's training has not come to its end.
+        If the training of the run is not finished.
     """
     step = checkpoint_step(run.checkpoint) or 0
     if step < config.train.steps:
@@ -265,11 +264,11 @@ def localize_stage(
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
 ) -> Sequence[VolumeRecord]:
-    """Localize and crop what has no receipt yet, and write `localizations.parquet`.
+    """Localize and crop the volumes without a receipt, and write `localizations.parquet`.
 
-    Volumes go through the pool one by one; the driver holds no more of one than its entry in the
-    catalog. The receipts that are returned are read when they are asked for. `executor` None is
-    the Ray session that is running.
+    Volumes go through the pool one by one; the driver holds nothing of a volume but its entry in
+    the catalog. The returned records are read when they are asked for. `executor` None takes the
+    running Ray session.
     """
     executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
@@ -279,7 +278,7 @@ def localize_stage(
         lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, digest)], needed
     )
     if todo:
-        # An actor that finds no model would be started again and again: look here first.
+        # A process without a model would be started again and again, so load it here first.
         load_model(run.checkpoint)
         check_promise(run, config)
     arguments = (run, config, crop, executor.pool_threads(config.pool))
@@ -294,7 +293,7 @@ def localize_stage(
         died = failed_record(by_id[volume_id], _DIED)
         patiently(partial(run.write_receipt, died), needed)
         volumes.done(volume_id, died.status)
-    # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
+    # Now every entry has a receipt: an earlier one, one of the pool, or one of a dead process.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
@@ -329,14 +328,14 @@ def run_archive(
 ) -> tuple[RunFolder, Sequence[VolumeRecord]]:
     """Do everything from the catalog to the report; resume what was interrupted.
 
-    `found` is what `find_archive` gave just now; None looks. `on_note` is called with a line about
-    what the run waits for while it starts. `executor` None takes the executor that the
+    `found` is a result of `find_archive`; None searches the archive. `on_note` is called with lines
+    about what the run waits for while it starts. `executor` None takes the executor that the
     configuration names: Ray, or plain processes. `report` False writes no report page.
 
     Raises
     ------
     ConfigError
-        If no calibration keeps what the crops are to promise.
+        If no calibration can keep the promise that the crops are to make.
     RunInUseError
         If another process works on the run.
     CtrayError
@@ -365,13 +364,13 @@ def status_counts(receipts: Iterable[VolumeRecord]) -> dict[str, int]:
     return dict(Counter(receipt.status for receipt in receipts))
 
 
-# Of notes on volumes; all are in the catalog, the receipts and the page.
+# Number of notes that are shown. All are in the catalog, the receipts and the report.
 _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"
 
 
 def is_open(record: VolumeRecord | None, crop: bool, digest: str) -> bool:
-    """Whether something is left to do of a volume; `digest` is that of the crops' settings."""
+    """Whether work is left for a volume; `digest` is of the settings of the crops."""
     if record is None:
         return True
     return crop and (None in record.crops or not is_cut_with(record, digest))

@@ -1,4 +1,4 @@
-"""Sources that change while a run goes on: what was made of the old ones is made anew."""
+"""Sources that changed since they were read: what was made of them is made again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctray.volumes.volume import Volume, open_volume
 
 
 def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord:
-    """What is kept of the source of a volume: as the import had it, or as a Zarr volume is now."""
+    """State of the source of a volume: as the import noted it, or of a Zarr as it is now."""
     if volume.url != entry.url:
         kept = SourceRecord.from_json(volume.attributes.get("source"))
         if kept is not None:
@@ -22,7 +22,7 @@ def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord:
 
 
 def is_current(entry: CatalogEntry, record: SourceRecord | None) -> bool:
-    """Whether a source is what it was when `record` was kept of it.
+    """Whether a source is as it was when `record` was made.
 
     A source that is gone, or of which nothing was kept, counts as unchanged.
     """
@@ -45,8 +45,8 @@ def drop_stale_import(entry: CatalogEntry, run: RunFolder) -> None:
 def current_receipt(entry: CatalogEntry, run: RunFolder) -> VolumeRecord | None:
     """Record of a located volume that is to be cropped; None if it must be localized first.
 
-    The box of a source that has changed since may cut what is there now: the volume is localized
-    anew, and so are its coarse levels.
+    The box of a changed source may cut its sample. So the volume is localized again, and its coarse
+    levels and its map are removed.
     """
     earlier = run.read_receipt(entry.volume_id)
     if earlier is None or earlier.status != "located":

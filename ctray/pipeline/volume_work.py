@@ -39,18 +39,18 @@ from ctray.volumes.writer import is_committed
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedRecord:
-    """What became of one volume before training.
+    """Result of preparing one volume for training.
 
     Parameters
     ----------
     volume_id
-        Which volume.
+        Id of the volume.
     working_url
-        Prepared working level, None where there is nothing to learn from.
+        URL of the prepared working level; None if there is nothing to learn from.
     side
         Side of the square that holds its slices, pixels.
     failed
-        Why the volume cannot be used, None if it can.
+        Why the volume cannot be used; None if it can.
     validation
         Whether it is held out of the training.
     """
@@ -63,7 +63,7 @@ class PreparedRecord:
 
 
 class PrepareVolume:
-    """Imports a volume where needed and writes its prepared working level."""
+    """Imports a volume if necessary and writes its prepared working level."""
 
     def __init__(self, run: RunFolder, config: RunConfig) -> None:
         self._run = run
@@ -98,7 +98,7 @@ class LocalizeVolume:
         self._run = run
         self._config = config
         self._crop = crop
-        # Actors start at any time of a run, also while its store is away.
+        # A process may start while the store is away.
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
@@ -106,7 +106,7 @@ class LocalizeVolume:
         self._localizer = open_localizer(self._run, self._config)
 
     def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
-        """Do what is left to do of a volume and return its record."""
+        """Do the work that is left for a volume and return its record."""
         needed = (entry.url, self._run.manifest)
         try:
             try:
@@ -179,7 +179,7 @@ def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
 
 
 def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume:
-    """Volume of `entry`, imported where needed, with the coarse levels that the run keeps of it."""
+    """Volume of `entry`, imported if necessary, with the coarse levels that the run keeps of it."""
     return with_kept_pyramid(
         open_volume(ensure_imported(entry, run, config)),
         run.pyramid(entry.volume_id),
@@ -189,7 +189,7 @@ def open_entry(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> Volume
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:
-    """URL of the Zarr volume of `entry`: itself, or its import, made now if it is not there."""
+    """URL of the Zarr volume of `entry`: itself, or its import, which is made if missing."""
     if entry.kind in ("ome-zarr", "zarr"):
         return entry.url
     url = run.imported(entry.volume_id)
@@ -236,7 +236,7 @@ def failed_record(entry: CatalogEntry, reason: str) -> VolumeRecord:
 
 
 def _reason(error: BaseException) -> str:
-    """Reason for a receipt: one volume's surprise must not end the work on the others."""
+    """Reason for a receipt: an unexpected error of one volume must not end the others' work."""
     text = one_line(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
@@ -244,7 +244,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
-    """Whether other volumes would fail as this one: by the run's own folder, store or keys."""
+    """Whether other volumes would fail too, because of the run's folder, its store or its keys."""
     if isinstance(error, OutageError | KeysError):
         return True
     return isinstance(error, StorageError) and run.url in str(error)

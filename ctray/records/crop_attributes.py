@@ -27,12 +27,12 @@ def crop_attributes(record: VolumeRecord, specimen: int = 0) -> dict[str, Any]:
 
     Of a volume that belongs to no run, `write_crop` names the source.
     """
-    one = record.specimens[specimen - 1] if specimen and record.specimens else record
+    part = record.parts[specimen]
     attributes = {name: getattr(record, name) for name in _OF_VOLUME}
     attributes |= {
-        "sample_box": one.sample_box.ranges if one.sample_box else None,
-        "confidence": min(one.face_confidence) if one.face_confidence else None,
-        "margins": list(one.margins) if one.margins else None,
+        "sample_box": part.sample_box.ranges if part.sample_box else None,
+        "confidence": min(part.face_confidence) if part.face_confidence else None,
+        "margins": list(part.margins) if part.margins else None,
     }
     if record.volume_id:
         attributes |= {

@@ -1,4 +1,4 @@
-"""The folder of a run: where everything lies, and its receipts.
+"""The folder of a run: the place of each file, and its receipts and previews.
 
 It holds run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/, receipts/,
 previews/, maps/, localizations.parquet, crops/ and report/index.html.
@@ -27,7 +27,7 @@ from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.places import is_inside
 
-# Names the process that writes into a run; see `ctray.records.run_lock`.
+# Name of the file that names the process that writes into a run; see `ctray.records.run_lock`.
 LOCK = "lock.json"
 
 
@@ -189,14 +189,14 @@ class RunFolder:
 
 
 def check_output(archive_url: str, out_url: str) -> None:
-    """Refuse an output that would harm the archive or what lies there already.
+    """Refuse an output that would harm the archive, or files that are there already.
 
     Raises
     ------
     NotFoundError
         If nothing is at `archive_url`.
     OutputExistsError
-        If `out_url` is the archive, lies in it, or is a folder with something else in it.
+        If `out_url` is the archive, is inside it, or is a folder with other files.
     """
     archive, out = store.normalize(archive_url), store.normalize(out_url)
     # A pattern such as scan_*.tif names files of a folder.
@@ -210,7 +210,7 @@ def check_output(archive_url: str, out_url: str) -> None:
     if store.exists(RunFolder(url=out).manifest) or not store.exists(out):
         return
     try:
-        # A run that is just beginning has its lock alone.
+        # A run that has just begun holds nothing but its lock.
         found = [entry for entry in store.list_dir(out) if entry.name != LOCK]
     except NotADirectoryError:
         found = []

@@ -148,16 +148,21 @@ class VolumeRecord:
         return None if self.status == "failed" else self.imported_url or self.source_url
 
     @property
+    def parts(self) -> dict[int, VolumeRecord | SpecimenRecord]:
+        """What has its own crop: the volume as number 0, or each of several specimens from 1."""
+        return dict(enumerate(self.specimens, start=1)) if self.specimens else {0: self}
+
+    @property
     def crops(self) -> list[str | None]:
         """URLs of the crops that a located volume is to have; None for each that is missing."""
         if self.status != "located":
             return []
-        return [s.crop_url for s in self.specimens] if self.specimens else [self.crop_url]
+        return [part.crop_url for part in self.parts.values()]
 
     @property
     def crop_boxes(self) -> list[Box]:
         """Boxes of the crops that were written."""
-        boxes = [s.crop_box for s in self.specimens] if self.specimens else [self.crop_box]
+        boxes = [part.crop_box for part in self.parts.values()]
         return [box for box in boxes if box is not None]
 
     @property
