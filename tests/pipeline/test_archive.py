@@ -68,7 +68,7 @@ def test_whole_run_over_a_mixed_archive(
     assert contents(archive) == before, "the archive stays as it is"
     stages = [event.stage for event in events]
     assert set(stages) == {"catalog", "prepare", "pretrain", "localize"}
-    assert stages == sorted(stages, key=["catalog", "prepare", "pretrain", "localize"].index)
+    assert stages == sorted(stages, key=["catalog", "prepare", "pretrain", "localize", "report"].index)
     last = events[-1]
     assert last.done == last.total
 

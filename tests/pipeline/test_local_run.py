@@ -83,11 +83,12 @@ def test_a_run_without_ray_gives_the_same_bits(
     assert located
     assert all(r.checksum for r in located)
     assert [r.volume_id for r in receipts if r.status == "failed"] == ["cut_off"]
-    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize"]
+    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize", "report"]
     if not config.self_train.enabled:
         names = [name for name in names if name not in ("boxes", "self-train")]
     assert list(dict.fromkeys(event.stage for event in events)) == names
     assert events[-1].done == events[-1].total
+    assert store.exists(run.report)
 
 
 # --- training --------------------------------------------------------------------------------
