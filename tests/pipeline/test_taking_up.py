@@ -325,11 +325,11 @@ DAMAGED: dict[str, bytes] = {
     "of another": b'{"volume_id": "b", "source_url": "x", "status": "empty"}',
     "wrong type": b'{"volume_id": "a", "source_url": "x", "status": "empty", "shape": "big"}',
     "wrong status": b'{"volume_id": "a", "source_url": "x", "status": "fine"}',
-    "box of text": b'{"volume_id": "a", "source_url": "x", "status": "located", "box": "z"}',
+    "box of text": b'{"volume_id": "a", "source_url": "x", "status": "located", "sample_box": "z"}',
     "box of two": b'{"volume_id": "a", "source_url": "x", "status": "located", '
-    b'"box": [[1, 2], [3, 4]]}',
+    b'"sample_box": [[1, 2], [3, 4]]}',
     "box turned": b'{"volume_id": "a", "source_url": "x", "status": "located", '
-    b'"box": [[9, 2], [1, 4], [1, 4]]}',
+    b'"sample_box": [[9, 2], [1, 4], [1, 4]]}',
     "specimen": b'{"volume_id": "a", "source_url": "x", "status": "located", "specimens": [7]}',
     "five faces": b'{"volume_id": "a", "source_url": "x", "status": "located", '
     b'"scales": [1, 2, 3, 4, 5]}',
