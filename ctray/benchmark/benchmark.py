@@ -53,8 +53,8 @@ from ctray.phantom import Kind
 from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES, SCENES, Purpose, benchmark_seed
 from ctray.pipeline.run import run_archive
 from ctray.records.events import OnEvent, nobody
-from ctray.records.run_folder import Receipt
 from ctray.records.run_lock import hold_run
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 _SHARED = {"archives", "baselines"}
@@ -243,7 +243,7 @@ def _measure(
     began = time.monotonic()
     runs = store.join(url, "runs", archive.name)
     run, receipts = run_archive(
-        archive.url, store.join(runs, MAIN), config, on_event, executor=executor
+        archive.url, store.join(runs, MAIN), config, on_event, executor=executor, report=False
     )
     spent[f"{archive.name}/{MAIN}"] = time.monotonic() - began
     for group, ids in archive.groups.items():
@@ -267,7 +267,7 @@ def _scored(
     archive: str,
     variant: str,
     names: tuple[str, str],
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     baselines: Sequence[BaselineResult],
 ) -> list[VolumeScore]:
@@ -279,7 +279,7 @@ def _scored(
 
 def _kept_baselines(
     url: str,
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: RunConfig,
     on_baselines: OnBaselines,

@@ -16,7 +16,8 @@ from ctray.pipeline.run import (
     resume_run,
 )
 from ctray.records.events import OnEvent
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -43,7 +44,7 @@ def run_variant(
     changed: RunConfig,
     on_event: OnEvent,
     executor: Executor,
-) -> Sequence[Receipt]:
+) -> Sequence[VolumeRecord]:
     """Boxes of the main run's volumes with other settings; no crops.
 
     Parameters

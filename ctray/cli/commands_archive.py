@@ -144,7 +144,6 @@ def archive_(
         from ctray.pipeline.run import run_archive
 
         folder, receipts = run_archive(archive, out, settings, progress, catalog, progress.note)
-        progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts | {"plan": found.to_json()}, as_json)
 

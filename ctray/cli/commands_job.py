@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ctray.cluster.job_log import JobLog
     from ctray.config import RunConfig
     from ctray.records.events import Event
-    from ctray.records.run_folder import RunFolder
 
 JOB_NAMES = ("archive", "pretrain", "localize")
 # What `ctray submit` sets (`ctray.cluster.orders`).
@@ -136,7 +135,7 @@ class _SignsOfLife:
 
 
 def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dict[str, int]:
-    """Do the job and write the report; number of volumes by status."""
+    """Do the job; number of volumes by status."""
     from ctray.cluster.jobs import JOBS
     from ctray.cluster.orders import check_job, run_of
     from ctray.executors.executor import executor_session
@@ -159,14 +158,8 @@ def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dic
                 listeners.append(RunMetrics(log.run).event)
             folder, receipts = JOBS[name](settings, _all(listeners), executor)
         if name != "pretrain":
-            log.say(f"report {_report(folder)}")
+            log.say(f"report {folder.report}")
         return status_counts(receipts)
-
-
-def _report(folder: RunFolder) -> str:
-    from ctray.report import write_report
-
-    return write_report(folder)
 
 
 def _all(listeners: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:

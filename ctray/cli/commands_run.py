@@ -28,7 +28,8 @@ from ctray.core.errors import PartialFailureError
 if TYPE_CHECKING:
     from ctray.archive.catalog import Catalog
     from ctray.config import RunConfig
-    from ctray.records.run_folder import Receipt, RunFolder
+    from ctray.records.run_folder import RunFolder
+    from ctray.records.volume_record import VolumeRecord
 
 _STATUSES = ("located", "empty", "uncertain", "failed")
 _out = click.option("--out", required=True, metavar="RUN", help="Folder of the run: path or URL.")
@@ -65,7 +66,6 @@ def run(
     given = load_config(config, (*asked_settings(specimens, keep_surround), *ray, *overrides))
     with reporter() as progress, held_output(archive, out, progress.note):
         folder, receipts = make_run(archive, out, given, progress)
-        progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts, as_json)
 
@@ -163,24 +163,23 @@ def crop(
 def report(run_url: str, as_json: bool) -> None:
     """Write the report page of RUN, finished or not."""
     from ctray.cli.progress import reporter
+    from ctray.pipeline.run import report_stage
     from ctray.records.run_folder import RunFolder
-    from ctray.report import write_report
     from ctray.storage import store
 
     folder = RunFolder(url=store.normalize(run_url))
     with reporter() as progress, held_run(folder.url, progress.note):
-        progress.note("writing the report")
-        url = write_report(folder)
+        report_stage(folder, progress)
     if as_json:
-        print_json({"run": folder.url, "report": url})
+        print_json({"run": folder.url, "report": folder.report})
     else:
-        echo(url)
+        echo(folder.report)
 
 
 def make_run(
     archive: str, out: str, given: RunConfig, progress: Any
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Do everything but the report, with the settings of the run and those given on top."""
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """Do everything, with the settings of the run and those given on top."""
     found = look_first(archive, out, given, progress)
     from ctray.pipeline.run import run_archive
     from ctray.pipeline.taking_up import settings_for
@@ -228,16 +227,17 @@ def held_run(run_url: str, on_wait: Callable[[str], None] = say) -> Iterator[Non
         yield
 
 
-def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -> dict[str, Any]:
-    """Counts, sizes and places of a run, for the summary; writes the report if asked for it."""
-    from ctray.report import write_report
+def run_facts(
+    folder: RunFolder, receipts: Sequence[VolumeRecord], *, report: bool
+) -> dict[str, Any]:
+    """Counts, sizes and places of a run, for the summary; of the report if it was written."""
     from ctray.report.summary import summarize_run
     from ctray.storage import store
 
     summary = summarize_run(folder)
     sizes = summary.sizes()
     counts: Counter[str] = Counter()
-    failed: list[Receipt] = []
+    failed: list[VolumeRecord] = []
     cropped = False
     for receipt in receipts:  # once: they are read as they come
         counts[receipt.status] += 1
@@ -253,7 +253,7 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
         "not_calibrated": summary.not_calibrated,
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
-        "report": write_report(folder) if report else None,
+        "report": folder.report if report else None,
         "coverage": summary.coverage,
         **_failures(failed),
     }
@@ -313,7 +313,7 @@ def _localize(
     finish(run_facts(folder, receipts, report=False), as_json)
 
 
-def _failures(failed: Iterable[Receipt]) -> dict[str, list[dict[str, Any]]]:
+def _failures(failed: Iterable[VolumeRecord]) -> dict[str, list[dict[str, Any]]]:
     return {
         "failed": [
             {"volume_id": r.volume_id, "source_url": r.source_url, "reason": r.reason}

@@ -13,21 +13,23 @@ from ctray.pipeline.run import (
     check_trained,
     localize_stage,
     pretrain_stage,
+    report_stage,
     resume_run,
     run_archive,
 )
 from ctray.pipeline.taking_up import settings_for, take_up
 from ctray.records.events import OnEvent
-from ctray.records.run_folder import Receipt, RunFolder, check_output
+from ctray.records.run_folder import RunFolder, check_output
 from ctray.records.run_lock import hold_run
+from ctray.records.volume_record import VolumeRecord
 
 # Settings, who is told, and who runs the processes: None is the Ray session that is running.
-Job = Callable[[RunConfig, OnEvent, Executor | None], tuple[RunFolder, Sequence[Receipt]]]
+Job = Callable[[RunConfig, OnEvent, Executor | None], tuple[RunFolder, Sequence[VolumeRecord]]]
 
 
 def pretrain_job(
     config: RunConfig, on_event: OnEvent, executor: Executor | None = None
-) -> tuple[RunFolder, Sequence[Receipt]]:
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
     """Catalog, import and training; receipts of what could not be read or prepared."""
     archive, out = archive_of(config), run_of(config)
     check_output(archive, out)
@@ -40,8 +42,8 @@ def pretrain_job(
 
 def localize_job(
     config: RunConfig, on_event: OnEvent, executor: Executor | None = None
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Boxes and crops of a run that is trained, with the settings that it was begun with.
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """Boxes, crops and report of a run that is trained, with the settings that it was begun with.
 
     Raises
     ------
@@ -54,13 +56,15 @@ def localize_job(
         take_up(run, settings)
         check_trained(run, settings, archive)
         entries = read_catalog(run.catalog)
-        return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
+        receipts = localize_stage(run, settings, entries, on_event=on_event, executor=executor)
+        report_stage(run, on_event)
+    return run, receipts
 
 
 def archive_job(
     config: RunConfig, on_event: OnEvent, executor: Executor | None = None
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """All of a run, from the catalog to the table of boxes."""
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """All of a run, from the catalog to the report."""
     settings = settings_for(run_of(config), config)
     return run_archive(archive_of(config), run_of(config), settings, on_event, executor=executor)
 

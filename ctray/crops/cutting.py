@@ -11,11 +11,9 @@ from ctray.core.geometry import Box, Triple, as_triple
 from ctray.core.parallel import BYTES_IN_FLIGHT
 from ctray.crops.copying import copy_levels, plan_copies, snapped_to_chunks
 from ctray.crops.restoring import keep_surround, told_of_source
-from ctray.crops.voxel_checksum import voxel_checksum
-from ctray.volumes.manifest import MANIFEST, stored_checksum
 from ctray.volumes.multiscale import LevelPlan, plan_levels
 from ctray.volumes.volume import Level, Volume
-from ctray.volumes.writer import LevelLayout, create_volume, grid_of, is_committed
+from ctray.volumes.writer import LevelLayout, create_volume, grid_of
 
 MAX_STRIDE = 32
 SNAP_CHUNKS = 0.05
@@ -36,7 +34,7 @@ class CropResult:
     bytes_written
         Voxel bytes of all levels, before compression.
     checksum
-        "sha256:..." of what is stored, see `volume_checksum`.
+        "sha256:..." of what is stored, see `ctray.volumes.manifest`.
     copied_part
         Part of the voxels whose chunks were copied as they are, in [0, 1].
     """
@@ -151,7 +149,7 @@ def write_crop(
     copied_part = copied / sum(region.num_voxels for region in regions)
     writer.commit(
         {
-            **_source_urls(volume),
+            **source_urls(volume),
             **provenance,
             "crop_box": written.ranges,
             "asked_box": asked.ranges,
@@ -171,24 +169,8 @@ def write_crop(
     )
 
 
-def crop_exists(url: str) -> bool:
-    """Whether a finished crop is at `url`."""
-    return is_committed(url)
-
-
-def volume_checksum(volume: Volume, bytes_in_flight: int = BYTES_IN_FLIGHT) -> str:
-    """Compute the checksum of a crop as the store now holds it.
-
-    It is that of the manifest of stored objects (`ctray.volumes.manifest`), or for crops of
-    earlier versions, which have none, that of level 0's voxels (`voxel_checksum`).
-    """
-    if volume.attributes.get("checksum_of") == MANIFEST:
-        return stored_checksum(volume.url)
-    return voxel_checksum(volume, bytes_in_flight)
-
-
-def _source_urls(volume: Volume) -> dict[str, Any]:
-    """The archive's own file, and the Zarr that was made of it if that is what was cut."""
+def source_urls(volume: Volume) -> dict[str, Any]:
+    """`source_url`, the archive's own file, and `imported_url`, the Zarr that was made of it."""
     told = volume.attributes
     if told.get("operation") == "import":
         return {"source_url": told["source_url"], "imported_url": volume.url}

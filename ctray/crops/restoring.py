@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ctray.core.errors import InvalidVolumeError, NotFoundError, OutputExistsError
+from ctray.core.errors import InvalidVolumeError, OutputExistsError
 from ctray.core.geometry import AXES, Box, Triple, as_triple
 from ctray.core.grid import ShardGrid
 from ctray.core.parallel import BYTES_IN_FLIGHT, bounded_map
-from ctray.crops.old_names import crop_attributes, cut_url
 from ctray.storage import store
 from ctray.volumes.arrays import OpenedArray, damage_named, open_array
 from ctray.volumes.encoding import default_encoding
@@ -122,8 +121,7 @@ def restore(
     Raises
     ------
     InvalidVolumeError
-        If `crop_url` is no crop, or one that does not tell its source's shape and whose source
-        is gone.
+        If `crop_url` is no crop.
     OutputExistsError
         If a finished volume, or anything that ctray did not begin, is at `url`.
     """
@@ -170,7 +168,7 @@ def restore(
             progress(done, total)
     writer.build_pyramid()
     checksum = writer.seal()
-    told = crop_attributes(crop.attributes)
+    told = crop.attributes
     writer.commit(
         {
             "restored_from": crop.url,
@@ -198,21 +196,14 @@ def told_of_source(volume: Volume) -> dict[str, Any]:
 
 def _origin_of(crop: Volume) -> tuple[Box, Triple, Any]:
     """Box of the crop in its source, shape of the source, and its fill value."""
-    told = crop_attributes(crop.attributes)
-    if "crop_box" not in told or "restored_from" in told:
+    told = crop.attributes
+    if "source_shape" not in told:
         raise InvalidVolumeError(f"{crop.url} is no crop of ctray; give one of a run's crops/")
-    box = Box.from_ranges(told["crop_box"])
-    if "source_shape" in told:
-        fill = told.get("source_fill", 0)
-        return box, as_triple(told["source_shape"], "source shape"), _fill(fill, crop.dtype)
-    try:
-        source = open_volume(cut_url(told))
-    except NotFoundError as error:
-        raise InvalidVolumeError(
-            f"{crop.url} does not tell the shape of its source, as crops of earlier versions, "
-            f"and the source {cut_url(told)} is gone"
-        ) from error
-    return box, source.shape, source.fill_value
+    return (
+        Box.from_ranges(told["crop_box"]),
+        as_triple(told["source_shape"], "source shape"),
+        _fill(told["source_fill"], crop.dtype),
+    )
 
 
 def _surround_of(crop: Volume) -> tuple[OpenedArray, Triple] | None:

@@ -28,7 +28,8 @@ from ctray.evaluate.scoring import (
 from ctray.evaluate.specimen_scores import SpecimenScores, score_specimens
 from ctray.evaluate.truth import Truth, read_truths
 from ctray.preprocess.prepare import is_constant, prepare
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 
@@ -141,7 +142,7 @@ def evaluate_run(
 
 
 def find_baselines(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: PreprocessConfig,
     *,
@@ -154,7 +155,7 @@ def find_baselines(
 
 
 def evaluate_receipts(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     baselines: Sequence[BaselineResult] = (),
 ) -> Evaluation:
@@ -189,7 +190,7 @@ def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:
 
 
 def baseline_cases(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: PreprocessConfig,
     cache_bytes: int = CACHE_BYTES,
@@ -252,7 +253,7 @@ def _prepared(url: str, config: PreprocessConfig) -> BaselineArrays:
     return BaselineArrays(raw=working, filled=prepared.voxels, inside=inside)
 
 
-def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
+def _factors(receipt: VolumeRecord, config: PreprocessConfig) -> Triple:
     """Level-0 voxels per voxel of the working level."""
     known = receipt.working.get("factors")
     if known is None:  # Found constant, before anything was noted.
@@ -260,7 +261,7 @@ def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
     return as_triple(known, "factors")
 
 
-def _crop_box(receipt: Receipt) -> Box | None:
+def _crop_box(receipt: VolumeRecord) -> Box | None:
     """Box of the crop; around all of them where several specimens have one each."""
     return functools.reduce(Box.union, receipt.crop_boxes) if receipt.crop_boxes else None
 

@@ -9,7 +9,7 @@ from ctray.core.geometry import Box
 from ctray.evaluate.against_truth import Evaluation
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, Row
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 
 MAIN = "main"
 ALL = "all"
@@ -151,7 +151,7 @@ class TableRow:
 def volume_scores(
     group: Group,
     evaluation: Evaluation,
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: Mapping[str, Truth],
 ) -> list[VolumeScore]:
     """Scores of one group's volumes; the crops' go with those of our boxes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -103,11 +102,6 @@ class LastLook:
     box: Box
     cut_fraction: float = 0.0
     doubt: str | None = None
-
-    @property
-    def verdict(self) -> tuple[Literal["located", "uncertain"], str | None, Box]:
-        """Status of the volume, its reason, and the box."""
-        return ("uncertain" if self.doubt else "located"), self.doubt, self.box
 
     def to_json(self) -> dict[str, float | bool]:
         """Receipt form."""

@@ -10,32 +10,30 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ctray.config import CropConfig, RunConfig
+from ctray.config import RunConfig
 from ctray.core.errors import InvalidVolumeError
 from ctray.core.geometry import AXES, AxisFaces, Box, Triple
 from ctray.learn.pretext.checkpoint import TrainedModel
 from ctray.learn.pretext.encoder import RotationModel, SortingModel, on_device
 from ctray.learn.pretext.rows import canvas_side
-from ctray.learn.self_training.checkpoint import (
-    SelfTrainedModel,
-    digest_of_boxes,
-    load_self_trained,
-)
+from ctray.learn.self_training.checkpoint import SelfTrainedModel, digest_of_boxes
 from ctray.localization.certainty import certainty_profiles
-from ctray.localization.decide import PretextVote, SelfTrainedVote, Verdict, decide
-from ctray.localization.found import Found
+from ctray.localization.decide import Evidence, NetworkEvidence, decide
 from ctray.localization.grey_levels import GreyLevels
-from ctray.localization.last_look import LastLook, take_last_look
+from ctray.localization.last_look import take_last_look
+from ctray.localization.params import PARAMS
 from ctray.localization.pretext_finding import PretextFinding
 from ctray.localization.profile_faces import least_peak
-from ctray.localization.promise import calibration_beside, make_promise
 from ctray.localization.region import find_region
 from ctray.localization.self_trained import SelfTrainedFaces, find_self_trained_faces
 from ctray.localization.stretches import Stretch, find_stretch
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
+from ctray.records.volume_record import Status
 from ctray.volumes.volume import Volume
 from ctray.volumes.working import WorkingLevel, read_working_level
+
+_PARAMS = PARAMS.decision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,12 +62,18 @@ class PreparedVolume:
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Localization(Found):
-    """Box and promise of one volume after localizing it, and what led there.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Localization:
+    """Status and box of one volume after localizing it, and what led there.
 
     Parameters
     ----------
+    status, reason
+        See `ctray.localization.decide`.
+    box
+        Box of the sample at level 0, without margins; None if empty, a guess if uncertain.
+    face_confidence
+        Confidence of the six faces, in [0, 1].
     profiles
         Certainty per slice of the working level, by axis; largest relative variance for the
         sorting method.
@@ -92,6 +96,10 @@ class Localization(Found):
         Map of the sorting method, and its cells that are sample.
     """
 
+    status: Status
+    reason: str | None = None
+    box: Box | None = None
+    face_confidence: AxisFaces[float] | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
     self_trained: SelfTrainedFaces | None = None
@@ -175,9 +183,10 @@ class Localizer:
         """Localize a volume from its prepared working level."""
         began, prepared = time.monotonic(), volume.prepared
         if prepared is None:
+            verdict = decide(Evidence(is_constant=True))
             return Localization(
-                status="empty",
-                reason="all voxels have the same grey value",
+                status=verdict.status,
+                reason=verdict.reason,
                 bytes_read=volume.bytes_read,
                 seconds=volume.seconds,
             )
@@ -188,18 +197,24 @@ class Localizer:
         about = {"shape": list(prepared.shape), **prepared.to_json()}
         if pretext.uncertainty is not None:
             about["uncertainty"] = pretext.uncertainty.to_json()
-        verdict = self._decide(pretext, own, faces)
-        scales = faces.scales(own) if faces and verdict.box else None
+        evidence = self._evidence(pretext, own, faces)
+        verdict = decide(evidence)
+        box = None if verdict.status == "empty" else evidence.box
+        scales = faces.scales(own) if faces and box else None
         # A crop of one of several specimens ends where the next begins: pieces go on beyond it.
-        if verdict.status == "located" and not (faces and faces.specimens):
-            verdict, look = self._last_look(verdict, grey, prepared.factors, scales, volume.shape)
-            about |= {"last_look": look.to_json()} if look else {}
+        wanted = self.config.localize.last_look == "auto" and not (faces and faces.specimens)
+        if wanted and verdict.status == "located" and box:
+            finest = grey.finest
+            z, y, x = (f // r for f, r in zip(prepared.factors, finest.ratio, strict=True))
+            look = take_last_look(finest, (z, y, x), box, scales, volume.shape)
+            verdict, box = decide(replace(evidence, cut_off=look.doubt)), look.box
+            about["last_look"] = look.to_json()
         confidence = (faces.confidence if faces else None) or _confidence(pretext.stretches)
         return Localization(
             status=verdict.status,
             reason=verdict.reason,
-            box=verdict.box,
-            face_confidence=confidence if verdict.box else None,
+            box=box,
+            face_confidence=confidence if box else None,
             profiles={a: [round(float(v), 4) for v in p] for a, p in pretext.profiles.items()},
             stretches=pretext.stretches,
             self_trained=faces,
@@ -230,35 +245,26 @@ class Localizer:
         levels = grey if self._looks_at_grey_values else ()
         return find_self_trained_faces(self.network, prepared, shape, self.config, levels)
 
-    def _decide(
+    def _evidence(
         self, pretext: PretextFinding, own: Box | None, faces: SelfTrainedFaces | None
-    ) -> Verdict:
-        vote = PretextVote(
-            box=own,
-            certainty=least_peak(pretext.profiles.values()),
-            reason_if_empty=pretext.reason_if_empty,
-        )
+    ) -> Evidence:
+        """Evidence of the pretext task, with its box `own`, and of the self-trained network."""
         if faces is None:
-            return decide(vote, None, self.config.self_train)
-        network = SelfTrainedVote(box=faces.box, peak=faces.peak, clear=faces.clear)
-        return decide(vote, network, self.config.self_train)
-
-    def _last_look(
-        self,
-        verdict: Verdict,
-        levels: GreyLevels,
-        factors: Triple,
-        scales: AxisFaces[float] | None,
-        shape: Triple,
-    ) -> tuple[Verdict, LastLook | None]:
-        """Verdict on a located box after the look beyond it, at the finest level at hand."""
-        if self.config.localize.last_look != "auto" or not verdict.box:
-            return verdict, None
-        grey = levels.finest
-        z, y, x = (f // r for f, r in zip(factors, grey.ratio, strict=True))
-        look = take_last_look(grey, (z, y, x), verdict.box, scales, shape)
-        status, reason, box = look.verdict
-        return Verdict(status=status, reason=reason, box=box), look
+            return Evidence(pretext_box=own, reason_if_empty=pretext.reason_if_empty)
+        sure = own is not None and least_peak(pretext.profiles.values()) > _PARAMS.sure
+        settings = self.config.self_train
+        relief = _PARAMS.peak_relief if sure else 0.0
+        return Evidence(
+            pretext_box=own,
+            pretext_is_sure=sure,
+            reason_if_empty=pretext.reason_if_empty,
+            network=NetworkEvidence(
+                box=faces.box,
+                is_sample=faces.peak >= settings.min_peak - relief,
+                is_clear=faces.clear,
+                min_agreement=settings.min_agreement,
+            ),
+        )
 
     def _ask_pretext_task(self, prepared: Prepared) -> PretextFinding:
         # A volume larger than those of training gets the canvas that it needs.
@@ -289,58 +295,6 @@ class Localizer:
             uncertainty=uncertainty,
             cells=region.cells if region else None,
         )
-
-
-def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
-    """Localize the sample in one volume, in this process.
-
-    Parameters
-    ----------
-    volume
-        From `ctray.open_volume`.
-    model
-        From `ctray.load_model`; the self-trained network beside it is used where there is one.
-    config
-        Configuration whose `localize`, `uncertainty`, `self_train` and `crop` sections count; None
-        takes the model's own.
-
-    Returns
-    -------
-    Localization
-        Margins and promise follow the calibration of the model's run, or else the package's own.
-    """
-    localizer = Localizer(model, config, load_self_trained(model.url, model))
-    return _with_promise(localizer, volume, (config or model.config).crop, model.url)
-
-
-def _with_promise(
-    localizer: Localizer, volume: Volume, crop: CropConfig, checkpoint_url: str
-) -> Localization:
-    found = localizer.localize(volume)
-    digest = localizer.box_settings_digest
-    made = make_promise(
-        status=found.status,
-        reason=found.reason,
-        scales=found.scales,
-        specimen_scales=[s.scales() or () for s in found.specimens or ()],
-        shape=volume.shape,
-        digest=digest,
-        crop=crop,
-        calibration=calibration_beside(checkpoint_url),
-    )
-    return replace(
-        found,
-        status=made.status,
-        reason=made.reason,
-        shape=volume.shape,
-        margins=tuple(made.margins) if found.box else None,
-        promise=made.promise,
-        max_loss=made.max_loss,
-        coverage=made.coverage,
-        method=localizer.config.task,
-        model_digest=localizer.digest,
-        box_settings_digest=digest,
-    )
 
 
 def _box(

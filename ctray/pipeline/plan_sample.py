@@ -21,13 +21,15 @@ from ctray.formats.source import VolumeSource
 from ctray.learn.pretext.checkpoint import checkpoint_step
 from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.localizer import Localizer
+from ctray.localization.localizing import record_of
 from ctray.localization.margins import Calibration
-from ctray.localization.promise import box_to_cut, calibration_of, with_promise
+from ctray.localization.promise import calibration_of, with_promise
 from ctray.pipeline.cropping import Cut, is_open
-from ctray.pipeline.volume_work import open_localizer, receipt_of
+from ctray.pipeline.volume_work import open_localizer
 from ctray.preprocess.grey_maps import less_z_median, smoothed
 from ctray.records.receipt_list import iter_receipts
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import is_reduced_to
@@ -125,7 +127,7 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
     )
 
 
-def _look_of_receipt(receipt: Receipt, num_bytes: int) -> Look:
+def _look_of_receipt(receipt: VolumeRecord, num_bytes: int) -> Look:
     """What is not located is kept whole: nobody deletes what is left for review."""
     if receipt.status == "failed" or receipt.shape is None:
         return Look(volume_id=receipt.volume_id, num_bytes=num_bytes, failed=receipt.reason)
@@ -144,11 +146,11 @@ def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tupl
     """Part of a volume that its crop would hold, and the seconds that finding it took."""
     volume = open_volume(entry.url)
     found = model.localizer.localize(volume)
-    receipt = receipt_of(entry, volume, found, model.localizer)
-    receipt = with_promise(receipt, config.crop, model.calibration)
-    if receipt.status != "located":
+    record = record_of(volume, found, model.localizer)
+    record = with_promise(record, config.crop, model.calibration)
+    if record.status != "located":
         return 1.0, found.seconds
-    margined = box_to_cut(receipt, volume.shape)
+    margined = box_to_cut(record, volume.shape)
     return margined.num_voxels / math.prod(volume.shape), found.seconds
 
 

@@ -1,6 +1,6 @@
 """Self-training as a stage of a run: boxes of the training volumes, then the slab network.
 
-Knows nothing of Ray: who runs the processes is an `Executor`.
+An `Executor` runs the processes, so nothing here depends on Ray.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 def self_train(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent = ignore
 ) -> None:
-    """Teach the slab network of a run from the boxes of its training volumes; done once.
+    """Train the slab network of a run on the boxes of its training volumes; done once.
 
     Parameters
     ----------
     run
-        With a finished checkpoint and the list of its training volumes.
+        Run with a finished checkpoint and the list of its training volumes.
     config
-        Of the run.
+        Settings of the run.
     executor
-        Who runs the processes.
+        Runs the processes.
     on_event
-        Told of the boxes and of the steps.
+        Called with an event for each box and each row of metrics.
 
     Raises
     ------
     TrainingError
-        If training fails, or the cluster has no kind of node for it.
+        If training fails, or no node of the cluster is large enough for it.
     """
     if not config.self_train.enabled or has_self_trained(run.checkpoint):
         return
@@ -54,7 +54,7 @@ def self_train(
 def _ranges(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent
 ) -> list[Record]:
-    """Training volumes with their boxes, in the order of the index; kept for a rerun."""
+    """Training volumes with their boxes, in the order of the index; a rerun reads them again."""
     url = run.at("working", "ranges.json")
     if store.exists(url):
         kept: list[Record] = store.read_json(url)
@@ -76,7 +76,7 @@ def _ranges(
 
 
 class FindRanges:
-    """Finds the box of the pretext task in prepared working levels; an actor of the pool."""
+    """Finds the box of the pretext task in prepared working levels, in a process of the pool."""
 
     def __init__(self, run: RunFolder, config: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Asking the receipts of a run: one small row each, read a few at a time."""
+"""Questions to the receipts of a run: one small row for each volume, a few read at a time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctray.core.errors import ConfigError, CtrayError, NotFoundError, one_line
+from ctray.core.geometry import FACES
 from ctray.core.parallel import bounded_map
 from ctray.records.box_table import CROP_FACES, box_columns
 from ctray.records.receipt_list import RECEIPT_BYTES, RECEIPTS_AT_ONCE
-from ctray.records.run_folder import FACES, Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 FIELDS = (
@@ -38,8 +40,8 @@ FIELDS = (
     "checksum",
     "ctray_version",
 )
-# Made of the others: crops written, first crop's URL, voxels, part of them that is kept; the
-# sample's box, and the first crop's.
+# Made of the others: crops written, URL of the first crop, voxels, the fraction of them that is
+# kept; the sample's box, and the box of the first crop.
 DERIVED = ("crops", "crop_url", "voxels", "kept_fraction", *FACES, *CROP_FACES)
 
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -57,7 +59,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 class Condition:
     """A comparison that a row must meet, such as ``confidence<0.5`` or ``reason~timeout``.
 
-    A row whose field is empty meets none but ``!=``.
+    A row whose field is empty meets ``!=`` alone.
     """
 
     field: str
@@ -93,10 +95,10 @@ class Condition:
         return _OPERATORS[self.sign](value, self.value)
 
 
-def all_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
-    """Volume id and receipt of all volumes, by id; the error in place of one that is unreadable.
+def all_receipts(run: RunFolder) -> Iterator[tuple[str, VolumeRecord | CtrayError]]:
+    """Id and record of all volumes that have a receipt, by id; the error for an unreadable one.
 
-    A few are held at a time, however many there are.
+    A few are held at a time.
 
     Raises
     ------
@@ -110,12 +112,12 @@ def all_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
             raise NotFoundError(f"{run.url} is no run: there is no run.json; check it") from None
         return
 
-    def read(volume_id: str) -> tuple[str, Receipt | CtrayError] | None:
+    def read(volume_id: str) -> tuple[str, VolumeRecord | CtrayError] | None:
         try:
-            receipt = run.read_receipt(volume_id)
+            record = run.read_receipt(volume_id)
         except CtrayError as error:
             return volume_id, error
-        return None if receipt is None else (volume_id, receipt)
+        return None if record is None else (volume_id, record)
 
     found = bounded_map(read, ids, bytes_per_item=RECEIPT_BYTES, max_threads=RECEIPTS_AT_ONCE)
     yield from (item for item in found if item is not None)
@@ -130,33 +132,33 @@ def query_receipts(
 ) -> Iterator[dict[str, Any]]:
     """Rows of the receipts that meet all that is asked, by volume id.
 
-    A row has the fields `FIELDS` of a receipt and `DERIVED`. A receipt that cannot be read has the
-    status `unreadable` and the reason.
+    A row has the fields `FIELDS` of a record and `DERIVED`. For an unreadable receipt the status is
+    `unreadable`, with the reason.
     """
-    for volume_id, receipt in all_receipts(run):
+    for volume_id, record in all_receipts(run):
         if volumes and volume_id not in volumes:
             continue
-        row = _row(volume_id, receipt)
+        row = _row(volume_id, record)
         if statuses and row["status"] not in statuses:
             continue
         if all(condition.holds(row) for condition in where):
             yield row
 
 
-def _row(volume_id: str, receipt: Receipt | CtrayError) -> dict[str, Any]:
+def _row(volume_id: str, record: VolumeRecord | CtrayError) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys((*FIELDS, *DERIVED))
-    if isinstance(receipt, CtrayError):
-        told = {"volume_id": volume_id, "status": "unreadable", "reason": one_line(receipt)}
+    if isinstance(record, CtrayError):
+        told = {"volume_id": volume_id, "status": "unreadable", "reason": one_line(record)}
         return {**row, **told}
-    row |= {name: getattr(receipt, name) for name in FIELDS}
-    written = [url for url in receipt.crops if url is not None]
-    voxels = math.prod(receipt.shape) if receipt.shape else None
-    boxes = receipt.crop_boxes
+    row |= {name: getattr(record, name) for name in FIELDS}
+    written = [url for url in record.crops if url is not None]
+    voxels = math.prod(record.shape) if record.shape else None
+    boxes = record.crop_boxes
     kept = sum(box.num_voxels for box in boxes)
     return {
         **row,
         **box_columns(
-            receipt.sample_box if receipt.status == "located" else None,
+            record.sample_box if record.status == "located" else None,
             boxes[0] if boxes else None,
         ),
         "crops": len(written),

@@ -11,9 +11,10 @@ from click.testing import CliRunner, Result
 from ctray.cli.main import cli
 from ctray.config import load_config
 from ctray.config.box_settings import box_settings_digest
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.evaluate.phantom_archive import write_phantoms
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 
@@ -33,13 +34,13 @@ def run_of(folder: Path, coverage: float) -> tuple[RunFolder, str]:
         ranges = record.box.ranges
         ranges[2][1] -= 2
         run.write_receipt(
-            Receipt(
+            VolumeRecord(
                 volume_id=record.volume_id,
                 source_url=record.url,
                 status="located",
                 sample_box=Box.from_ranges(ranges),
                 box_settings_digest=box_settings_digest(config),
-                scales=[1.0] * 6,
+                scales=AxisFaces.of([1.0] * 6),
                 shape=[24, 24, 24],
             )
         )

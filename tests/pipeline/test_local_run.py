@@ -30,7 +30,8 @@ from ctray.pipeline import run as stages
 from ctray.pipeline.run import localize_stage, run_archive
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 pytestmark = pytest.mark.ray
@@ -44,7 +45,7 @@ def locally(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"ray": config.ray.model_copy(update={"local": True})})
 
 
-def told(receipt: Receipt) -> dict[str, Any]:
+def told(receipt: VolumeRecord) -> dict[str, Any]:
     """Everything that a receipt says of its volume: box, faces, profiles, checksum of the crop."""
     fields = {k: v for k, v in asdict(receipt).items() if k not in _OF_THE_RUN}
     fields["has_crop"] = receipt.crop_url is not None
@@ -82,11 +83,12 @@ def test_a_run_without_ray_gives_the_same_bits(
     assert located
     assert all(r.checksum for r in located)
     assert [r.volume_id for r in receipts if r.status == "failed"] == ["cut_off"]
-    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize"]
+    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize", "report"]
     if not config.self_train.enabled:
         names = [name for name in names if name not in ("boxes", "self-train")]
     assert list(dict.fromkeys(event.stage for event in events)) == names
     assert events[-1].done == events[-1].total
+    assert store.exists(run.report)
 
 
 # --- training --------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def test_gpus_that_are_not_there_are_named(
 class DyingOfEmbryoB(LocalizeVolume):
     """Out of memory, a segmentation fault in a codec: the process is gone without a word."""
 
-    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+    def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
         if entry.volume_id == "embryo_b":
             os._exit(1)
         return super().__call__(entry)

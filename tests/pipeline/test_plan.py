@@ -25,8 +25,9 @@ from ctray.pipeline.cropping import crop_digest
 from ctray.pipeline.plan import plan_archive, ratio_interval
 from ctray.pipeline.plan_sample import looks_of_receipts
 from ctray.pipeline.plan_training import measure_speeds, working_shape
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
 from ctray.records.run_manifest import RunManifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 
 COUNT = 7
 
@@ -49,10 +50,10 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*")}
 
 
-def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> Receipt:
+def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> VolumeRecord:
     """Of a volume of 48 voxels a side, of which a crop keeps `kept` slices."""
     box = None if kept is None else Box(start=(0, 0, 0), stop=(kept, 48, 48))
-    return Receipt(
+    return VolumeRecord(
         volume_id=volume_id,
         source_url=volume_id,
         status="located" if box else "uncertain",

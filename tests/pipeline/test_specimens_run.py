@@ -153,7 +153,8 @@ def check_rerun(run: Any, archive: Path, config: RunConfig, several: Any) -> Non
     written = times(Path(run.url))
     run_archive(str(archive), run.url, config)
     changed = {name for name, when in times(Path(run.url)).items() if written.get(name) != when}
-    assert changed <= {"catalog.parquet", "localizations.parquet"}
+    page = {"report/index.html", "report/located.png"}
+    assert changed <= {"catalog.parquet", "localizations.parquet", *page}
 
 
 def check_scores_and_report(run: Any, archive: Path) -> None:

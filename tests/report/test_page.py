@@ -32,10 +32,10 @@ from ctray.core.readable import percent_text
 from ctray.evaluate.scoring import score_methods
 from ctray.evaluate.truth import Truth
 from ctray.localization.margins import LOSSES, Calibration
-from ctray.localization.promise import promise_text
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 from ctray.report.summary import choose_pictured, summarize_run
 from ctray.storage import store
@@ -90,12 +90,12 @@ def test_a_voxel_size_without_a_unit_is_never_said_to_be_micrometres(run: RunFol
     assert "µm" not in text
 
 
-STATED = promise_text("calibrated", 0.001, 0.95)
-
-
-def rated(volume_id: str, **changes: Any) -> Receipt:
+def rated(volume_id: str, **changes: Any) -> VolumeRecord:
     stated = {"promise": "calibrated", "max_loss": 0.001, "coverage": 0.95}
     return located(volume_id, **{**stated, **changes})
+
+
+STATED = rated("a").promise_text
 
 
 def test_stated_loss_is_shown_where_there_is_one(run: RunFolder) -> None:
@@ -114,7 +114,7 @@ def test_crop_without_a_rate_is_never_shown_as_safe(run: RunFolder, promise: str
     store.write_json(run.manifest, {"archive": "x", "config": config.model_dump(mode="json")})
     page = page_of(run)
     assert page.text.count(STATED) == 1
-    assert promise_text(promise) in page.text
+    assert without.promise_text in page.text
     assert "1 of 2 crops state no loss rate" in page.text
     # In the table and in its own section.
     classes = page.attributes("span", "class")
