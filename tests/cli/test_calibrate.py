@@ -57,7 +57,7 @@ def test_margins_are_fitted_to_the_runs_own_volumes(tmp_path: Path) -> None:
     assert written["scores"]["0"] == [1.125] * 3
     # Whoever reads it later sees what it holds for, and where and when it was made.
     assert written["box_settings_digest"] == box_settings_digest(load_config(None))
-    assert written["box_settings"]["train.steps"] == 1500
+    assert written["box_settings"]["train.steps"] == 3000
     assert written["machine"]["cores"]
     assert written["date"]
 

@@ -16,7 +16,7 @@ from ctray.archive.catalog import Catalog, build_catalog, read_catalog, write_ca
 from ctray.cli.main import cli
 from ctray.cli.tables import plan_lines
 from ctray.config import RunConfig, override
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.learn.pretext.checkpoint import load_model, save_checkpoint
 from ctray.learn.pretext.training import Trainer
@@ -61,6 +61,7 @@ def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> Volume
         sample_box=box,
         crop_box=box,
         crop_url="there" if box else None,
+        crop_settings=crop_digest(RunConfig()),
         seconds=seconds,
     )
 
@@ -128,7 +129,8 @@ def test_everything_that_a_run_computes_is_timed(
     [
         ((100, 90, 80), 128, (100, 90, 80)),
         ((256, 200, 101), 128, (128, 100, 51)),
-        ((6100, 2000, 2000), 128, (96, 32, 32)),
+        # An elongated volume keeps half of the size in width.
+        ((6100, 2000, 2000), 128, (191, 63, 63)),
     ],
 )
 def test_working_shape_is_the_one_that_halving_brings_nearest(
@@ -175,22 +177,20 @@ def test_what_a_run_would_do_again_is_not_done(
 ) -> None:
     run, config = RunFolder(url=str(tmp_path / "run")), config_of()
     write_manifest(run, RunManifest(archive="/archive", config=config))
-    located, earlier, doubtful, open_face, *_ = [e.volume_id for e in catalog.ok]
-    cut = crop_digest(config)
-    run.write_receipt(replace(receipt(located, kept=12), crop_settings=cut))
-    # Versions that kept no digest allowed no other settings.
-    run.write_receipt(receipt(earlier, kept=12))
+    located, other, doubtful, open_face, *_ = [e.volume_id for e in catalog.ok]
+    run.write_receipt(receipt(located, kept=12))
+    run.write_receipt(replace(receipt(other, kept=12), crop_settings="other settings"))
     run.write_receipt(receipt(doubtful, kept=None))
     too_open = replace(
         receipt(open_face, kept=None),
         sample_box=Box(start=(0, 0, 0), stop=(9, 9, 9)),
-        scales=[40.0] * 6,
+        scales=AxisFaces.of([40.0] * 6),
         promise="not calibrated",
     )
     run.write_receipt(too_open)
 
     done = looks_of_receipts(run, config, catalog.ok)
-    assert set(done) == {located, earlier, doubtful, open_face}
+    assert set(done) == {located, doubtful, open_face}
     # Not kept in run.json yet: the plan comes before that.
     done = looks_of_receipts(run, override(config, ("crop.margin=0.2",)), catalog.ok)
     assert set(done) == {doubtful}

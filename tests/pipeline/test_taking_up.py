@@ -29,7 +29,7 @@ from ctray.archive.catalog import CatalogEntry, read_catalog
 from ctray.cli.main import cli
 from ctray.config import Binds, RunConfig, load_config, override, parse_config, settings_digest
 from ctray.core.errors import ConfigError, CtrayError, RunInUseError
-from ctray.core.geometry import AXES, Box
+from ctray.core.geometry import AXES, AxisFaces, Box
 from ctray.core.processes import this_process
 from ctray.executors.leftovers import remove_leftovers, scratch_folder
 from ctray.localization.localizer import Localization, PreparedVolume
@@ -268,7 +268,7 @@ def test_choice_of_volumes_may_change(run: RunFolder, config: RunConfig) -> None
 
 def too_open(run: RunFolder, name: str, config: RunConfig) -> VolumeRecord:
     """Give a located volume faces that are more open than the calibration knows."""
-    located = replace(receipt_of(run, name), scales=[0.7 * SIDE] * 6)
+    located = replace(receipt_of(run, name), scales=AxisFaces.of([0.7 * SIDE] * 6))
     receipt = Cut.of(run, config).decide(located)
     assert receipt.status == "uncertain"
     assert "open over 70% of its axis" in str(receipt.reason)
