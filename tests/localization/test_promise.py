@@ -231,7 +231,7 @@ def test_text_of_a_promise() -> None:
 
 
 def test_why_a_run_is_not_calibrated() -> None:
-    other = override(RunConfig(), ("train.steps=700", "preprocess.working_size=64"))
+    other = override(RunConfig(), ("train.steps=700", "preprocess.working_size=96"))
     digest = box_settings_digest(other)
     why = why_not_calibrated(digest, other, calibration())
     assert why.endswith(": preprocess.working_size, train.steps")
