@@ -87,7 +87,7 @@ def test_parts_of_objects(base_url: str) -> None:
         try:
             assert read() == b""
         except InvalidVolumeError as error:
-            assert "ends before the range" in str(error)  # noqa: PT017
+            assert "ends before the requested range" in str(error)  # noqa: PT017
     for read in (store.read_ranges, store.read_suffix):
         with pytest.raises(NotFoundError):
             read(store.join(base_url, "gone"), [(0, 1)] if read is store.read_ranges else 1)
@@ -123,7 +123,7 @@ def test_listing_a_file_says_so(base_url: str) -> None:
 def test_json_that_is_none_or_cannot_be(base_url: str) -> None:
     url = store.join(base_url, "bad.json")
     store.write_bytes(url, b"{oops")
-    with pytest.raises(StorageError, match=r"no valid JSON.*remove or mend"):
+    with pytest.raises(StorageError, match=r"no valid JSON.*remove or repair"):
         store.read_json(url)
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         store.write_json(url, {"x": float("nan")})
