@@ -16,9 +16,10 @@ from ctray.core.grid import DEFAULT_SHARD, ShardGrid
 from ctray.core.parallel import bounded_map
 from ctray.storage import store
 from ctray.volumes.encoding import default_encoding, v2_compressor
+from ctray.volumes.level_layout import LevelLayout
 from ctray.volumes.stored_chunks import StoredChunks
 from ctray.volumes.volume import Volume
-from ctray.volumes.writer import LevelLayout, VolumeWriter
+from ctray.volumes.writer import VolumeWriter
 
 # Larger shards of a source are not taken over: a worker holds some of them at a time.
 _MAX_SHARD_BYTES = 64 * 2**20

@@ -12,10 +12,12 @@ from ctray.core.parallel import BYTES_IN_FLIGHT
 from ctray.crops.copying import copy_levels, plan_copies, snapped_to_chunks
 from ctray.crops.restoring import keep_surround, told_of_source
 from ctray.crops.voxel_checksum import voxel_checksum
+from ctray.volumes.group import is_committed
+from ctray.volumes.level_layout import LevelLayout, grid_of
 from ctray.volumes.manifest import MANIFEST, stored_checksum
 from ctray.volumes.multiscale import LevelPlan, plan_levels
 from ctray.volumes.volume import Level, Volume
-from ctray.volumes.writer import LevelLayout, create_volume, grid_of, is_committed
+from ctray.volumes.writer import create_volume
 
 MAX_STRIDE = 32
 SNAP_CHUNKS = 0.05

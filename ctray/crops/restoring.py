@@ -23,10 +23,12 @@ from ctray.crops.old_names import crop_attributes, cut_url
 from ctray.storage import store
 from ctray.volumes.arrays import OpenedArray, damage_named, open_array
 from ctray.volumes.encoding import default_encoding
+from ctray.volumes.level_layout import LevelLayout, create_array
 from ctray.volumes.metadata import Layout
 from ctray.volumes.transfer import Transfer
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import LevelLayout, create_array, create_volume
+from ctray.volumes.working import read_working
+from ctray.volumes.writer import create_volume
 
 PATH = "surround"
 _ZSTD_LEVEL = 15
@@ -77,7 +79,7 @@ def keep_surround(volume: Volume, url: str, size: int, ome_version: str) -> dict
     dict
         For the ``ctray`` attributes: path and factors.
     """
-    voxels, factors = volume.read_working(size)
+    voxels, factors = read_working(volume, size)
     if volume.dtype.kind != "f" and voxels.dtype.kind == "f":
         voxels = np.rint(voxels)
     grid = ShardGrid.choose(voxels.shape)

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from numcodecs import Blosc, GZip, Zstd  # type: ignore[import-untyped]
-from zarr.codecs import BytesCodec, ShardingCodec
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.codecs import BytesCodec
 from zarr.registry import get_codec_class
 
 from ctray.core.geometry import Triple, as_triple
 from ctray.volumes.sharding import crc32c, without_crc32c
-from ctray.volumes.unpacking import check_told, unpack
+from ctray.volumes.unpacking import check_unpacked_size, unpack
+from ctray.volumes.zarr_internals import native_dtype, v2_codecs
+from ctray.volumes.zarr_internals import v3_codecs as stored_v3_codecs
 
 ZSTD_LEVEL = 3
 CHECKSUM = "crc32c"
@@ -89,10 +90,10 @@ class ChunkEncoding:
             self.decode(data)
             return
         content = without_crc32c(data)
-        # What is sound as bytes may still be no chunk of this array.
+        # Sound bytes may still be no chunk of this array.
         name, _ = self.codecs[-2] if len(self.codecs) > 1 else ("", ())
         if name and self.codecs[0][0] != CHECKSUM:
-            check_told(name, content, self.num_bytes, exact=True)
+            check_unpacked_size(name, content, self.num_bytes, exact=True)
 
     def encode(self, voxels: npt.NDArray[Any]) -> bytes | None:
         """Stored bytes of a chunk; None if all of it is the fill value.
@@ -155,8 +156,7 @@ def encoding_of(array: zarr.Array[Any], axes: Sequence[int]) -> ChunkEncoding | 
     That is: another codec than zstd, blosc, gzip and crc32c, no compression at all, voxels in
     another order than C, or chunks of more than 32 MiB.
     """
-    metadata: Any = array.metadata
-    found = _of_v3(metadata) if isinstance(metadata, ArrayV3Metadata) else _of_v2(metadata)
+    found = _of_v2(array) if array.metadata.zarr_format == 2 else _of_v3(array)
     if found is None:
         return None
     dtype, codecs = found
@@ -196,29 +196,26 @@ def v3_codecs(encoding: ChunkEncoding) -> list[Any]:
     ]
 
 
-def _of_v3(metadata: ArrayV3Metadata) -> tuple[np.dtype[Any], Any] | None:
-    codecs = metadata.codecs
-    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-        codecs = codecs[0].codecs
-    first, *rest = codecs
-    named: list[Any] = [codec.to_dict() for codec in rest]
+def _of_v3(array: zarr.Array[Any]) -> tuple[np.dtype[Any], Any] | None:
+    found = stored_v3_codecs(array)
+    if found is None:
+        return None
+    endian, named = found
     names = [codec["name"] for codec in named]
     compressors = [name for name in names if name in ("zstd", "blosc", "gzip")]
-    if not isinstance(first, BytesCodec) or len(compressors) > 1 or names.count(CHECKSUM) > 1:
+    if len(compressors) > 1 or names.count(CHECKSUM) > 1 or set(names) - {CHECKSUM, *compressors}:
         return None
-    if set(names) - {CHECKSUM, *compressors}:
-        return None
-    big = first.endian is not None and first.endian.value == "big"
-    dtype = np.dtype(metadata.dtype.to_native_dtype()).newbyteorder(">" if big else "<")
+    dtype = native_dtype(array.metadata).newbyteorder(">" if endian == "big" else "<")
     return dtype, tuple((c["name"], _frozen(c.get("configuration", {}))) for c in named)
 
 
-def _of_v2(metadata: ArrayV2Metadata) -> tuple[np.dtype[Any], Any] | None:
-    if metadata.order != "C" or metadata.filters or metadata.compressor is None:
+def _of_v2(array: zarr.Array[Any]) -> tuple[np.dtype[Any], Any] | None:
+    order, filters, compressor = v2_codecs(array)
+    if order != "C" or filters or compressor is None:
         return None
-    config = dict(metadata.compressor.get_config())
+    config = dict(compressor.get_config())
     name = config.pop("id")
-    dtype = np.dtype(metadata.dtype.to_native_dtype())
+    dtype = native_dtype(array.metadata)
     if name == "zstd":
         config.setdefault("checksum", False)
     elif name == "blosc":

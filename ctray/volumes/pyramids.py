@@ -8,9 +8,10 @@ is large already), which is well under a thousandth of a volume of 24 GB.
 from __future__ import annotations
 
 from ctray.core.geometry import Box, VoxelSize, as_triple
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.working import is_reduced_to, read_reduced
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.writer import create_volume
 
 # Name of the attribute that says how coarse the first level is.
 _FACTORS = "factors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,7 @@ import numpy.typing as npt
 from ctray.core.geometry import Box, Triple, as_triple, tiles
 from ctray.core.parallel import bounded_map
 from ctray.volumes.multiscale import downsample_mean
-
-if TYPE_CHECKING:
-    from ctray.volumes.volume import Level, Volume
+from ctray.volumes.volume import Level, Volume
 
 
 def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -> npt.NDArray[Any]:

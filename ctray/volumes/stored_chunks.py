@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import ShardingCodec
 
 from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Triple, as_triple
@@ -21,6 +20,7 @@ from ctray.storage import store
 from ctray.volumes.encoding import ChunkEncoding, encoding_of
 from ctray.volumes.sharding import MISSING, index_bytes, parse_index
 from ctray.volumes.unpacking import allowed
+from ctray.volumes.zarr_internals import chunk_key, has_index_at_start, has_usual_index
 
 # Chunks that lie no further apart than this are fetched as one piece.
 _GAP_BYTES = 32 * 2**10
@@ -60,7 +60,8 @@ class StoredChunks:
         self.is_sharded = array.shards is not None
         counts = [s // c for s, c in zip(self.shard, encoding.chunk, strict=True)]
         self.counts = as_triple(counts, "counts")
-        self._metadata: Any = array.metadata
+        self.index_at_start = has_index_at_start(array)
+        self._array = array
         self._axes = axes
         self._count = count
         self._indices: OrderedDict[Triple, Future[_Index]] = OrderedDict()
@@ -76,7 +77,7 @@ class StoredChunks:
             return None
         encoding = encoding_of(array, axes)
         others = [n for axis, n in enumerate(array.chunks) if axis not in axes]
-        if encoding is None or not _has_usual_index(array) or any(n != 1 for n in others):
+        if encoding is None or not has_usual_index(array) or any(n != 1 for n in others):
             return None
         return cls(url, array, axes, encoding, count)
 
@@ -88,11 +89,11 @@ class StoredChunks:
 
     def object_url(self, cell: Triple) -> str:
         """URL of a shard, or of a chunk where there are no shards."""
-        place = [0] * len(self._metadata.shape)
+        place = [0] * self._array.ndim
         for axis, n in zip(self._axes, cell, strict=True):
             place[axis] = n
         # Not `store.join`, which costs a tenth of unpacking the chunk; `url` is as that makes it.
-        return f"{self.url}/{self._metadata.encode_chunk_key(tuple(place))}"
+        return f"{self.url}/{chunk_key(self._array, place)}"
 
     def whole_object(self, cell: Triple) -> bytes | memoryview | None:
         """Bytes of a whole shard, every chunk in it checked; None where there is none."""
@@ -216,24 +217,6 @@ class StoredChunks:
     def _most_bytes(self, num_chunks: int) -> int:
         """Most bytes that an object of so many chunks can have, with the index of a shard."""
         return num_chunks * (allowed(self.encoding.num_bytes) + 16) + 4
-
-    @property
-    def index_at_start(self) -> bool:
-        """Whether shards begin with their index; usually it is at the end."""
-        return self.is_sharded and bool(self._metadata.codecs[0].index_location.value == "start")
-
-
-def _has_usual_index(array: zarr.Array[Any]) -> bool:
-    """Whether an array has no shards, or their index is stored as nearly all writers do."""
-    codecs: Any = getattr(array.metadata, "codecs", ())
-    if array.shards is None:
-        return True
-    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-        return False
-    named = [codec.to_dict() for codec in codecs[0].index_codecs]
-    return [c["name"] for c in named] == ["bytes", "crc32c"] and named[0].get("configuration") == {
-        "endian": "little"
-    }
 
 
 def cells_of(start: Triple, stop: Triple) -> Iterator[Triple]:

@@ -21,7 +21,7 @@ from ctray.volumes.metadata import Dataset, Layout, read_layout
 from ctray.volumes.stored_chunks import StoredChunks
 from ctray.volumes.transfer import Transfer
 from ctray.volumes.voxel_metadata import PlainScale
-from ctray.volumes.working import read_working_level
+from ctray.volumes.zarr_internals import chunk_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,10 +227,9 @@ class Volume:
         """Names of the objects that hold a level's voxels, below its array: shards or chunks."""
         self._level(level)
         array = self._arrays[level].array
-        metadata: Any = array.metadata
         unit = array.shards or array.chunks
         counts = [range(-(-n // u)) for n, u in zip(array.shape, unit, strict=True)]
-        return {metadata.encode_chunk_key(place) for place in itertools.product(*counts)}
+        return {chunk_key(array, place) for place in itertools.product(*counts)}
 
     def stored_chunks(self, level: int) -> StoredChunks | None:
         """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
@@ -265,23 +264,8 @@ class Volume:
         sides = [max(level.shape) for level in self.levels]
         return min(range(len(sides)), key=lambda n: (abs(sides[n] - working_size), -n))
 
-    def read_working(
-        self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
-    ) -> tuple[npt.NDArray[Any], Triple]:
-        """Return the volume at the size nearest to `working_size` that halving can reach.
-
-        Returns
-        -------
-        array : numpy.ndarray
-            (z, y, x), ``self.dtype`` or float32, see `ctray.volumes.working.WorkingLevel`.
-        factors : tuple of int
-            Level-0 voxels per voxel of `array`, (z, y, x).
-        """
-        found = read_working_level(self, working_size, max_bytes)
-        return found.voxels, found.factors
-
     def add_coarse(self, coarse: Volume, factors: Triple) -> None:
-        """Let `read_working` take levels of `coarse`, of which a voxel is `factors` of level 0."""
+        """Keep `coarse`, whose voxels are `factors` voxels of level 0, for `read_working_level`."""
         self._coarse = coarse, factors
 
     @property

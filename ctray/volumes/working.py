@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ from ctray.core.geometry import Triple, as_triple
 from ctray.core.parallel import BYTES_IN_FLIGHT
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.reducing import reduce_level
-
-if TYPE_CHECKING:
-    from ctray.volumes.volume import Level, Volume
+from ctray.volumes.volume import Level, Volume
 
 # A level this small (as float32) is read whole to average it without rounding, if it is little
 # beside level 0, or the volume itself is small.
@@ -103,6 +101,14 @@ def read_working_level(
         finer=last if finer else None,
         ratio=(2, 2, 2),
     )
+
+
+def read_working(
+    volume: Volume, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
+) -> tuple[npt.NDArray[Any], Triple]:
+    """Voxels of `read_working_level`, and level-0 voxels per voxel, both (z, y, x)."""
+    found = read_working_level(volume, working_size, max_bytes)
+    return found.voxels, found.factors
 
 
 def is_reduced_to(volume: Volume, working_size: int) -> bool:

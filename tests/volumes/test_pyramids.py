@@ -10,6 +10,7 @@ import pytest
 from ctray.core.geometry import Box, VoxelSize
 from ctray.volumes.pyramids import with_kept_pyramid
 from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.working import read_working
 from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(5)
@@ -40,7 +41,7 @@ def test_pyramid_spares_level_0(
     monkeypatch.setattr("ctray.volumes.working._SMALL_VOLUME_BYTES", 0)
     noise = RNG.integers(0, 256, (256, 250, 240), dtype=np.uint8)
     volume = open_volume(written(str(tmp_path / "v"), noise, None).url)
-    working, factors = volume.read_working(working_size)
+    working, factors = read_working(volume, working_size)
     assert factors == (factor,) * 3
     assert working.shape == tuple(-(-n // factor) for n in noise.shape)
     assert 0 < volume.bytes_read < 0.02 * (volume.bytes_stored(0) or 0)
@@ -50,12 +51,12 @@ def test_pyramid_spares_level_0(
 def test_kept_levels_are_what_a_pass_over_the_volume_gives(tmp_path: Path, dtype: str) -> None:
     voxels = (RNG.random((200, 150, 99)) * 200).astype(dtype)
     plain = written(str(tmp_path / "v"), voxels, 1)
-    expected, factors = plain.read_working(WORKING)
+    expected, factors = read_working(plain, WORKING)
     url = str(tmp_path / "run" / "pyramids" / "v.zarr")
     first = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=True)
     again = with_kept_pyramid(open_volume(plain.url), url, WORKING, write=False)
     for volume in (first, again):
-        working, found = volume.read_working(WORKING)
+        working, found = read_working(volume, WORKING)
         assert found == factors == (8, 8, 8)
         assert working.dtype == expected.dtype
         np.testing.assert_array_equal(working, expected)
@@ -81,7 +82,7 @@ def test_levels_of_another_volume_are_not_taken(tmp_path: Path) -> None:
     other = written(str(tmp_path / "other"), np.full((200, 150, 99), 9, np.uint8), 1)
     with_kept_pyramid(other, url, WORKING, write=True)
     plain = written(str(tmp_path / "v"), np.full((200, 150, 99), 4, np.uint8), 1)
-    working, _ = with_kept_pyramid(plain, url, WORKING, write=True).read_working(WORKING)
+    working, _ = read_working(with_kept_pyramid(plain, url, WORKING, write=True), WORKING)
     assert (working == 4).all()
 
 
