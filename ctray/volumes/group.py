@@ -91,7 +91,7 @@ def multiscale(
 
 
 def is_committed(url: str) -> bool:
-    """Whether a volume that ctray finished is at `url`."""
+    """Whether a volume that ctray committed is at `url`."""
     for name in ("zarr.json", ".zattrs"):
         try:
             found = store.read_json(store.join(url, name))
@@ -104,7 +104,7 @@ def is_committed(url: str) -> bool:
 
 
 def _clear_leftover(url: str) -> None:
-    """Remove what an interrupted writer left at `url`; refuse what anybody finished or owns."""
+    """Remove the leftover of an interrupted writer; refuse finished volumes and other files."""
     if is_committed(url):
         raise OutputExistsError(f"{url} holds a finished volume; give another output or remove it")
     if not store.exists(url):
@@ -115,10 +115,10 @@ def _clear_leftover(url: str) -> None:
         return
     if not any(name.startswith(UNFINISHED) for name in names):
         raise OutputExistsError(
-            f"{url} holds {names[0]} and more that ctray did not write; give another output"
+            f"{url} holds files that ctray did not write, such as {names[0]}; give another output"
         )
     for entry in entries:
-        # The note stays: killed in the middle of this, the next run must still know the rest.
+        # Keep the note: if this is interrupted, the next run must still recognize the leftover.
         if entry.is_dir:
             store.delete_tree(entry.url)
         elif entry.name != UNFINISHED:

@@ -17,13 +17,13 @@ from ctray.volumes.encoding import ChunkEncoding, v2_compressor, v3_codecs, v3_s
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LevelLayout:
-    """How one level is laid out: its grid, and how its chunks are encoded."""
+    """Grid and encoding of one level."""
 
     grid: ShardGrid
     encoding: ChunkEncoding
 
     def cells(self, extent: Triple) -> Iterator[Box | None]:
-        """Chunks of a shard clipped to `extent`, in C order; None beyond it."""
+        """Chunks of a shard, clipped to `extent`, in C order; None for chunks outside of it."""
         for start in itertools.product(
             *(range(0, s, c) for s, c in zip(self.grid.shard, self.grid.chunk, strict=True))
         ):
@@ -35,16 +35,16 @@ class LevelLayout:
 
 
 def grid_of(shape: Triple, level0: ShardGrid, ome_version: str) -> ShardGrid:
-    """Grid of a level like that of level 0, no larger than the level needs."""
+    """Grid with the chunks and shards of level 0, no larger than the level needs."""
     shard = level0.chunk if ome_version == "0.4" else level0.shard
     return ShardGrid.choose(shape, chunk=level0.chunk, shard=shard)
 
 
 def create_array(url: str, layout: LevelLayout, ome_version: str) -> zarr.Array[Any]:
-    """Lay out one array at `url`, as Zarr v3 for OME-Zarr 0.5 and as v2 for 0.4."""
+    """Create an empty array at `url`: Zarr v3 for OME-Zarr 0.5, v2 for 0.4."""
     encoding, grid = layout.encoding, layout.grid
-    # A store rooted at the array itself: below a group's root, zarr would write the group's
-    # metadata at once, and that is the commit marker.
+    # A store rooted at the array itself: below a group's root, zarr would also write the group's
+    # metadata, which are the commit marker.
     target = store.zarr_store(url, read_only=False)
     with store.mapped_errors(url, "write"):
         if ome_version == "0.4":

@@ -26,7 +26,7 @@ from ctray.volumes.multiscale import LevelPlan, downsample_mean, plan_levels
 from ctray.volumes.sharding import assemble
 from ctray.volumes.voxel_metadata import PlainScale
 
-# What one object is made of.
+# Parts of one object.
 _Parts = Sequence[bytes | memoryview]
 
 
@@ -54,24 +54,25 @@ def create_volume(
     shape, dtype
         Voxels (z, y, x) and type of level 0: bool, integer or float.
     voxel_size
-        None if unknown: then scale and origin count voxels and carry no unit.
+        None if unknown: then scale and origin count voxels and have no unit.
     origin_um
         Centre of the first voxel in micrometres, (z, y, x); in voxels if `voxel_size` is None.
     num_levels
-        Depth of the pyramid; by default halves until the longest side is at most 64, at most 8.
+        Levels of the pyramid; by default, halves until the longest side is at most 64, and at
+        most 8.
     grid
-        Chunks and shards of level 0; by default 64 and 256 voxels. OME-Zarr 0.4 has no shards,
-        there each chunk is its own.
+        Chunks and shards of level 0; by default 64 and 256 voxels. OME-Zarr 0.4 has no shards: each
+        chunk is an object.
     ome_version
         "0.5" (Zarr v3) or "0.4" (Zarr v2).
     fill_value
         Value of voxels that are never written.
     levels
-        Levels other than halves, level 0 first; for crops that copy the source's.
+        Levels other than halves, level 0 first; for crops that copy levels of a source.
     layouts
-        Grid and encoding of each level in place of `grid` and `fill_value`; for the same crops.
+        Grid and encoding of each level, instead of `grid` and `fill_value`; for the same crops.
     plain_scale
-        Edge lengths as the source has them, without a unit of length, where `voxel_size` is None.
+        Edge lengths of the source without a unit of length, if `voxel_size` is None.
 
     Raises
     ------
@@ -79,10 +80,10 @@ def create_volume(
         If a committed volume, or anything that ctray did not begin, is at `url`.
     """
     if ome_version not in READABLE_VERSIONS:
-        raise ConfigError(f"ome_version {ome_version!r} is not written; use 0.5 or 0.4")
+        raise ConfigError(f"ctray writes no OME-Zarr {ome_version!r}; use 0.5 or 0.4")
     native = np.dtype(dtype).newbyteorder("=")
     if native.kind not in "biuf":
-        raise InvalidVolumeError(f"{url}: dtype {native} is no grey value; use integers or floats")
+        raise InvalidVolumeError(f"{url}: dtype {native} holds no grey values; use numbers")
     shape_zyx = as_triple(shape, "shape")
     level0 = grid or ShardGrid.choose(shape_zyx)
     if level0.shape != shape_zyx:
@@ -113,8 +114,8 @@ def create_volume(
 class VolumeWriter:
     """Writes the voxels of one volume and commits it.
 
-    Threads and processes may share the work if each writes whole shards (`grid`); `write` from
-    several threads on parts of one shard loses data.
+    Threads and processes may share the work if each writes whole shards (`grid`). Calling `write`
+    from several threads on parts of one shard loses data.
     """
 
     def __init__(
@@ -149,11 +150,11 @@ class VolumeWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes of voxels handed to the store so far, before compression, all levels."""
+        """Voxel bytes written so far, before compression, of all levels."""
         return self._bytes_written
 
     def write(self, box: Box, array: npt.NDArray[Any]) -> None:
-        """Write `array` to the region `box` of level 0; shard-aligned regions are fastest."""
+        """Write `array` to the region `box` of level 0; whole shards are fastest."""
         self.write_level(0, box, array)
 
     def write_level(self, level: int, box: Box, array: npt.NDArray[Any]) -> None:
@@ -179,7 +180,7 @@ class VolumeWriter:
             self._bytes_written += box.num_voxels * self.dtype.itemsize
 
     def encode_shard(self, level: int, voxels: npt.NDArray[Any]) -> _Parts | None:
-        """Shard of `voxels`, clipped to the array, as its store holds it; None if all is fill."""
+        """Encode a shard of `voxels`, clipped to the array; None if all are the fill value."""
         layout = self.layouts[level]
         chunks = [
             layout.encoding.encode(voxels[cell.slices]) if cell is not None else None
@@ -188,20 +189,20 @@ class VolumeWriter:
         return self.assemble(chunks)
 
     def assemble(self, chunks: Sequence[bytes | memoryview | None]) -> _Parts | None:
-        """Parts of the object of encoded chunks in C order, one where the version has no shards."""
+        """Parts of the object that holds encoded chunks in C order; 0.4 has one chunk an object."""
         if self.ome_version == "0.4":
             (chunk,) = chunks
             return None if chunk is None else [chunk]
         return assemble(chunks)
 
     def put_shard(self, level: int, shard: Box, parts: _Parts | None) -> None:
-        """Write the object of a whole shard, as `encode_shard` or another array has it."""
+        """Write the object of a whole shard, from `encode_shard` or from another array."""
         place = [a // s for a, s in zip(shard.start, self.grids[level].shard, strict=True)]
         key = "/".join(str(n) for n in place)
         path = f"{level}/{key}" if self.ome_version == "0.4" else f"{level}/c/{key}"
         found = None
         if parts is not None:
-            # On the disk before the commit marker is: a power cut must not leave that alone.
+            # On the disk before the commit marker: a power cut must not leave the marker alone.
             store.write_parts(store.join(self.url, path), parts)
             found = digest(*parts)
         with self._lock:
@@ -210,16 +211,16 @@ class VolumeWriter:
             self._bytes_written += shard.num_voxels * self.dtype.itemsize
 
     def seal(self) -> str:
-        """Write the manifest of all objects that are there, and return its checksum."""
+        """Write the manifest of all objects, and return its checksum."""
         return write_manifest(self.url, self._digests)
 
     @staticmethod
     def sealed(checksum: str) -> dict[str, str]:
-        """Attributes that name a checksum of `seal`."""
+        """Attributes for a checksum of `seal`."""
         return {"checksum": checksum, "checksum_of": MANIFEST}
 
     def build_pyramid(self) -> None:
-        """Fill levels 1 and up by means of the level below, shard by shard.
+        """Fill each level from 1 up with means of the next finer level, shard by shard.
 
         Memory is bounded by a few shards, whatever the volume's size.
         """
@@ -231,17 +232,17 @@ class VolumeWriter:
             def build(shard: Box, level: int = level, step: Triple = step) -> None:
                 self.write_level(level, shard, self._pooled(level, shard, step))
 
-            # A shard, one of its source shards and the sums in float64 are held at a time.
+            # A shard, one of its source shards, and the sums in float64.
             for _ in bounded_map(build, self.grids[level].shards(), bytes_per_item=4 * shard_bytes):
                 pass
 
     def commit(self, provenance: dict[str, Any]) -> None:
-        """Write the group's metadata with `provenance` in its ``ctray`` attributes; the last act.
+        """Write the group's metadata, which makes the volume exist; call it last.
 
         Parameters
         ----------
         provenance
-            JSON values; what the volume was made from and how.
+            JSON values for the ``ctray`` attributes: origin of the volume and method.
         """
         ctray = {
             **provenance,
@@ -251,7 +252,7 @@ class VolumeWriter:
         commit_group(self.url, image=self._image, ctray=ctray, ome_version=self.ome_version)
 
     def _pooled(self, level: int, shard: Box, step: Triple) -> npt.NDArray[Any]:
-        """Mean of the source region of `shard`, read one source shard at a time."""
+        """Means for `shard`, from its source region read one source shard at a time."""
         out = np.empty(shard.shape, self.dtype)
         source = self._arrays[level - 1]
         shape = self.plans[level - 1].shape
