@@ -110,8 +110,8 @@ def printable(text: object, keep: str = "") -> str:
     r"""Return text that is safe to print on a terminal.
 
     Names in an archive are untrusted. Escape sequences in them can move the cursor, set the title
-    of the terminal or write to its clipboard. Control characters for the direction of writing disguise
-    a name. All of these become visible: ``\x1b``, ``\u202e``.
+    of the terminal or write to its clipboard. Control characters for the direction of writing
+    disguise a name. All of these become visible: ``\x1b``, ``\u202e``.
 
     Parameters
     ----------
