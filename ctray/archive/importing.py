@@ -23,7 +23,7 @@ from ctray.core.parallel import bounded_map
 from ctray.formats.guard import within_limit
 from ctray.formats.opening import VolumeSource, open_source
 from ctray.storage import store
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 from ctray.volumes.writer import VolumeWriter, create_volume
 
 # One row of shards is held in memory: whole slices arrive, whole shards leave.

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,8 @@ import numpy.typing as npt
 from ctray.core.errors import NotFoundError
 from ctray.formats.opening import open_as
 from ctray.formats.source import Kind, VolumeSource
-from ctray.storage import s3, store, zipped
+from ctray.storage import store, zipped
+from ctray.storage.backend import ObjectInfo
 
 # Of a Zarr volume so many objects are looked at, the first by name: some have millions of chunks.
 _MOST_OBJECTS = 100_000
@@ -30,8 +29,6 @@ _LEAST_DEPTH = 16
 # Where so many files lie in one folder, listing it costs less than asking for each.
 _WORTH_LISTING = 4
 _ZARR = ("zarr", "ome-zarr")
-
-_File = tuple[str, int, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,75 +147,31 @@ def what_changed(before: str, now: str) -> str:
     return "a file was written anew"
 
 
-def _stamp(found: Iterator[_File], url: str) -> str:
+def _stamp(found: Iterator[ObjectInfo], url: str) -> str:
     digest, count, size = hashlib.sha256(), 0, 0
-    for name, num_bytes, tag in found:
-        count, size = count + 1, size + num_bytes
-        digest.update(f"{name}\0{num_bytes}\0{tag}\n".encode("utf-8", "surrogateescape"))
+    for info in found:
+        count, size = count + 1, size + info.size
+        line = f"{info.path}\0{info.size}\0{info.version}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
     if not count:
         raise NotFoundError(f"{url}: nothing is there; check the path or URL")
     return f"{count}:{size}:{digest.hexdigest()[:16]}"
 
 
-def _tree(url: str) -> Iterator[_File]:
-    if store.is_local(url):
-        found = _local_tree(Path(url))
-    elif url.startswith("s3://"):
-        found = _listed(url)
-    else:
-        root = store.filesystem(url)
-        infos = root.find(url, detail=True)
-        found = ((path, *_told(infos[path])) for path in sorted(infos))
-    with store.mapped_errors(url, "list"):
-        yield from itertools.islice(found, _MOST_OBJECTS)
+def _tree(url: str) -> Iterator[ObjectInfo]:
+    return itertools.islice(store.stat_tree(url), _MOST_OBJECTS)
 
 
-def _local_tree(root: Path) -> Iterator[_File]:
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            about = path.stat()
-            yield str(path.relative_to(root)), about.st_size, str(about.st_mtime_ns)
-
-
-def _listed(url: str) -> Iterator[_File]:
-    """Objects below a prefix on S3, which come by name."""
-    import obstore
-
-    bucket, key = s3.split(url)
-    for page in obstore.list(s3.client(bucket), prefix=key or None):
-        for item in page:
-            yield item["path"], item["size"], item["e_tag"] or str(item["last_modified"])
-
-
-def _files(urls: Sequence[str]) -> Iterator[_File]:
+def _files(urls: Sequence[str]) -> Iterator[ObjectInfo]:
     wanted: dict[str, set[str]] = {}
     for url in urls:
         folder, _, name = url.rpartition("/")
         wanted.setdefault(folder, set()).add(name)
     for folder, names in wanted.items():
-        with store.mapped_errors(f"{folder}/{min(names)}", "look at"):
-            yield from _files_of(folder, names)
-
-
-def _files_of(folder: str, names: set[str]) -> Iterator[_File]:
-    if store.is_local(folder):
-        for name in sorted(names):
-            about = (Path(folder) / name).stat()
-            yield name, about.st_size, str(about.st_mtime_ns)
-    elif folder.startswith("s3://") and len(names) >= _WORTH_LISTING:
-        for path, size, tag in _listed(folder):
-            name = path.rpartition("/")[2]
-            if name in names:
-                yield name, size, tag
-    else:
-        root = store.filesystem(folder)
-        for name in sorted(names):
-            yield name, *_told(root.info(f"{folder}/{name}"))
-
-
-def _told(info: dict[str, Any]) -> tuple[int, str]:
-    """Size, and the tag or time that a file system of fsspec tells."""
-    known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
-    return int(info["size"] or 0), next((str(info[n]) for n in known if info.get(n)), "")
+        if store.is_local(folder) or len(names) < _WORTH_LISTING:
+            for name in sorted(names):
+                yield replace(store.stat(f"{folder}/{name}"), path=name)
+            continue
+        for entry in store.list_dir(folder):
+            if entry.name in names:
+                yield ObjectInfo(path=entry.name, size=entry.size or 0, version=entry.version)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Literal, Self, cast
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 
@@ -28,13 +27,6 @@ Kind = Literal[
     "edf",
     "dicom",
 ]
-
-# A remote file is asked for what is wanted and this much more. A multi-page TIFF's directory lies
-# in small pieces all over the file: larger blocks would fetch all of it just to count pages.
-_READ_AHEAD_BYTES = 64 << 10
-# Where the pieces lie close together, few large blocks beat thousands of small requests.
-_BLOCK_BYTES = 2 << 20
-_MAX_BLOCKS = 16
 
 
 class VolumeSource(ABC):
@@ -189,19 +181,7 @@ def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
 
     `dense` says that small reads will lie close together; it matters to remote files alone.
     """
-    caching: dict[str, Any] = {"block_size": _READ_AHEAD_BYTES, "cache_type": "readahead"}
-    if dense:
-        caching = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache"}
-        caching["cache_options"] = {"maxblocks": _MAX_BLOCKS}
-    with store.mapped_errors(url, doing="read"):
-        if store.is_local(url):
-            file: IO[bytes] = io.BufferedReader(store.open_local(url))
-        else:
-            file = cast(
-                "IO[bytes]",
-                store.filesystem(url).open(url, mode="rb", **caching),
-            )
-    with file:
+    with store.open_binary(url, dense=dense) as file:
         yield file
 
 

@@ -19,8 +19,8 @@ from ctray.records.run_folder import Receipt, RunFolder
 from ctray.records.run_manifest import read_manifest
 from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import is_committed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,8 +23,7 @@ from ctray.phantom import make_phantom, preset
 from ctray.phantom.spec import MIN_SIDE
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.records.run_folder import RunFolder
-from ctray.volumes.multiscale import level_shapes
-from ctray.volumes.working import longest_side
+from ctray.volumes.multiscale import level_shapes, longest_side
 
 # Larger slices are timed at this side, and the time goes with their area: a plan is to be quick.
 _MEASURED_SIDE = 128

@@ -28,7 +28,7 @@ from ctray.crops.old_names import modern_receipt
 from ctray.records.receipt_checks import MAX_RECEIPT_BYTES, check_receipt
 from ctray.records.specimen_receipt import SpecimenReceipt
 from ctray.storage import store
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 
 # Names the process that writes into a run; see `ctray.records.run_lock`.
 LOCK = "lock.json"

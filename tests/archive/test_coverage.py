@@ -22,7 +22,7 @@ from ctray.archive.coverage import Coverage, LeftOut, count_formats
 from ctray.archive.importing import import_volume
 from ctray.core.errors import NotFoundError, OutputExistsError
 from ctray.records.run_folder import check_output
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 
 VOLUME = np.arange(12 * 7 * 8, dtype=np.uint16).reshape(12, 7, 8)
 

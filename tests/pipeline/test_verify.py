@@ -19,7 +19,8 @@ from click.testing import CliRunner, Result
 from ctray.cli.main import cli
 from ctray.core.errors import ConfigError, NotFoundError
 from ctray.core.geometry import Box
-from ctray.crops.cutting import volume_checksum, write_crop
+from ctray.crops.cutting import write_crop
+from ctray.crops.voxel_checksum import voxel_checksum
 from ctray.pipeline.verifying import verify_run
 from ctray.records.receipt_query import Condition, query_receipts
 from ctray.records.run_folder import Receipt, RunFolder
@@ -163,7 +164,7 @@ def test_crops_of_earlier_versions_are_checked_by_their_voxels(tmp_path: Path) -
     store.write_json(store.join(url, "zarr.json"), metadata)
     store.delete_file(store.join(url, MANIFEST))
     run.write_receipt(replace(receipt, checksum=checksum))
-    assert volume_checksum(open_volume(url)) == checksum
+    assert voxel_checksum(open_volume(url)) == checksum
     assert next(verify_run(run)).problem is None
     zarr.open_array(Path(url) / "0", mode="r+")[0, 0, 0] = 901
     assert next(verify_run(run)).problem == "voxels are not those that were written"

@@ -15,8 +15,10 @@ from ctray.core.errors import (
 )
 from ctray.core.geometry import Box, VoxelSize
 from ctray.core.grid import ShardGrid
-from ctray.crops.cutting import crop_exists, volume_checksum, write_crop
+from ctray.crops.cutting import write_crop
 from ctray.storage import store
+from ctray.volumes.group import is_committed
+from ctray.volumes.manifest import stored_checksum
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import VolumeWriter, create_volume
 
@@ -87,7 +89,7 @@ def test_parts_of_objects(base_url: str) -> None:
         try:
             assert read() == b""
         except InvalidVolumeError as error:
-            assert "ends before the range" in str(error)  # noqa: PT017
+            assert "ends before the requested range" in str(error)  # noqa: PT017
     for read in (store.read_ranges, store.read_suffix):
         with pytest.raises(NotFoundError):
             read(store.join(base_url, "gone"), [(0, 1)] if read is store.read_ranges else 1)
@@ -123,7 +125,7 @@ def test_listing_a_file_says_so(base_url: str) -> None:
 def test_json_that_is_none_or_cannot_be(base_url: str) -> None:
     url = store.join(base_url, "bad.json")
     store.write_bytes(url, b"{oops")
-    with pytest.raises(StorageError, match=r"no valid JSON.*remove or mend"):
+    with pytest.raises(StorageError, match=r"no valid JSON.*remove or repair"):
         store.read_json(url)
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         store.write_json(url, {"x": float("nan")})
@@ -175,9 +177,9 @@ def test_before_the_commit_there_is_no_volume(base_url: str) -> None:
         assert not store.exists(store.join(url, name))
     with pytest.raises(NotFoundError, match="unfinished"):
         open_volume(url)
-    assert not crop_exists(url)
+    assert not is_committed(url)
     writer.commit({})
-    assert crop_exists(url)
+    assert is_committed(url)
     np.testing.assert_array_equal(open_volume(url).read_level(0), array)
 
 
@@ -228,7 +230,7 @@ def test_a_crop_is_its_source(base_url: str) -> None:
     assert crop.attributes["source_url"] == source.url
     assert crop.attributes["crop_box"] == [[8, 20], [0, 12], [12, 28]]
     assert crop.attributes["model"] == "m1"
-    assert result.checksum == crop.attributes["checksum"] == volume_checksum(crop)
+    assert result.checksum == crop.attributes["checksum"] == stored_checksum(crop.url)
     with pytest.raises(OutputExistsError):
         write_crop(source, Box(start=(0, 0, 0), stop=(4, 4, 4)), url, provenance={})
 

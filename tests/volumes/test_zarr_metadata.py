@@ -170,7 +170,7 @@ def test_other_versions_are_refused_by_name(
     shown = printable(version)
     with pytest.raises(InvalidVolumeError) as caught:
         open_volume(url)
-    assert f"v: OME-Zarr {shown} is not read; convert it to 0.4 or 0.5" in str(caught.value)
+    assert f"v: ctray does not read OME-Zarr {shown}; convert it to 0.4 or 0.5" in str(caught.value)
 
 
 def test_metadata_of_04_in_a_group_of_zarr_3(tmp_path: Path) -> None:

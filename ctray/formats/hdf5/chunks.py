@@ -19,7 +19,7 @@ import imagecodecs
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.volumes.unpacking import check_told
+from ctray.volumes.unpacking import check_unpacked_size
 
 # https://github.com/HDFGroup/hdf5_plugins/blob/master/docs/RegisteredFilterPlugins.md
 _BZIP2, _LZF, _BLOSC, _LZ4 = 307, 32000, 32001, 32004
@@ -218,7 +218,7 @@ def _check_header(code: int, data: bytes, limit: int) -> None:
         told = int.from_bytes(data[_BLOSC2_SIZE], "big") if data[2:9] == b"b2frame" else 0
         limit = 2 * limit + _BLOSC2_PADDING
     elif code == _ZSTD:
-        return check_told("zstd", data, limit)
+        return check_unpacked_size("zstd", data, limit)
     elif code == h5py.h5z.FILTER_SZIP:
         told = int.from_bytes(data[:4], "little")
     else:

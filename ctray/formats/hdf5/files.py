@@ -15,7 +15,7 @@ import h5py
 from ctray.core.errors import AccessError, InvalidVolumeError, NotFoundError, StorageError
 from ctray.formats.source import damage_as_error, file_size, open_binary
 from ctray.storage import store
-from ctray.storage.local_files import special_kind
+from ctray.storage.local_backend import special_kind
 
 # Masters of fast detectors link to thousands of files; so many are open at once.
 _MAX_OPEN = 16
