@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ctray.archive.catalog import CatalogEntry
-from ctray.archive.source_record import SourceRecord, stamp_of
+from ctray.archive.source_record import SourceRecord
+from ctray.archive.source_stamp import stamp_of
 from ctray.core.errors import NotFoundError
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store

@@ -23,7 +23,7 @@ from ctray.formats.hdf5.files import Hdf5Files
 from ctray.formats.hdf5.links import Place
 from ctray.formats.hdf5.virtual import open_voxels
 from ctray.formats.opening import open_source
-from ctray.formats.parts import Parts, parts_of_others
+from ctray.archive.inspection import Parts, parts_of_others
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 

@@ -16,14 +16,14 @@ import pytest
 import tifffile
 import zarr
 
-from ctray.archive import candidates as opening_module
+from ctray.archive import inspection as opening_module
 from ctray.archive import catalog as catalog_module
-from ctray.archive import discovery
+from ctray.archive import walk
 from ctray.archive import importing as importing_module
 from ctray.archive.catalog import Catalog, build_catalog
 from ctray.archive.importing import import_volume
 from ctray.core.errors import ConfigError, StorageError
-from ctray.formats.guard import OverdueError, guarded_map
+from ctray.archive.time_limit import OverdueError, guarded_map
 from ctray.formats.opening import open_source
 from ctray.storage import store
 
@@ -173,7 +173,7 @@ def test_a_pipe_in_place_of_a_chunk_is_refused(tmp_path: Path) -> None:
 
 _LIST_AS_NOBODY = """
 import os, sys
-from ctray.storage import catalog
+from ctray.archive import catalog
 if os.geteuid() == 0:
     os.seteuid(65534)
 found = catalog.build_catalog(sys.argv[1])
@@ -246,7 +246,7 @@ def test_folders_without_end_are_told(archive: Path) -> None:
 
 def test_folders_without_number_are_told(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a store may make them up: every folder holds two more."""
-    monkeypatch.setattr(discovery, "_MAX_FOLDERS", 50)
+    monkeypatch.setattr(walk, "_MAX_FOLDERS", 50)
     real = store.list_dir
 
     def two_more(url: str) -> list[store.Entry]:

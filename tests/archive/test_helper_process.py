@@ -13,8 +13,8 @@ import pytest
 
 from ctray.archive.catalog import build_catalog
 from ctray.core.errors import InvalidVolumeError, NotFoundError
-from ctray.formats.guard import OverdueError, guarded_map
-from ctray.formats.isolated import Helpers
+from ctray.archive.time_limit import OverdueError, guarded_map
+from ctray.archive.helper_process import Helpers
 from ctray.storage.store import file_bytes
 
 

@@ -28,7 +28,6 @@ from ctray.cli.main import cli
 from ctray.core.errors import InvalidVolumeError, NotFoundError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
-from ctray.formats.source import Kind
 from ctray.pipeline.verifying import CropCheck, verify_run
 from ctray.records.run_folder import Receipt, RunFolder
 from ctray.storage import store
