@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ctray.archive.catalog import build_catalog
-from ctray.core.errors import InvalidVolumeError, NotFoundError
-from ctray.archive.time_limit import OverdueError, guarded_map
 from ctray.archive.helper_process import Helpers
+from ctray.archive.time_limit import OverdueError, guarded_map
+from ctray.core.errors import InvalidVolumeError, NotFoundError
 from ctray.storage.store import file_bytes
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiff_inputs import catalog_of, noise, read_all, write_pages, write_slices
 
-from ctray.archive.walk import find_volumes
-from ctray.archive.findings import NameFilter
-from ctray.core.errors import NotFoundError
+from ctray.archive.name_filter import NameFilter
 from ctray.archive.raw_scans import ImageGroup, Verdict, judge_scan
+from ctray.archive.walk import find_volumes
+from ctray.core.errors import NotFoundError
 
 DETECTOR = noise(30, 12, 26)
 SLICES = noise(20, 26, 26)

@@ -17,13 +17,8 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from ctray.archive.importing import import_volume
-from ctray.archive.source_record import (
-    SlabChecksums,
-    SourceRecord,
-    stamp_of,
-    voxel_bytes,
-    what_changed,
-)
+from ctray.archive.source_record import SourceRecord
+from ctray.archive.source_stamp import stamp_of
 from ctray.cli.main import cli
 from ctray.core.errors import InvalidVolumeError, NotFoundError
 from ctray.core.geometry import Box
@@ -265,60 +260,3 @@ def test_source_that_grows_while_it_is_read_is_no_volume(archive: Path) -> None:
         import_volume(source, out, progress=grow)
     with pytest.raises((NotFoundError, InvalidVolumeError)):
         open_volume(out)
-
-
-# --- stamps and checksums -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("parts", [[50], [1] * 50, [15, 2, 33], [16, 16, 16, 2]])
-def test_checksums_do_not_depend_on_how_slices_come(parts: list[int]) -> None:
-    import hashlib
-
-    voxels, checksums, start = grey(), SlabChecksums(50), 0
-    for count in parts:
-        checksums.update(voxels[start : start + count])
-        start += count
-    whole = [hashlib.sha256(voxels[z : z + 16].astype("<u2").tobytes()) for z in (0, 16, 32, 48)]
-    assert checksums.finish() == [digest.hexdigest() for digest in whole]
-    assert bytes(voxel_bytes(voxels[:1].astype(">u2"))) == voxels[:1].astype("<u2").tobytes()
-
-
-def test_a_long_volume_has_a_bounded_number_of_checksums() -> None:
-    checksums = SlabChecksums(6100)
-    assert checksums.depth == 24
-    assert len(range(0, 6100, checksums.depth)) == 255
-
-
-@pytest.mark.parametrize("kind", ["zarr", "tiff"])
-def test_stamp_on_every_store(base_url: str, kind: Kind) -> None:
-    url = store.join(base_url, "scan.zarr" if kind == "zarr" else "scan.tif")
-    first = store.join(url, "zarr.json") if kind == "zarr" else url
-    with pytest.raises(NotFoundError):
-        stamp_of(url, kind)
-    store.write_bytes(first, b"one")
-    if kind == "zarr":
-        store.write_bytes(store.join(url, "c", "0"), b"chunk")
-    before = stamp_of(url, kind)
-    assert stamp_of(url, kind) == before
-    store.write_bytes(first, b"two")
-    if store.is_local(first):
-        # Two writes may come within one tick of the disk's clock.
-        os.utime(first, ns=(1, 1))
-    assert stamp_of(url, kind) != before
-    assert what_changed(before, stamp_of(url, kind)) == "a file was written anew"
-    store.write_bytes(first, b"three")
-    assert "bytes, not" in what_changed(before, stamp_of(url, kind))
-
-
-def test_stamp_of_a_folder_of_slices_leaves_out_what_is_beside(archive: Path) -> None:
-    source = slices(archive)
-    before = stamp_of(source, "tiff-folder")
-    (archive / "scan" / "notes.txt").write_text("hello")
-    assert stamp_of(source, "tiff-folder") == before
-    (archive / "scan" / "s_0000.tif").unlink()
-    assert what_changed(before, stamp_of(source, "tiff-folder")) == "49 files, not 50"
-
-
-@pytest.mark.parametrize("data", [None, {}, [], {"kind": "tiff"}, 3])
-def test_what_is_no_record_is_none(data: Any) -> None:
-    assert SourceRecord.from_json(data) is None

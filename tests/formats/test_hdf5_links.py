@@ -23,7 +23,6 @@ from ctray.formats.hdf5.files import Hdf5Files
 from ctray.formats.hdf5.links import Place
 from ctray.formats.hdf5.virtual import open_voxels
 from ctray.formats.opening import open_source
-from ctray.archive.inspection import Parts, parts_of_others
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 
@@ -479,19 +478,6 @@ def test_file_with_other_voxels_than_are_taken_stays_a_volume(tmp_path: Path) ->
     write(tmp_path / "both.h5", recon=voxels(), preview=voxels()[:3])
     write(tmp_path / "view.h5", recon=h5py.ExternalLink("both.h5", "/preview"))
     assert {e.volume_id for e in build_catalog(str(tmp_path)).ok} == {"both", "view"}
-
-
-def test_parts_of_others() -> None:
-    candidates = {
-        "a": Parts(voxels_ids=("a",), part_ids=("b", "c")),
-        "b": Parts(voxels_ids=("b",), part_ids=("a",)),
-        "c": Parts(voxels_ids=("c",)),
-        "d": Parts(voxels_ids=("d", "c")),
-        "e": Parts(),
-        "f": Parts(part_ids=("d", "x")),
-    }
-    assert parts_of_others(candidates) == {"b", "c", "d"}
-    assert parts_of_others({"a": Parts(voxels_ids=("a",), part_ids=("a",))}) == frozenset()
 
 
 # --- files in use -------------------------------------------------------------------------------
