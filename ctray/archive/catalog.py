@@ -20,8 +20,9 @@ from ctray.archive.volume_ids import volume_ids
 from ctray.archive.walk import find_volumes, root_name
 from ctray.core.errors import InvalidVolumeError, NotFoundError, StorageError, one_line
 from ctray.core.geometry import AXES, VoxelSize
-from ctray.formats.opening import detect_kind, is_pattern
+from ctray.formats.opening import detect_kind
 from ctray.formats.registry import FORMATS, reader_of
+from ctray.formats.slices.folder import is_pattern
 from ctray.formats.slices.stacks import MIN_FILES, natural_key
 from ctray.storage import store
 from ctray.storage.zipped import is_zipped_zarr
@@ -213,7 +214,7 @@ def _nothing_found(archive_url: str, names: NameFilter, coverage: Coverage) -> N
     told = "; ".join(line.strip() for line in coverage.lines()).replace(":; ", ": ")
     read = ", ".join(known.name for known in FORMATS if known.file or known.slices)
     return NotFoundError(
-        f"{archive_url}: no volumes{asked}; formats: {read}; slices need at least {MIN_FILES} "
+        f"{archive_url}: no volumes{asked}; looked for {read}; slices need at least {MIN_FILES} "
         "numbered files in one folder" + (f"; {told}" if told else "")
     )
 

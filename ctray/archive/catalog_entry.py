@@ -114,6 +114,3 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-__all__ = ["Catalog", "CatalogEntry", "Status"]

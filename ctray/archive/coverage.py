@@ -156,6 +156,3 @@ def count_formats(found: Iterable[tuple[str, str]]) -> tuple[OtherFormat, ...]:
         OtherFormat(name=name, count=count, example=first[name])
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-__all__ = ["Coverage", "LeftOut", "OtherFormat", "count_formats"]

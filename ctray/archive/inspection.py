@@ -158,6 +158,3 @@ def _failed(candidate: Candidate, why: BaseException | str) -> Inspected:
     if isinstance(why, InvalidVolumeError):
         return Inspected(entry=entry, voxels_ids=why.voxels_ids, part_ids=why.part_ids)
     return Inspected(entry=entry)
-
-
-__all__ = ["Inspected", "inspect_all", "parts_of_others"]

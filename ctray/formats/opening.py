@@ -110,6 +110,3 @@ def _kind_of_slices(known: Format | None) -> str:
     """Kind of a folder of slices of a format; TIFF unless that format has a reader for them."""
     reader = known.slices if known is not None else None
     return TiffFolderSource.kind if reader is None else reader.kind
-
-
-__all__ = ["VolumeSource", "detect_kind", "is_pattern", "open_as", "open_source"]

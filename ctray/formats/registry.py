@@ -205,16 +205,3 @@ def _suffix(name: str) -> str:
         if len(parts) > count and suffix in _BY_SUFFIX:
             return suffix
     return ""
-
-
-__all__ = [
-    "FORMATS",
-    "N5",
-    "TIFF",
-    "Format",
-    "format_by_content",
-    "format_of",
-    "reader_of",
-    "register",
-    "split_suffix",
-]

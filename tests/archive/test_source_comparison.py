@@ -171,7 +171,7 @@ def test_chunk_of_a_zarr_that_changed_outside_the_crop_is_told(archive: Path) ->
     zarr.open_array(archive / "scan.zarr", mode="r+")[0, 0, 0] = 7
     problem = str(only(run).problem)
     assert "has changed since it was localized" in problem
-    assert "the voxels that were compared are the same" in problem
+    assert "the compared voxels are the same" in problem
 
 
 def test_slice_that_was_overwritten_is_named(archive: Path) -> None:
@@ -256,7 +256,7 @@ def test_source_that_grows_while_it_is_read_is_no_volume(archive: Path) -> None:
         tifffile.imwrite(archive / "scan" / "s_0002.tif", np.zeros(SHAPE[1:], np.uint16))
 
     out = str(archive.parent / "out.zarr")
-    with pytest.raises(InvalidVolumeError, match="changed while it was read"):
+    with pytest.raises(InvalidVolumeError, match="changed during the import"):
         import_volume(source, out, progress=grow)
     with pytest.raises((NotFoundError, InvalidVolumeError)):
         open_volume(out)

@@ -109,7 +109,7 @@ def test_circles_of_links_end(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.h5"), voxels())
     if kind != "hard":
         name = "one" if kind == "soft" else "again"
-        assert "in circles" in reason(tmp_path / "a.h5", dataset=name)
+        assert "forms a circle" in reason(tmp_path / "a.h5", dataset=name)
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_endless_virtual_dataset_is_refused_without_a_look_at_its_parts(tmp_path
     layout[:endless] = source[:endless]
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_virtual_dataset("rec", layout)
-    assert "grows with its parts" in reason(tmp_path / "a.h5")
-    assert "grows with its parts" in reason(tmp_path / "a.h5", dataset="rec")
+    assert "grow with their parts" in reason(tmp_path / "a.h5")
+    assert "grow with their parts" in reason(tmp_path / "a.h5", dataset="rec")
 
 
 def test_parts_that_the_whole_cannot_hold(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_raw_file_outside_the_archive_is_refused(tmp_path: Path, target: str) ->
 def test_raw_file_too_short_or_missing(tmp_path: Path) -> None:
     (tmp_path / "a.raw").write_bytes(voxels().tobytes()[:-2])
     path = write_raw(tmp_path / "a.h5", ("a.raw", 0, 10**6))
-    assert "a.raw has 8638 bytes, and 8640 are needed" in reason(path)
+    assert "a.raw has 8638 bytes instead of 8640" in reason(path)
     (tmp_path / "a.raw").unlink()
     assert "a.raw, which is missing" in reason(path)
 
@@ -499,9 +499,9 @@ def test_file_that_another_program_writes(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        assert "another program has it open for writing" in reason(path)
+        assert "another program has the file open for writing" in reason(path)
         write(tmp_path / "link.h5", recon=h5py.ExternalLink("a.h5", "/volume"))
-        assert "a.h5: another program has it open" in reason(tmp_path / "link.h5")
+        assert "a.h5: another program has the file open" in reason(tmp_path / "link.h5")
         other.kill()
     # The mark of a program that ended without closing its file.
     assert "h5clear" in reason(path)

@@ -64,17 +64,17 @@ def test_a_new_format_is_catalogued_and_imported(tmp_path: Path) -> None:
     volume = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
     archive = tmp_path / "archive"
     archive.mkdir()
-    write_vox(archive / "scan.vox", volume)
+    write_vox(archive / "mouse.vox", volume)
     write_vox(archive / "short.vox", volume[:0])
     catalog = build_catalog(str(archive))
     write_catalog(catalog, str(tmp_path / "catalog.parquet"))
     ok, failed = read_catalog(str(tmp_path / "catalog.parquet"))
-    assert (ok.volume_id, ok.kind, ok.shape, ok.status) == ("scan", "vox", (5, 6, 7), "ok")
+    assert (ok.volume_id, ok.kind, ok.shape, ok.status) == ("mouse", "vox", (5, 6, 7), "ok")
     assert (failed.volume_id, failed.status) == ("short", "failed")
     assert "short.vox: axis z of shape 0 x 6 x 7 has length 0" in str(failed.reason)
-    import_volume(ok.url, str(tmp_path / "scan.zarr"))
-    imported = open_volume(str(tmp_path / "scan.zarr"))
-    np.testing.assert_array_equal(imported.read(imported.whole), volume)
+    import_volume(ok.url, str(tmp_path / "mouse.zarr"))
+    imported = open_volume(str(tmp_path / "mouse.zarr"))
+    np.testing.assert_array_equal(imported.read_level(0), volume)
     with pytest.raises(InvalidVolumeError, match=r"kind vox has no datasets inside"):
         open_source(ok.url, dataset="data")
 
@@ -90,9 +90,7 @@ def test_each_suffix_and_signature_belongs_to_one_format() -> None:
 def test_a_kind_has_one_reader_and_unknown_kinds_are_refused() -> None:
     readers = {reader for known in FORMATS for reader in (known.file, known.slices) if reader}
     assert all(reader_of(reader.kind) is reader for reader in readers)
-    with pytest.raises(
-        InvalidVolumeError, match=r"no reader for volumes of kind 'vox'; known: dic"
-    ):
+    with pytest.raises(InvalidVolumeError, match=r"no reader for volumes of kind 'vox'; known"):
         reader_of("vox")
 
 

@@ -323,6 +323,3 @@ def _small_datasets(files: Hdf5Files, group: Group) -> Iterator[tuple[Mapping[st
         value = small_value(data)
         if value is not None:
             yield {**attributes(data), name: value}, group.path
-
-
-__all__ = ["Axes", "axes_of", "is_angle_name", "kept_axes", "voxel_size_of", "words_of"]

@@ -378,6 +378,3 @@ def _is_level_of(low: _Candidate, high: _Candidate) -> bool:
     factors = [max(1, round(a / b)) for a, b in zip(large, small, strict=True)]
     fits = all(abs(b * f - a) < f for a, b, f in zip(large, small, factors, strict=True))
     return fits and sum(f > 1 for f in factors) >= 2
-
-
-__all__ = ["Choice", "choose"]

@@ -256,15 +256,3 @@ def _unshuffle(data: Any, itemsize: int) -> bytes:
 def chunk_grid(shape: Sequence[int], chunk: Sequence[int]) -> tuple[int, ...]:
     """Number of chunks along each axis."""
     return tuple(-(-n // c) for n, c in zip(shape, chunk, strict=True))
-
-
-__all__ = [
-    "Filter",
-    "Pipeline",
-    "check_claim",
-    "check_filters",
-    "chunk_grid",
-    "is_bounded",
-    "pipeline_of",
-    "unpack",
-]

@@ -212,6 +212,3 @@ def _open(url: str, opened: Any) -> h5py.File:
                 f"it; run again when it is done, or repair it with h5clear -s"
             ) from error
         raise
-
-
-__all__ = ["LOST", "Hdf5Files", "load_filters", "require_regular"]

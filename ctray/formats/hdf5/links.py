@@ -159,17 +159,3 @@ def _decoded(value: bytes | str) -> str:
 
 def _join(path: str, name: str) -> str:
     return name if name.startswith("/") else f"{path.rstrip('/')}/{name}"
-
-
-__all__ = [
-    "Place",
-    "attribute",
-    "attributes",
-    "id_of",
-    "link_of",
-    "names_of",
-    "open_object",
-    "resolve",
-    "small_value",
-    "text_of",
-]

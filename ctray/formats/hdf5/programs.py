@@ -54,6 +54,3 @@ def refuse_imaris(files: Hdf5Files, tree: Tree) -> None:
         raise InvalidVolumeError(
             f"{files.url}: ctray does not read Imaris files; export it as TIFF or OME-Zarr"
         )
-
-
-__all__ = ["httomo_axes", "is_unsigned", "refuse_imaris"]

@@ -217,6 +217,3 @@ def _angles_in_entry(array: Array) -> Meaning | None:
 
 def _is_spatial(axes: Axes) -> bool:
     return {"x", "y", "z"} <= set(axes.letters)
-
-
-__all__ = ["Meaning", "Role", "meaning_of", "name_role", "role_in"]

@@ -263,6 +263,3 @@ def _describe(item: h5py.Group, group: Group) -> None:
         data = item["definition"]
         value = small_value(data) if isinstance(data, h5py.Dataset) else None
         group.definition = text_of(value) or group.definition
-
-
-__all__ = ["Array", "Broken", "Group", "Tree", "note_origin", "read_array", "read_tree"]

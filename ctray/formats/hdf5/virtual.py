@@ -339,6 +339,3 @@ def _stretches(to: np.ndarray, source: np.ndarray) -> Iterator[tuple[slice, slic
             slice(int(source[start]), int(source[stop - 1]) + 1),
         )
         start = stop
-
-
-__all__ = ["Assembled", "is_endless", "join_voxels", "note_ids", "open_voxels", "sources_of"]

@@ -269,6 +269,3 @@ def _pieces(shape: Sequence[int], itemsize: int, box: Range) -> Iterator[tuple[R
         stop = min(start + depth, first.stop)
         inner = (slice(start - first.start, stop - first.start), *(slice(None) for _ in box[1:]))
         yield inner, (slice(start, stop), *box[1:])
-
-
-__all__ = ["Range", "Raw", "Stored", "Voxels", "check_extent"]
