@@ -456,7 +456,7 @@ def test_strips_that_were_never_written(tmp_path: Path) -> None:
 
 def test_packing_that_is_not_read_is_named(tmp_path: Path) -> None:
     path = one_strip_file(tmp_path / "a.tif", b"x" * 5000, compression=50001)
-    with pytest.raises(InvalidVolumeError, match="packed with WEBP, which ctray does not read"):
+    with pytest.raises(InvalidVolumeError, match="compressed with WEBP, which ctray does not read"):
         open_source(str(path))
 
 
