@@ -309,7 +309,7 @@ def test_colour_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, ramp((5, 11, 13, 3), np.uint8), photometric="rgb")
     message = error_of(path)
-    assert "colour image (3 samples a pixel)" in message
+    assert "colour image (3 samples per pixel)" in message
     assert "greyscale" in message
 
 
@@ -630,4 +630,4 @@ def test_hdf5_with_a_damaged_chunk(tmp_path: Path) -> None:
 
 def test_dataset_of_a_tiff_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", ramp())
-    assert "no dataset 'x'" in error_of(tmp_path / "a.tif", dataset="x")
+    assert "remove --dataset x" in error_of(tmp_path / "a.tif", dataset="x")

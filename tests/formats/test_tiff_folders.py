@@ -175,7 +175,7 @@ def test_numbered_multi_page_files_can_be_joined(tmp_path: Path) -> None:
     entries = catalog_of(tmp_path).ok
     assert [entry.shape and entry.shape[0] for entry in entries] == [11, 11, 10]
     pattern = f"{tmp_path}/rec_*.tif"
-    assert f"joined as {pattern}" in str(entries[0].notes)
+    assert f"recording, give {pattern}" in str(entries[0].notes)
     assert [entry.notes for entry in entries[1:]] == [None, None]
     np.testing.assert_array_equal(read_all(pattern), noise(32))
 
