@@ -64,7 +64,7 @@ class InvalidVolumeError(CtrayError):
     ----------
     voxels_ids, part_ids
         Which stored voxels the data hold, and take from other files, as far as that is known;
-        see `ctray.formats.parts`.
+        see `ctray.archive.inspection`.
     """
 
     voxels_ids: tuple[str, ...] = ()

@@ -284,7 +284,7 @@ def test_chunks_packed_twice_are_refused(tmp_path: Path) -> None:
         space = h5py.h5s.create_simple(SHAPE)
         data = h5py.Dataset(h5py.h5d.create(file.id, b"data", h5py.h5t.STD_U16LE, space, plan))
         data[...] = voxels()
-    assert "packed by 2 filters" in reason(tmp_path / "a.h5")
+    assert "compressed by 2 filters" in reason(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("maxshape", [None, (None, 18, 20), (None, None, 20), (None, None, None)])

@@ -302,7 +302,7 @@ def test_chunks_that_are_not_stored_are_told(tmp_path: Path, options: dict[str, 
         path.unlink()
     (holed,) = build_catalog(url)
     assert holed.notes == (
-        f"{len(objects) - 2} of {len(objects)} chunks of level 0 are stored; the others read as "
+        f"only {len(objects) - 2} of {len(objects)} chunks of level 0 are stored; the others have "
         "the fill value 0"
     )
 

@@ -1,8 +1,7 @@
-"""Calls in a process of their own, for libraries that can crash or hang a whole program.
+"""Calls in helper processes, for libraries that can crash or block a whole program.
 
-HDF5 is one: while it waits, such as for a pipe that a link leads to, no other thread of Python
-goes on, and a damaged file may end the process. Here that ends a helper process, and is an error
-in this one.
+HDF5 is one: while it waits, such as for a pipe behind a link, no other Python thread runs, and a
+damaged file may end the process. Here it ends a helper process and becomes an error in this one.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ctray.archive.time_limit import OverdueError, entry_limit_s, overdue_reason
 from ctray.core.errors import CtrayError, InvalidVolumeError, one_line
-from ctray.formats.guard import OverdueError, entry_limit_s, overdue_reason
 
 Result = TypeVar("Result")
 
-_SERVE = "from ctray.formats.isolated import serve; serve()"
+_SERVE = "from ctray.archive.helper_process import serve; serve()"
 
 
 class Helpers:
-    """Helper processes, one for each thread that calls; use it in a `with` statement."""
+    """Helper processes, one for each calling thread; use it in a `with` statement."""
 
     def __init__(self) -> None:
         self._own = threading.local()
         self._all: list[subprocess.Popen[bytes]] = []
 
     def call(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Result of `function`, of a module, in a helper; arguments and result are pickled.
+        """Call a function of a module in a helper; arguments and result are pickled.
 
         Raises
         ------
         OverdueError
-            If it takes longer than `entry_limit_s`; the helper is gone then.
+            If the call takes longer than `entry_limit_s`; the helper is ended.
         InvalidVolumeError
-            If the helper dies, or `function` raises what is no `CtrayError`.
+            If the helper dies, or if `function` raises an error that is not a `CtrayError`.
         """
         helper: Any = getattr(self._own, "helper", None)
         if helper is None or helper.poll() is not None:
@@ -65,7 +64,7 @@ class Helpers:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            # Ctrl-C is for the program, which ends its helpers itself.
+            # Ctrl-C must reach only the program, which ends its helpers itself.
             start_new_session=True,
         )
         self._all.append(helper)
@@ -80,7 +79,7 @@ class Helpers:
             helper.wait()
             for pipe in (helper.stdin, helper.stdout):
                 assert pipe is not None
-                # What was not sent yet has nobody to go to.
+                # The receiver of unsent data is gone.
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
 
@@ -91,15 +90,15 @@ def _died(helper: subprocess.Popen[bytes]) -> CtrayError:
         return OverdueError(overdue_reason(entry_limit_s()))
     how = f"signal {-status}" if status < 0 else f"status {status}"
     return InvalidVolumeError(
-        f"the library that reads it crashed ({how}); copy or export the file again"
+        f"the library that reads this file crashed ({how}); copy or export the file again"
     )
 
 
 def serve() -> None:
-    """Answer calls from the standard input, until it ends; what a helper does."""
+    """Answer calls from the standard input until it ends; the main function of a helper."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # What a library prints is no answer.
-    # Ends the process even where a library does not return to Python.
+    os.dup2(2, 1)  # Text that a library prints must not mix with the answers.
+    # Ends the process even if a library does not return to Python.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:

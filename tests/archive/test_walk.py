@@ -1,4 +1,4 @@
-"""One entry of an archive cannot end, hang or kill the whole."""
+"""Special files, links, depth and permissions in an archive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -16,14 +15,11 @@ import pytest
 import tifffile
 import zarr
 
-from ctray.archive import candidates as opening_module
 from ctray.archive import catalog as catalog_module
-from ctray.archive import discovery
-from ctray.archive import importing as importing_module
+from ctray.archive import walk
 from ctray.archive.catalog import Catalog, build_catalog
 from ctray.archive.importing import import_volume
-from ctray.core.errors import ConfigError, StorageError
-from ctray.formats.guard import OverdueError, guarded_map
+from ctray.core.errors import StorageError
 from ctray.formats.opening import open_source
 from ctray.storage import store
 
@@ -43,81 +39,6 @@ def statuses(catalog: Catalog) -> dict[str, str]:
     return {entry.volume_id: entry.status for entry in catalog}
 
 
-# --- results in order, whatever a call does ----------------------------------------------------
-
-
-def test_results_come_in_order() -> None:
-    assert list(guarded_map(lambda n: n * n, range(50), max_workers=4)) == [
-        n * n for n in range(50)
-    ]
-    assert list(guarded_map(str, [], max_workers=4)) == []
-
-
-def test_what_one_raises_stands_in_its_place() -> None:
-    class Panic(BaseException):
-        pass
-
-    def call(n: int) -> int:
-        if n == 2:
-            raise RecursionError("deep")
-        if n == 3:
-            raise Panic("a library's own")
-        return n
-
-    found = list(guarded_map(call, range(5), max_workers=2))
-    assert [type(f) for f in found] == [int, int, RecursionError, Panic, int]
-
-
-def test_calls_that_hang_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More of them than there are workers; those behind them are done all the same."""
-    monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.3")
-    never = threading.Event()
-    try:
-        found = list(guarded_map(lambda n: n if n > 4 else never.wait(), range(9), max_workers=2))
-    finally:
-        never.set()
-    assert all(isinstance(f, OverdueError) for f in found[:5])
-    assert found[5:] == [5, 6, 7, 8]
-
-
-@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_no_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", text)
-    with pytest.raises(ConfigError, match="CTRAY_ENTRY_TIMEOUT_S"):
-        list(guarded_map(str, [1], max_workers=1))
-
-
-def test_an_entry_that_takes_for_ever_is_a_failed_one(
-    archive: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.5")
-    tifffile.imwrite(archive / "slow.tif", VOLUME, photometric="minisblack")
-    never = threading.Event()
-    real = opening_module.open_as
-
-    def slow(url: str, *args: object, **options: object) -> object:
-        if url.endswith("slow.tif"):
-            never.wait()
-        return real(url, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(opening_module, "open_as", slow)
-    catalog = build_catalog(str(archive))
-    never.set()
-    assert statuses(catalog) == {"good": "ok", "slow": "failed"}
-    assert "slow.tif: not opened within 0.5 s" in str(catalog.failed[0].reason)
-
-
-def test_an_import_that_never_opens_is_given_up(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CTRAY_ENTRY_TIMEOUT_S", "0.5")
-    never = threading.Event()
-    monkeypatch.setattr(importing_module, "open_source", lambda *_, **__: never.wait())
-    with pytest.raises(OverdueError, match=r"good\.tif: not opened within 0\.5 s"):
-        import_volume(str(archive / "good.tif"), str(tmp_path / "out.zarr"))
-    never.set()
-
-
 # --- special files -----------------------------------------------------------------------------
 
 
@@ -135,9 +56,9 @@ def test_special_files_are_told_and_never_opened(archive: Path) -> None:
         *("x.tif", "x.h5", "x.mhd", "x.zarr.zip", "meta.json", "s_0001.png"),
         *("y.tif", "zero.tif"),
     }
-    assert told["x.tif"].endswith("a named pipe, never opened")
-    assert told["y.tif"].endswith("a socket, never opened")
-    assert told["zero.tif"].endswith("a device, never opened")
+    assert told["x.tif"].endswith("skipped, named pipes are never opened")
+    assert told["y.tif"].endswith("skipped, sockets are never opened")
+    assert told["zero.tif"].endswith("skipped, devices are never opened")
 
 
 @pytest.mark.parametrize("name", ["zarr.json", ".zgroup", ".zattrs", ".zarray"])
@@ -173,7 +94,7 @@ def test_a_pipe_in_place_of_a_chunk_is_refused(tmp_path: Path) -> None:
 
 _LIST_AS_NOBODY = """
 import os, sys
-from ctray.storage import catalog
+from ctray.archive import catalog
 if os.geteuid() == 0:
     os.seteuid(65534)
 found = catalog.build_catalog(sys.argv[1])
@@ -226,7 +147,7 @@ def test_a_link_to_what_holds_the_archive_is_told_and_not_followed(archive: Path
     catalog = build_catalog(str(archive))
     assert statuses(catalog) == {"good": "ok", "linked_a": "ok"}
     assert sorted(Path(left.url).name for left in catalog.without_volume) == ["all", "up"]
-    assert all("holds the archive, not followed" in o.reason for o in catalog.without_volume)
+    assert all("link not followed" in o.reason for o in catalog.without_volume)
 
 
 def test_folders_without_end_are_told(archive: Path) -> None:
@@ -241,12 +162,12 @@ def test_folders_without_end_are_told(archive: Path) -> None:
     catalog = build_catalog(str(archive))
     assert statuses(catalog) == {"good": "ok"}
     (left,) = catalog.without_volume
-    assert "folders deep, not looked into" in left.reason
+    assert "skipped, over 64 folders deep" in left.reason
 
 
 def test_folders_without_number_are_told(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a store may make them up: every folder holds two more."""
-    monkeypatch.setattr(discovery, "_MAX_FOLDERS", 50)
+    monkeypatch.setattr(walk, "_MAX_FOLDERS", 50)
     real = store.list_dir
 
     def two_more(url: str) -> list[store.Entry]:
@@ -260,7 +181,7 @@ def test_folders_without_number_are_told(archive: Path, monkeypatch: pytest.Monk
     catalog = build_catalog(str(archive))
     assert statuses(catalog) == {"good": "ok"}
     (left,) = catalog.without_volume
-    assert "over 50 folders, not looked into" in left.reason
+    assert "skipped, over 50 folders" in left.reason
 
 
 def test_zarr_groups_without_end_are_told(archive: Path) -> None:

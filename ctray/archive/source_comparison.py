@@ -1,4 +1,4 @@
-"""Whether a crop holds what its source in the archive holds now."""
+"""Comparison of a crop with the present state of its source in the archive."""
 
 from __future__ import annotations
 
@@ -10,28 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.archive.importing import slabs
-from ctray.archive.source_record import (
-    SourceRecord,
-    slab_depth,
-    stamp_of,
-    voxel_bytes,
-    what_changed,
-)
+from ctray.archive.source_record import SourceRecord, slab_depth, voxel_bytes
+from ctray.archive.source_stamp import stamp_of, what_changed
 from ctray.core.errors import CtrayError, NotFoundError, one_line
 from ctray.core.geometry import Box
 from ctray.core.grid import ShardGrid
 from ctray.core.parallel import bounded_map
 from ctray.crops.old_names import crop_attributes
-from ctray.formats.opening import VolumeSource, ZarrSource, open_as, open_source
+from ctray.formats.opening import open_as, open_source
+from ctray.formats.source import VolumeSource
+from ctray.formats.zarr import ZarrSource
 from ctray.volumes.volume import Volume
 
-# Of the stretches that have changed, so many are named.
+# Number of changed stretches of slices that a message lists.
 _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceComparison:
-    """What is wrong with a source, None for nothing, and the voxels that were compared."""
+    """Problem of a source (None without one), and the number of compared voxels."""
 
     problem: str | None
     voxels_compared: int = 0
@@ -43,24 +40,24 @@ class Share:
 
     Parameters
     ----------
-    part
-        Part of the shards, or of the slabs of an imported source; at least one.
+    fraction
+        Fraction of the shards, or of the slabs of an imported source; at least one is compared.
     rng
         Chooses them.
     whole
-        Whether the rest of an imported source is compared with its checksums too.
+        Whether the checksums of the other slabs of an imported source are compared too.
     bytes_in_flight
-        Bound of the voxels held in memory.
+        Most bytes of voxels in memory.
     """
 
-    part: float
+    fraction: float
     rng: np.random.Generator
     whole: bool
     bytes_in_flight: int
 
     def of(self, number: int) -> list[int]:
-        """Chosen of `number` things, in their order."""
-        count = max(1, math.ceil(self.part * number))
+        """Chosen indices below `number`, ascending."""
+        count = max(1, math.ceil(self.fraction * number))
         return sorted(self.rng.permutation(number)[:count].tolist())
 
 
@@ -69,18 +66,18 @@ def compare_with_source(
 ) -> SourceComparison:
     """Compare level 0 of a crop with the archive's own file, voxel by voxel.
 
-    What was imported from TIFF or HDF5 is compared with the file that it was imported from, and
-    what lies outside the crop with the checksums of the import. Of Zarr volumes there are none: a
-    change outside the crop shows in names, sizes and times of their objects.
+    For an imported volume, slabs outside the crop are compared with the checksums of the import.
+    Zarr volumes have no checksums; a change outside the crop shows in the names, sizes and times
+    of their objects.
 
     Parameters
     ----------
     crop
-        With the box in its attributes.
+        The crop, with the box in its attributes.
     source_url
         The archive's own file, folder or Zarr volume.
     record
-        What was kept of it; None for runs of earlier versions.
+        Record that the run kept of the source; None without one.
     share
         How much is compared.
     """
@@ -98,7 +95,7 @@ def compare_with_source(
                 found = _compare_zarr(crop, source, share)
             else:
                 found = _compare_slabs(crop, source, record, share)
-            proven = not isinstance(source, ZarrSource) and share.part >= 1 and share.whole
+            proven = not isinstance(source, ZarrSource) and share.fraction >= 1 and share.whole
         if found.problem is None and record is not None and not proven:
             return SourceComparison(
                 problem=_stamp_problem(source_url, record),
@@ -116,8 +113,8 @@ def _other_layout(source: VolumeSource, crop: Volume) -> str | None:
     if list(source.shape) == expected and source.dtype == crop.dtype:
         return None
     return (
-        f"source {source.url} has changed: {source.dtype} of shape {source.shape}, "
-        f"not {crop.dtype} of shape {tuple(expected)}"
+        f"source {source.url} has changed: it is {source.dtype} of shape {source.shape} instead of "
+        f"{crop.dtype} of shape {tuple(expected)}"
     )
 
 
@@ -127,7 +124,7 @@ def _stamp_problem(url: str, record: SourceRecord) -> str | None:
         return None
     return (
         f"source {url} has changed since it was localized ({what_changed(record.stamp, now)}); "
-        "the voxels that were compared are the same"
+        "the compared voxels are the same"
     )
 
 
@@ -155,7 +152,7 @@ def _compare_zarr(crop: Volume, source: ZarrSource, share: Share) -> SourceCompa
 def _compare_slabs(
     crop: Volume, source: VolumeSource, record: SourceRecord | None, share: Share
 ) -> SourceComparison:
-    """Read chosen slabs of a source once: their voxels in the box, and their checksums."""
+    """Compare chosen slabs of a source: their voxels in the box, and their checksums."""
     box = Box.from_ranges(crop_attributes(crop.attributes)["crop_box"])
     known = record.slabs if record is not None else None
     depth = record.slab_depth if record is not None and known else slab_depth(source.shape[0])
@@ -190,7 +187,7 @@ def _compare_slabs(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Slab:
-    """Voxels of a slab that differ from the crop's, and its checksum."""
+    """Number of differing and compared voxels of a slab, and its checksum."""
 
     differing: int
     compared: int
@@ -223,7 +220,7 @@ def _compare_slab(crop: Volume, source: VolumeSource, box: Box, z: tuple[int, in
 def _differ(
     ours: npt.NDArray[np.generic], theirs: npt.NDArray[np.generic]
 ) -> npt.NDArray[np.bool_]:
-    # NaN is NaN.
+    # NaN counts as equal to NaN.
     differ: npt.NDArray[np.bool_] = (ours != theirs) & ~((ours != ours) & (theirs != theirs))
     return differ
 
@@ -233,7 +230,7 @@ def _differs(number: int, compared: int, url: str, where: list[list[int]]) -> st
 
 
 def _file_of(source: VolumeSource, where: list[list[int]] | None) -> str:
-    """Name of the file of the first slice that differs, where every slice has one."""
+    """File of the first differing slice, if every slice has its own file."""
     if where is None or len(source.files) != source.shape[0]:
         return ""
     return f" ({source.files[where[0][0]].rpartition('/')[2]})"

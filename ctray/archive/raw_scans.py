@@ -1,4 +1,4 @@
-"""Raw scans by the names of their files: projections with dark and flat images beside them."""
+"""Raw scans, by the names of their files: projections with dark and flat images beside them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RECONSTRUCTED = frozenset(
         *("slice", "slices", "vol", "volume", "fbp", "gridrec", "sirt"),
     )
 )
-# Words that say nothing of what an image shows: ESRF writes refHST0000.
+# Words that do not say what an image shows: ESRF writes refHST0000.
 _NEUTRAL = frozenset(
     (
         *("image", "images", "img", "im", "field", "fields", "frame", "frames", "data"),
@@ -37,7 +37,7 @@ _NEUTRAL = frozenset(
         *("beam", "avg", "mean"),
     )
 )
-# Projections are at least this many times as many as dark or flat images.
+# There are at least this many times as many projections as dark or flat images.
 _MANY = 2
 
 Role = Literal["dark", "flat", "projections", "reconstructed", "unknown"]
@@ -45,18 +45,18 @@ Role = Literal["dark", "flat", "projections", "reconstructed", "unknown"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageGroup:
-    """Files of one name in one folder.
+    """Files with a common name in one folder.
 
     Parameters
     ----------
     folder
         Names from the archive down to the folder.
     stem
-        What their names share.
+        Common text of their names.
     num_images
-        How many images they hold.
+        Number of images in them.
     size
-        Extent (y, x) of their images; None where it was not looked at.
+        Extent (y, x) of their images; None if it was not read.
     """
 
     folder: tuple[str, ...]
@@ -67,14 +67,14 @@ class ImageGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What the names say of a group: a reason why it is no volume, or a note for its entry."""
+    """Result for a group: a reason why it is not a volume, or a note for its entry."""
 
     no_volume: str | None = None
     note: str | None = None
 
 
 def raw_folders(groups: Iterable[ImageGroup]) -> frozenset[tuple[str, ...]]:
-    """Folders that hold a folder named like dark and one named like flat images."""
+    """Folders with one subfolder named like dark images and one like flat images."""
     roles: dict[tuple[str, ...], set[Role]] = defaultdict(set)
     for folder in {group.folder for group in groups if len(group.folder) > 1}:
         roles[folder[:-1]].add(_role_of_name(folder[-1]))
@@ -82,9 +82,10 @@ def raw_folders(groups: Iterable[ImageGroup]) -> frozenset[tuple[str, ...]]:
 
 
 def scan_of(group: ImageGroup, raw: frozenset[tuple[str, ...]]) -> tuple[str, ...]:
-    """Folder of the scan that a group belongs to: the one above a folder named `darks`.
+    """Folder of the scan that a group belongs to.
 
-    So does a folder of any name (`sample` beside `ob` and `df`) below one of the `raw_folders`.
+    This is the folder above `darks`, `flats` or `projections`, and above a folder of any name
+    in one of the `raw_folders` (`sample` beside `ob` and `df`).
     """
     if len(group.folder) < 2:
         return group.folder
@@ -97,9 +98,9 @@ def scan_of(group: ImageGroup, raw: frozenset[tuple[str, ...]]) -> tuple[str, ..
 def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
     """Verdict for each group of one scan (`scan_of`).
 
-    Projections are known by their name where dark or flat images are beside them, or by dark
-    and flat images of the same size beside files of any name. In doubt a group stays a volume
-    with a note.
+    A group is projections if its name says so and dark or flat images are beside it. A group of
+    any name is projections if dark and flat images of the same size are beside it. A group in
+    doubt stays a volume with a note.
     """
     roles = _roles(groups)
     has = set(roles)
@@ -112,7 +113,7 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
     beside = ", ".join(sorted({_shown(group) for group in darks_flats})[:3])
     others = [g.num_images for g, r in zip(groups, roles, strict=True) if r == "unknown"]
     has_both = {"dark", "flat"} <= has
-    # As many images as in other files: a white and a dark mouse, perhaps.
+    # Otherwise they may be volumes, such as a white and a dark mouse.
     few = all(_MANY * group.num_images <= max(others, default=1 << 62) for group in darks_flats)
     return [
         _verdict(role, is_raw, any(raw) or (has_both and few), has_both, beside)
@@ -121,7 +122,7 @@ def judge_scan(groups: Sequence[ImageGroup]) -> list[Verdict]:
 
 
 def may_need_sizes(groups: Sequence[ImageGroup]) -> bool:
-    """Whether sizes of images matter: files of any name beside dark and flat images."""
+    """Whether image sizes are needed: there are files of any name beside dark and flat images."""
     return {"dark", "flat", "unknown"} <= set(_roles(groups))
 
 
@@ -133,22 +134,22 @@ def _verdict(role: Role, is_raw: bool, is_scan: bool, has_both: bool, beside: st
     if role in ("dark", "flat"):
         if is_scan:
             return Verdict(no_volume=f"{role} images of a raw scan, not a volume")
-        return Verdict(note=f"named like {role} images of a raw scan; taken as a volume")
+        return Verdict(note=f"named like {role} images of a raw scan, but read as a volume")
     if role == "projections":
         return Verdict(
-            note="named like projections, but no dark or flat images are beside them; "
-            "taken as a volume"
+            note="named like projections, but read as a volume, because no dark or flat images "
+            "are beside it"
         )
     if role == "unknown" and has_both:
         return Verdict(
-            note=f"dark and flat images are beside it ({beside}), but it is not clear whether "
-            "they belong to it; taken as a volume"
+            note=f"dark and flat images are beside it ({beside}), but may not belong to it; read "
+            "as a volume"
         )
     return Verdict()
 
 
 def _shown(group: ImageGroup) -> str:
-    """Name of a group as messages show it: that of its folder where the files' says nothing."""
+    """Name of a group in messages: the folder's name if the name of the files is unclear."""
     told = _role_of_name(group.stem) != "unknown" or len(group.folder) < 2
     return group.stem if told else group.folder[-1]
 
@@ -156,7 +157,7 @@ def _shown(group: ImageGroup) -> str:
 def _is_unnamed_scan(
     group: ImageGroup, role: Role, groups: Sequence[ImageGroup], roles: Sequence[Role]
 ) -> bool:
-    """Whether files of any name are the projections of the dark and flat images beside them."""
+    """Whether a group of any name holds the projections of the dark and flat images beside it."""
     if role != "unknown" or "projections" in roles or group.size is None:
         return False
     folders = {g.folder for g, r in zip(groups, roles, strict=True) if r == "unknown"}
@@ -172,7 +173,7 @@ def _is_unnamed_scan(
 
 
 def _roles(groups: Sequence[ImageGroup]) -> list[Role]:
-    """Roles by the names of the files, or else by those of their folders."""
+    """Roles by the names of the files, else by the names of their folders."""
     words = [set(_tokens(group.stem)) for group in groups]
     counts = Counter(word for own in words for word in own)
     roles: list[Role] = []
@@ -185,11 +186,11 @@ def _roles(groups: Sequence[ImageGroup]) -> list[Role]:
 
 
 def _role_of_name(name: str, shared: Iterable[str] = ()) -> Role:
-    """Role that a name states; `shared` are words that other names beside it hold too."""
+    """Role that a name states; `shared` are words that also occur in names beside it."""
     words = set(_tokens(name))
     if words & _RECONSTRUCTED:
         return "reconstructed"
-    # A sample called "dark beetle" is no dark image: every other word has to be shared.
+    # A sample called "dark beetle" is not a dark image: all other words must be shared.
     rest = words - _NEUTRAL - (set(shared) - _DARK - _FLAT - _PROJECTION)
     if rest and rest <= _DARK | _FLAT:
         return "dark" if rest & _DARK else "flat"

@@ -1,4 +1,4 @@
-"""Voxels of one HDF5 dataset that lie in its own file, or in raw files beside it."""
+"""Voxels of one HDF5 dataset, in its own file or in raw files beside it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
+from ctray.formats.file_access import damage_as_error, damaged, open_binary
 from ctray.formats.hdf5.chunks import (
     Pipeline,
     check_claim,
@@ -22,27 +23,26 @@ from ctray.formats.hdf5.chunks import (
 )
 from ctray.formats.hdf5.files import Hdf5Files, require_regular
 from ctray.formats.hdf5.links import Place
-from ctray.formats.source import damage_as_error, damaged, open_binary
 from ctray.storage import store
 from ctray.volumes.unpacking import MAX_CHUNK_BYTES, MAX_SIDE, MAX_VOXELS
 
-# What is read at once of voxels that lie in one piece.
+# Bytes that are read at once from voxels in one piece.
 _PIECE_BYTES = 32 << 20
 
 Range = tuple[slice, ...]
 
 
 class Voxels(ABC):
-    """Voxels in the axes in which they are stored.
+    """Voxels with the axes as stored.
 
     Attributes
     ----------
     shape, dtype
         As stored.
     chunk
-        Voxels that are stored together along each axis; ones where nothing is.
+        Voxels that are stored together along each axis; 1 without chunks.
     bytes_stored
-        Bytes that they take in storage, compressed.
+        Bytes in storage, compressed.
     """
 
     shape: tuple[int, ...]
@@ -61,7 +61,7 @@ class Stored(Voxels):
     Raises
     ------
     InvalidVolumeError
-        If a filter is not installed, some voxels were never written, or sizes are absurd.
+        If a filter is not installed, if some voxels were never written, or if sizes are absurd.
     """
 
     def __init__(self, files: Hdf5Files, place: Place) -> None:
@@ -126,7 +126,7 @@ class Stored(Voxels):
 class Raw(Voxels):
     """A dataset whose voxels lie in raw files beside the HDF5 file ("external storage").
 
-    HDF5 opens any file that is named, and takes zeros for what a file is too short to hold.
+    HDF5 itself would open any file that is named, and read zeros where a file is too short.
     """
 
     def __init__(self, files: Hdf5Files, place: Place) -> None:
@@ -137,7 +137,9 @@ class Raw(Voxels):
         self.chunk = (1,) * len(self.shape)
         self.bytes_stored = math.prod(self.shape) * self.dtype.itemsize
         if data.id.get_type() != h5py.h5t.py_create(self.dtype):
-            raise InvalidVolumeError(f"{where}: its type is not read from raw files; export it")
+            raise InvalidVolumeError(
+                f"{where}: ctray does not read its type from raw files; export it again"
+            )
         # (first byte of the dataset, one behind the last, URL, byte of the file)
         self._parts: list[tuple[int, int, str, int]] = []
         at = 0
@@ -149,8 +151,8 @@ class Raw(Voxels):
             size = _num_bytes(url)
             if size < offset + wanted:
                 raise InvalidVolumeError(
-                    f"{files.url}: raw data of {place.path}: {url} has {size} bytes, and "
-                    f"{offset + wanted} are needed; copy it again"
+                    f"{files.url}: raw data of {place.path}: {url} has {size} bytes instead of "
+                    f"{offset + wanted}; copy it again"
                 )
             self._parts.append((at, at + wanted, url, offset))
             at += wanted
@@ -161,7 +163,7 @@ class Raw(Voxels):
 
     def read_into(self, out: np.ndarray, box: Range) -> None:
         """Read a box; see `Voxels.read_into`."""
-        # Rows are counted along the first axis that has more than one.
+        # Rows are counted along the first axis with several.
         skip = next((i for i, n in enumerate(self.shape) if n > 1), 0)
         shape, box, out = self.shape[skip:], box[skip:], out[(0,) * skip]
         row = math.prod(shape[1:]) * self.dtype.itemsize
@@ -185,20 +187,20 @@ class Raw(Voxels):
 
 
 def check_extent(where: str, shape: Sequence[int]) -> None:
-    """Refuse shapes that no scan has, before anything is counted or taken by them."""
+    """Refuse shapes that no scan has, before anything is allocated."""
     if max(shape, default=0) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
         raise InvalidVolumeError(
-            f"{where}: shape {tuple(shape)} is larger than any volume that is read, "
-            f"{MAX_SIDE:,} voxels a side and {MAX_VOXELS:,} in all; export it again"
+            f"{where}: shape {tuple(shape)} is too large; ctray reads up to {MAX_SIDE:,} voxels "
+            f"per side and {MAX_VOXELS:,} in total, export it again"
         )
 
 
 def _check_written(where: str, data: h5py.Dataset) -> None:
-    """Refuse a dataset of which some voxels were never written: HDF5 reads fill values there."""
+    """Refuse a dataset with voxels that were never written: HDF5 reads fill values for them."""
     if data.size == 0:
         return
     if data.chunks is None:
-        # Voxels in the object header (compact) have no offset, and are always written.
+        # Compact voxels, in the object header, have no offset and are always written.
         layout = data.id.get_create_plist().get_layout()
         if layout == h5py.h5d.CONTIGUOUS and data.id.get_offset() is None:
             raise InvalidVolumeError(
@@ -227,7 +229,7 @@ def _check_written(where: str, data: h5py.Dataset) -> None:
 
 
 def _spans(ranges: list[tuple[int, int]]) -> str:
-    """Ranges [start, stop) as text, neighbours joined, the first five."""
+    """First five ranges [start, stop) as text; adjacent ranges are joined."""
     joined: list[list[int]] = []
     for start, stop in ranges:
         if joined and joined[-1][1] == start:
@@ -250,15 +252,15 @@ def _shifted(s: slice, by: int) -> slice:
 
 
 def _corners(box: Range, chunk: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """First voxels of the chunks that a box touches."""
+    """First voxel of each chunk that a box touches."""
     return product(*(range(b.start // c * c, b.stop, c) for b, c in zip(box, chunk, strict=True)))
 
 
 def _pieces(shape: Sequence[int], itemsize: int, box: Range) -> Iterator[tuple[Range, Range]]:
-    """Boxes within `box`, thin along the first axis: where they go in the output, and where from.
+    """Divide `box` into thin boxes along the first axis, each as (place in the output, box).
 
-    Whole rows of the file are what is counted: a box that is narrow along the last axis is read
-    from as many bytes.
+    Their depth follows from whole rows of the file, because a box that is narrow along the last
+    axis still reads whole rows.
     """
     row = max(1, math.prod(shape[1:]) * itemsize)
     depth = max(1, _PIECE_BYTES // row)
@@ -267,6 +269,3 @@ def _pieces(shape: Sequence[int], itemsize: int, box: Range) -> Iterator[tuple[R
         stop = min(start + depth, first.stop)
         inner = (slice(start - first.start, stop - first.start), *(slice(None) for _ in box[1:]))
         yield inner, (slice(start, stop), *box[1:])
-
-
-__all__ = ["Range", "Raw", "Stored", "Voxels", "check_extent"]

@@ -1,4 +1,4 @@
-"""One guard around each entry of an archive: nothing that one of them does stops the others."""
+"""A time limit for each entry of an archive: an entry that hangs does not stop the others."""
 
 from __future__ import annotations
 
@@ -14,37 +14,40 @@ from ctray.core.errors import ConfigError, StorageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Longer than a store that fails is asked again: its own error says more than this limit.
+# Longer than all retries of a failing store, whose own error is more useful than this limit.
 _LIMIT_S = 600.0
-# A year: timers take no more.
+# A year: timers accept no more.
 _MOST_S = 3.2e7
 _LOOK_EVERY_S = 0.2
 
 
 class OverdueError(StorageError):
-    """An entry that was worked on for longer than the limit."""
+    """An entry that took longer than the limit."""
 
 
 def entry_limit_s() -> float:
-    """Longest time for opening one entry: `CTRAY_ENTRY_TIMEOUT_S`, else ten minutes."""
+    """Time limit for opening one entry: `CTRAY_ENTRY_TIMEOUT_S`, else ten minutes."""
     text = os.environ.get("CTRAY_ENTRY_TIMEOUT_S", "")
     try:
         limit = float(text) if text else _LIMIT_S
     except ValueError as error:
-        raise ConfigError(f"CTRAY_ENTRY_TIMEOUT_S={text!r} is no number") from error
+        raise ConfigError(
+            f"CTRAY_ENTRY_TIMEOUT_S={text!r} is not a number; set it to seconds"
+        ) from error
     if not 0 < limit < _MOST_S:
-        raise ConfigError(f"CTRAY_ENTRY_TIMEOUT_S={text} must be above 0 and below {_MOST_S:,.0f}")
+        raise ConfigError(
+            f"CTRAY_ENTRY_TIMEOUT_S={text} must be above 0 and below {_MOST_S:,.0f} seconds"
+        )
     return limit
 
 
 def guarded_map(
     function: Callable[[Item], Result], items: Sequence[Item], *, max_workers: int
 ) -> Iterator[Result | BaseException]:
-    """Results in the order of `items`, several at once; what one raises stands in its place.
+    """Call `function` for each item, several at once; results and errors in the order of `items`.
 
-    A call that takes longer than `entry_limit_s` counts as failed with `OverdueError`. A thread
-    cannot be stopped from outside: that one is left to itself, another takes its place, and it
-    does not keep the process from ending.
+    A call that takes longer than `entry_limit_s` yields an `OverdueError`. A thread cannot be
+    stopped from outside, so another thread replaces it. It does not keep the process from ending.
     """
     pool = _Pool(function, items, max_workers=max_workers)
     try:
@@ -72,7 +75,7 @@ class _Task(Generic[Item, Result]):
         self._lock = threading.Lock()
 
     def finish(self, outcome: Result | BaseException) -> bool:
-        """Take the first outcome; what comes after the limit is too late."""
+        """Take the first outcome; an outcome after the limit is ignored."""
         with self._lock:
             if self.done.is_set():
                 return False
@@ -107,11 +110,11 @@ class _Pool(Generic[Item, Result]):
             yield cast("Result | BaseException", task.outcome)
 
     def stop(self) -> None:
-        """Let the threads end after what they are at."""
+        """Let the threads end after their current call."""
         self._stopped = True
 
     def _start(self) -> None:
-        # A daemon: one that hangs must not keep the process from ending.
+        # A daemon thread: if it hangs, the process can still end.
         threading.Thread(target=self._work, name="ctray-catalog", daemon=True).start()
 
     def _work(self) -> None:
@@ -124,11 +127,11 @@ class _Pool(Generic[Item, Result]):
             self._running.add(task)
             try:
                 outcome: Result | BaseException = self._function(task.item)
-            except BaseException as error:  # also a panic of a library, which is no Exception
+            except BaseException as error:  # also the panic of a library, which is not an Exception
                 outcome = error
             self._running.discard(task)
             if not task.finish(outcome):
-                return  # too late: another thread has this one's place
+                return  # too late: another thread has replaced this one
 
     def _end_overdue(self) -> None:
         now = time.monotonic()
@@ -140,8 +143,8 @@ class _Pool(Generic[Item, Result]):
 
 
 def overdue_reason(limit_s: float) -> str:
-    """What is said of an entry that took longer than the limit."""
+    """Message for an entry that took longer than the limit."""
     return (
-        f"not opened within {limit_s:g} s; look at it by itself, or set CTRAY_ENTRY_TIMEOUT_S "
-        "to more seconds"
+        f"not opened within {limit_s:g} s; check this file, or set CTRAY_ENTRY_TIMEOUT_S to more "
+        "seconds"
     )

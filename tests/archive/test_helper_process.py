@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from ctray.archive.catalog import build_catalog
+from ctray.archive.helper_process import Helpers
+from ctray.archive.time_limit import OverdueError, guarded_map
 from ctray.core.errors import InvalidVolumeError, NotFoundError
-from ctray.formats.guard import OverdueError, guarded_map
-from ctray.formats.isolated import Helpers
 from ctray.storage.store import file_bytes
 
 

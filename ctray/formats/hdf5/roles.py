@@ -1,6 +1,6 @@
-"""What the datasets of an HDF5 file are: reconstructions, projections, masks, colour images.
+"""What each dataset of an HDF5 file is: reconstruction, projections, mask, colour image.
 
-Read from what NeXus, Data Exchange and the programs of the facilities write, never from sizes.
+The evidence is what NeXus, Data Exchange and the programs of facilities write, never sizes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ctray.formats.hdf5.axes import Axes, is_angle_name, words_of
-from ctray.formats.hdf5.links import words
+from ctray.formats.hdf5.links import text_of
 from ctray.formats.hdf5.tree import Array, Group
 
 Role = Literal[
@@ -22,7 +22,7 @@ _RAW = frozenset(
 )
 _RECONSTRUCTED = frozenset({"nxtomoproc"})
 _COLOURS = ("rgb", "rgba", "hsl", "hsla", "cmyk")
-# A side of three or four beside sides of at least so many is colour, in whole numbers.
+# In whole numbers, a side of 3 or 4 beside sides of at least this length is colour.
 _COLOUR_MIN_SIDE = 16
 _WORDS: dict[Role, str] = {
     "labels": "mask masks label labels labelled labeled segmentation segmentations segmented seg "
@@ -45,7 +45,7 @@ _BESIDE_CALIBRATION = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Meaning:
-    """What a dataset is, why, and whether that is certain enough to overrule the user."""
+    """Role of a dataset, the reason, and whether it is certain enough to overrule the user."""
 
     role: Role
     why: str = ""
@@ -53,16 +53,16 @@ class Meaning:
 
 
 def meaning_of(array: Array, axes: Axes | None, httomo: Axes | None = None) -> Meaning | None:
-    """What a dataset is; None for what has not the dimensions of a volume or of a colour image.
+    """Role of a dataset; None without the dimensions of a volume or a colour image.
 
     Parameters
     ----------
     array
-        The dataset, with all groups that it is in.
+        The dataset, with all groups that hold it.
     axes
-        What the file says of its axes.
+        What the file states about its axes.
     httomo
-        Axes that httomo's own layout gives a reconstruction.
+        Axes of a reconstruction in httomo's layout; None for other files.
     """
     if array.shape is None or array.dtype is None:
         return _by_names(array) if array.problem and array.shape is None else None
@@ -72,10 +72,10 @@ def meaning_of(array: Array, axes: Axes | None, httomo: Axes | None = None) -> M
     if len(array.sides) != 3:
         return None
     if array.is_enum or array.dtype.kind == "b":
-        return Meaning(role="labels", why="it holds named values, no grey values", certain=True)
+        return Meaning(role="labels", why="it holds named values, not grey values", certain=True)
     if array.dtype.kind not in "iuf":
         return None
-    if words(array.attrs.get("interpretation")) == "spectrum":
+    if text_of(array.attrs.get("interpretation")) == "spectrum":
         return Meaning(role="other", why="its interpretation is spectrum", certain=True)
     if httomo is not None:
         return Meaning(role="reconstruction", why="httomo's layout")
@@ -84,21 +84,21 @@ def meaning_of(array: Array, axes: Axes | None, httomo: Axes | None = None) -> M
 
 
 def name_role(name: str) -> Role | None:
-    """What a name by itself says; None where it says nothing."""
+    """Role according to a name alone; None if the name does not tell."""
     if name.lower().startswith("final_result"):
-        # Savu names the last result of a process list so.
+        # Savu's name for the last result of a process list.
         return "reconstruction"
     found = set(words_of(name))
     for role, known in _WORDS.items():
         hits = found.intersection(known.split())
-        # "white_matter" is no flat field.
+        # "white_matter" is not a flat field.
         if hits and (role != "calibration" or found - hits <= set(_BESIDE_CALIBRATION.split())):
             return role
     return None
 
 
 def role_in(group: Group, name: str) -> Meaning | None:
-    """What the names and definitions from a dataset upward say, the nearest first."""
+    """Role according to the names and definitions from a dataset upward, the nearest first."""
     role = name_role(name)
     if role is not None:
         return Meaning(role=role, why=f"named {name}")
@@ -130,9 +130,9 @@ def _by_names(array: Array, axes: Axes | None = None) -> Meaning:
 
 def _colour(array: Array, axes: Axes | None) -> Meaning | None:
     shape = array.shape or ()
-    said = words(array.attrs.get("interpretation")) or ""
+    said = text_of(array.attrs.get("interpretation")) or ""
     stated = said.partition("-")[0] in _COLOURS and said.endswith("-image")
-    true_colour = (words(array.attrs.get("IMAGE_SUBCLASS")) or "") == "IMAGE_TRUECOLOR"
+    true_colour = (text_of(array.attrs.get("IMAGE_SUBCLASS")) or "") == "IMAGE_TRUECOLOR"
     if (stated or true_colour) and any(n in (3, 4) for n in shape):
         return Meaning(role="colour", why="a colour image", certain=True)
     others = sorted(n for n in shape[:-1] if n > 1)
@@ -150,12 +150,12 @@ def _colour(array: Array, axes: Axes | None) -> Meaning | None:
 
 
 def _raw(array: Array, axes: Axes | None) -> Meaning | None:
-    """Evidence beside a dataset that it is a raw scan, whatever it is called."""
+    """Evidence beside a dataset that it is a raw scan, whatever its name."""
     shape = array.shape or ()
     if axes is not None and (angle := axes.first("angle", shape)) is not None:
         return Meaning(role="projections", why=f"its axis {angle} is an angle", certain=True)
     if axes is not None and (other := axes.first("other", shape)) is not None:
-        return Meaning(role="other", why=f"its axis {other} is none of space", certain=True)
+        return Meaning(role="other", why=f"its axis {other} is not spatial", certain=True)
     for name, group in array.homes:
         if name_role(name) is not None:
             continue
@@ -188,7 +188,7 @@ def _is_flat_of(name: str, flat: Array, array: Array) -> bool:
 
 
 def _angles(group: Group) -> dict[str, int]:
-    """Lists of angles or of kinds of images in a group, and their lengths."""
+    """Lists of angles or of image keys in a group, and their lengths."""
     return {
         name: array.shape[0]
         for name, array in group.arrays.items()
@@ -217,6 +217,3 @@ def _angles_in_entry(array: Array) -> Meaning | None:
 
 def _is_spatial(axes: Axes) -> bool:
     return {"x", "y", "z"} <= set(axes.letters)
-
-
-__all__ = ["Meaning", "Role", "meaning_of", "name_role", "role_in"]

@@ -1,4 +1,4 @@
-"""Layouts of programs that say nothing of themselves in attributes: httomo, Imaris."""
+"""Layouts of programs that do not describe themselves: httomo, BigDataViewer, Imaris."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ctray.formats.hdf5.tree import Array, Tree
 
 
 def httomo_axes(files: Hdf5Files, tree: Tree, array: Array) -> Axes | None:
-    """Axes of a reconstruction that httomo saved; None for all else.
+    """Axes of a reconstruction that httomo saved; None for other datasets.
 
     httomo writes `data` with `angles` and `data_dims/detector_x_y` beside it, for projections and
-    reconstructions alike. A reconstruction has the detector's rows along its second axis, and
-    two equal sides that are not the number of angles.
+    for reconstructions. A reconstruction has the detector's rows along its second axis, and two
+    equal sides that differ from the number of angles.
     """
     dims = tree.root.groups.get("data_dims")
     size = dims.arrays.get("detector_x_y") if dims is not None else None
@@ -37,23 +37,20 @@ def httomo_axes(files: Hdf5Files, tree: Tree, array: Array) -> Axes | None:
 
 
 def is_unsigned(path: str, dtype: np.dtype[Any]) -> bool:
-    """Whether a dataset of signed integers means unsigned ones, as BigDataViewer's `cells` do."""
+    """Whether signed integers stand for unsigned ones, as in BigDataViewer's `cells`."""
     return dtype == np.int16 and re.fullmatch(r"/t\d{5}/s\d{2,}/\d+/cells", path) is not None
 
 
 def refuse_imaris(files: Hdf5Files, tree: Tree) -> None:
-    """Refuse an Imaris file, whose datasets are padded beyond the image.
+    """Refuse Imaris files, because their datasets are padded beyond the image.
 
     Raises
     ------
     InvalidVolumeError
-        If the file is one.
+        If the file is an Imaris file.
     """
     data = tree.root.groups.get("DataSet")
     if data is not None and any(name.startswith("ResolutionLevel") for name in data.groups):
         raise InvalidVolumeError(
-            f"{files.url}: an Imaris file, which is not read; export it as TIFF or OME-Zarr"
+            f"{files.url}: ctray does not read Imaris files; export it as TIFF or OME-Zarr"
         )
-
-
-__all__ = ["httomo_axes", "is_unsigned", "refuse_imaris"]
