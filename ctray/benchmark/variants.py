@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ctray.archive.catalog import CatalogEntry, read_catalog, write_catalog
 from ctray.config import Binds, RunConfig, changed_settings
-from ctray.executors.executor import Executor
+from ctray.executors.protocol import Executor
 from ctray.pipeline.run import (
     check_trained,
     localize_stage,

@@ -13,8 +13,7 @@ from scipy import stats
 
 from ctray.archive.catalog import Catalog, CatalogEntry
 from ctray.config import RunConfig
-from ctray.executors.local.pool import local_size
-from ctray.executors.threads import local_cpus
+from ctray.executors.session import executor_session
 from ctray.pipeline.plan_sample import Look, look_at, looks_of_receipts, open_model
 from ctray.pipeline.plan_training import TrainingCost, training_cost
 from ctray.records.events import nobody
@@ -230,17 +229,12 @@ def _sample(
 
 
 def _actors(config: RunConfig) -> tuple[int, int]:
-    """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
-    if config.ray.address is not None:
-        # Loading Ray takes seconds, which a plan for this machine does without.
-        from ctray.executors.ray.actors import most_actors
-        from ctray.executors.ray.session import ray_session
-
-        with ray_session(config.ray):
-            could_hold = most_actors(config.pool)
-        return max(1, min(config.pool.max_size, could_hold)), could_hold
-    cpus = local_cpus(config.ray)
-    return local_size(config.pool, cpus), int(cpus / config.pool.num_cpus + 1e-9)
+    """Return the processes of the pool, and how many fit; asks a cluster but starts none."""
+    # A plan for this machine does not wait for Ray.
+    kind = "local" if config.ray.address is None else "ray"
+    with executor_session(config.ray, kind=kind) as executor:
+        capacity = executor.pool_capacity(config.pool)
+    return max(1, min(config.pool.max_size, capacity)), capacity
 
 
 def _assumptions(

@@ -67,7 +67,7 @@ def markdown(result: Mapping[str, Any], rows: Sequence[TableRow]) -> str:
     Parameters
     ----------
     result
-        `ctray.benchmark.benchmark.BenchmarkResult.about`.
+        `ctray.benchmark.run.BenchmarkResult.about`.
     rows
         Of the same result.
     """

@@ -26,9 +26,9 @@ from click.testing import CliRunner, Result
 from ctray import __version__
 from ctray.archive.catalog import read_catalog, write_catalog
 from ctray.benchmark.demo import demo_config
-from ctray.cli.commands_run import asked_settings
 from ctray.cli.main import cli
 from ctray.cli.options import ray_options
+from ctray.cli.running import asked_settings
 from ctray.config import load_config, parse_config
 from ctray.phantom import PhantomSpec, SceneSpec
 from ctray.pipeline.run import open_run

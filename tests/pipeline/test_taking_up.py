@@ -31,7 +31,7 @@ from ctray.config import Binds, RunConfig, load_config, override, parse_config, 
 from ctray.core.errors import ConfigError, CtrayError, RunInUseError
 from ctray.core.geometry import Box
 from ctray.core.processes import this_process
-from ctray.executors.leftovers import remove_leftovers, scratch_folder
+from ctray.executors.ray.leftovers import remove_leftovers, scratch_folder
 from ctray.localization.promise import calibration_of
 from ctray.phantom import Phantom
 from ctray.pipeline.cropping import Cut
@@ -488,7 +488,7 @@ def test_two_processes_and_a_kill_leave_a_run_that_is_right(
 
 def test_folder_of_a_killed_process_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from ctray.executors.leftovers import scratch_folder\n"
+        "import sys, time; from ctray.executors.ray.leftovers import scratch_folder\n"
         "with scratch_folder('ctray-ray-', sys.argv[1]) as f:\n"
         "    open(f + '/session', 'w').write('x'); print(f, flush=True); time.sleep(100)"
     )

@@ -14,13 +14,8 @@ import pytest
 import tifffile
 
 from ctray.benchmark.archives import scan_archives, write_changed_scan
-from ctray.benchmark.benchmark import (
-    BenchmarkPlan,
-    _claim,
-    benchmark_config,
-    committed_config,
-    run_benchmark,
-)
+from ctray.benchmark.plan import BenchmarkPlan, benchmark_config, committed_config
+from ctray.benchmark.run import _claim, run_benchmark
 from ctray.benchmark.variants import VARIANTS
 from ctray.config import BOX_KINDS, Binds, RunConfig, changed_settings
 from ctray.core.errors import ConfigError, NotFoundError, OutputExistsError

@@ -5,13 +5,10 @@ What is done stays done: phantoms, runs, receipts and the baselines' boxes are k
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,24 +17,22 @@ import pyarrow.parquet as pq
 from ctray.benchmark.archives import (
     BenchmarkArchive,
     make_archive,
-    phantom_archive,
-    scan_archives,
 )
+from ctray.benchmark.baseline_boxes import OnBaselines, kept_baselines
 from ctray.benchmark.machine import describe_machine
-from ctray.benchmark.variants import VARIANTS, run_variant
+from ctray.benchmark.plan import BenchmarkPlan, check_final
+from ctray.benchmark.variants import run_variant
 from ctray.config import (
     BOX_KINDS,
     KEPT_KINDS,
     RunConfig,
     changed_settings,
-    load_config,
     override,
     recorded_config,
 )
 from ctray.core.errors import ConfigError, NotFoundError, OutputExistsError
-from ctray.core.geometry import Box, Triple
 from ctray.core.version import __version__
-from ctray.evaluate.against_truth import evaluate_receipts, find_baselines
+from ctray.evaluate.against_truth import evaluate_receipts
 from ctray.evaluate.baselines import BaselineResult
 from ctray.evaluate.benchmark_table import (
     MAIN,
@@ -48,9 +43,9 @@ from ctray.evaluate.benchmark_table import (
     volume_scores,
 )
 from ctray.evaluate.truth import Truth, read_truths
-from ctray.executors.executor import Executor, executor_session
-from ctray.phantom import Kind
-from ctray.phantom.scenes import FAMILIES, REAL_FAMILIES, SCENES, Purpose, benchmark_seed
+from ctray.executors.protocol import Executor
+from ctray.executors.session import executor_session
+from ctray.phantom.scenes import benchmark_seed
 from ctray.pipeline.run import run_archive
 from ctray.records.events import OnEvent, nobody
 from ctray.records.run_folder import Receipt
@@ -58,65 +53,6 @@ from ctray.records.run_lock import hold_run
 from ctray.storage import store
 
 _SHARED = {"archives", "baselines"}
-OnBaselines = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkPlan:
-    """What is measured.
-
-    Parameters
-    ----------
-    purpose
-        What for: it decides the seeds, and nothing else does.
-    families, scenes, count, size
-        Phantoms: `count` of each family in each scene, shape (z, y, x) or one side.
-    data
-        Folder of real scans, None for none.
-    real_families
-        What is made of them.
-    variants
-        `section.key=value` settings of further runs, by name.
-    """
-
-    purpose: Purpose = "tuning"
-    families: tuple[Kind, ...] = FAMILIES
-    scenes: tuple[str, ...] = tuple(SCENES)
-    count: int = 4
-    size: int | Triple = 128
-    data: str | None = None
-    real_families: tuple[str, ...] = REAL_FAMILIES
-    variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-    def archives(self, url: str) -> list[BenchmarkArchive]:
-        """Archives of the plan, below `url` as far as they have to be made."""
-        found = []
-        if self.families and self.scenes:
-            found.append(
-                phantom_archive(
-                    store.join(url, "phantoms"),
-                    self.purpose,
-                    families=self.families,
-                    scenes=self.scenes,
-                    count=self.count,
-                    size=self.size,
-                )
-            )
-        if self.data is not None and self.real_families:
-            found += scan_archives(url, self.data, self.purpose, self.real_families)
-        if not found:
-            raise ConfigError("nothing to measure: give a family and a scene, or --data")
-        return found
-
-    def to_json(self) -> dict[str, Any]:
-        """What binds a folder: everything but real scans and variants, which may come later."""
-        return {
-            "purpose": self.purpose,
-            "families": list(self.families),
-            "scenes": list(self.scenes),
-            "count": self.count,
-            "size": self.size if isinstance(self.size, int) else list(self.size),
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,32 +77,6 @@ class BenchmarkResult:
     def to_json(self) -> dict[str, Any]:
         """Plain values for `benchmark.json`."""
         return {**self.about, "rows": [row.to_row() for row in self.rows]}
-
-
-def committed_config() -> RunConfig:
-    """Settings of the benchmark; `configs/benchmark.yaml` of the repository is the same file."""
-    return load_config(Path(__file__).with_name("benchmark.yaml"))
-
-
-def benchmark_config(
-    purpose: Purpose, path: str | Path | None = None, overrides: tuple[str, ...] = ()
-) -> RunConfig:
-    """Settings that a purpose may be run with.
-
-    Raises
-    ------
-    ConfigError
-        If final figures are to be measured with other settings than the committed ones.
-    """
-    if purpose == "final" and overrides:
-        raise ConfigError(
-            f"--purpose final takes no --set ({overrides[0]}): nobody tunes on its seeds; use "
-            "--purpose tuning, then change configs/benchmark.yaml"
-        )
-    base = committed_config() if path is None else load_config(path)
-    config = override(base, overrides)
-    _check_final(purpose, config)
-    return config
 
 
 def run_benchmark(
@@ -201,7 +111,7 @@ def run_benchmark(
         If the folder was begun for another purpose, plan or settings, or final figures are asked
         for with other settings than the committed ones.
     """
-    _check_final(plan.purpose, config, plan.variants)
+    check_final(plan.purpose, config, plan.variants)
     url = store.normalize(out_url)
     archives = plan.archives(store.join(url, "archives"))
     _claim(url, plan, config)
@@ -249,7 +159,7 @@ def _measure(
     for group, ids in archive.groups.items():
         kept = store.join(url, "baselines", archive.name, f"{'-'.join(group)}.json")
         own = [r for r in receipts if r.volume_id in ids]
-        baselines = _kept_baselines(kept, own, truths, config, on_baselines) if on_baselines else []
+        baselines = kept_baselines(kept, own, truths, config, on_baselines) if on_baselines else []
         yield from _scored(archive.name, MAIN, group, own, truths, baselines)
     for variant, overrides in plan.variants.items():
         began = time.monotonic()
@@ -275,66 +185,6 @@ def _scored(
     group = Group(archive=archive, variant=variant, family=family, scene=scene)
     evaluation = evaluate_receipts(receipts, truths, baselines)
     return volume_scores(group, evaluation, receipts, truths)
-
-
-def _kept_baselines(
-    url: str,
-    receipts: Sequence[Receipt],
-    truths: dict[str, Truth],
-    config: RunConfig,
-    on_baselines: OnBaselines,
-) -> list[BaselineResult]:
-    """Boxes of the baselines on one group, from `url` if an earlier run wrote them.
-
-    Thresholds are chosen group by group: for an archive of one family in one scene, which is the
-    best that a user could do with them.
-    """
-    ids = [r.volume_id for r in receipts if r.cut_url is not None]
-    key = hashlib.sha256(
-        json.dumps([ids, config.preprocess.model_dump(mode="json")]).encode()
-    ).hexdigest()
-    try:
-        document = store.read_json(url)
-    except NotFoundError:
-        document = {}
-    if document.get("key") != key:
-        found = find_baselines(receipts, truths, config.preprocess, progress=on_baselines)
-        document = {"key": key, "results": [_baseline_json(r) for r in found]}
-        store.write_json(url, document)
-    return [_baseline(values) for values in document["results"]]
-
-
-def _baseline_json(result: BaselineResult) -> dict[str, Any]:
-    boxes = {name: box.ranges if box else None for name, box in result.boxes.items()}
-    return {
-        "method": result.method,
-        "supervised": result.supervised,
-        "variant": result.variant,
-        "boxes": boxes,
-        "thresholds": result.thresholds,
-    }
-
-
-def _baseline(values: dict[str, Any]) -> BaselineResult:
-    boxes = {n: Box.from_ranges(b) if b else None for n, b in values["boxes"].items()}
-    return BaselineResult(**{**values, "boxes": boxes})
-
-
-def _check_final(
-    purpose: Purpose, config: RunConfig, variants: Mapping[str, tuple[str, ...]] | None = None
-) -> None:
-    if purpose != "final":
-        return
-    if config != committed_config():
-        raise ConfigError(
-            "--purpose final measures with configs/benchmark.yaml as it is in the package, so "
-            "that nobody tunes on its seeds; use --purpose tuning with other settings"
-        )
-    unknown = [n for n, settings in (variants or {}).items() if VARIANTS.get(n) != settings]
-    if unknown:
-        raise ConfigError(
-            f"--purpose final takes the variants of the package alone, not {unknown[0]}"
-        )
 
 
 def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
