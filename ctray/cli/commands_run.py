@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -119,7 +120,7 @@ archive_ = click.Command(
     name="archive",
     callback=run.callback,
     params=run.params,
-    help=f"Another name of `ctray run`.\n\n{run.help}",
+    help=f"The same command as `ctray run`.\n\n{cleandoc(run.help or '')}",
     hidden=True,
 )
 

@@ -25,12 +25,12 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
     Bad archives and outputs are refused here, before torch and Ray are loaded. Loading takes
     seconds, and half a minute on a busy machine.
     """
-    progress.note(f"looking for volumes in {archive}")
     from ctray.pipeline.finding import find_archive
     from ctray.records.run_folder import RunFolder, check_output
     from ctray.storage import store
 
     check_output(archive, out)
+    progress.note(f"looking for volumes in {archive}")
     if store.exists(RunFolder(url=store.normalize(out)).manifest):
         return None
     return find_archive(archive, settings, progress)

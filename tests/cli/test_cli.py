@@ -129,7 +129,7 @@ def test_phantom_has_an_option_for_every_field_of_its_scene() -> None:
         (["run"], "ARCHIVE"),
         (["run", "somewhere"], "--out"),
         (["import", "a", "b", "--voxel-size", "1,2"], "one or three numbers"),
-        (["phantom", "a", "--size", "x"], "one or three whole numbers"),
+        (["phantom", "a", "--size", "x"], "one or three integers"),
         (["catalog", "a", "--exclude", "b", "--no-exclude"], "not both"),
     ],
 )
@@ -606,7 +606,7 @@ def test_signal_ends_with_one_line(tmp_path: Path, number: signal.Signals, told:
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == f"{told}; the same command goes on from here"
+    assert errors.splitlines()[-1] == f"{told}; the same command resumes"
     assert "Traceback" not in errors
 
 

@@ -171,7 +171,7 @@ def test_sigterm_ends_a_run_cleanly(archive: Path, tmp_path: Path, short_tmp: st
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 143, messages
     assert messages.splitlines()[-1] == (
-        "interrupted by SIGTERM; the same command goes on from here"
+        "interrupted by SIGTERM; the same command resumes"
     )
     assert "***" not in messages
     assert not list(Path(short_tmp).glob("ctray-ray-*"))
