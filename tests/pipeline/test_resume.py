@@ -170,9 +170,7 @@ def test_sigterm_ends_a_run_cleanly(archive: Path, tmp_path: Path, short_tmp: st
     process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 143, messages
-    assert messages.splitlines()[-1] == (
-        "interrupted by SIGTERM; the same command resumes"
-    )
+    assert messages.splitlines()[-1] == ("interrupted by SIGTERM; the same command resumes")
     assert "***" not in messages
     assert not list(Path(short_tmp).glob("ctray-ray-*"))
     assert not (out / "lock.json").exists()
