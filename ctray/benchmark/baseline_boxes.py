@@ -26,10 +26,10 @@ def kept_baselines(
     config: RunConfig,
     on_baselines: OnBaselines,
 ) -> list[BaselineResult]:
-    """Boxes of the baselines on one group, from `url` if an earlier run wrote them.
+    """Return the boxes of the baselines on one group, from `url` if they are there.
 
-    Thresholds are chosen group by group: for an archive of one family in one scene, which is the
-    best that a user could do with them.
+    Thresholds are chosen per group, that is for one family in one scene. No user could do better
+    with these methods.
     """
     ids = [r.volume_id for r in receipts if r.cut_url is not None]
     key = hashlib.sha256(

@@ -1,4 +1,4 @@
-"""What the benchmark measures, and what it may be measured with."""
+"""The plan of a benchmark, and the settings that its purpose allows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ctray.storage import store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkPlan:
-    """What is measured.
+    """The volumes and variants of a benchmark.
 
     Parameters
     ----------
     purpose
-        What for: it decides the seeds, and nothing else does.
+        Purpose of the figures. It alone decides the seeds.
     families, scenes, count, size
-        Phantoms: `count` of each family in each scene, shape (z, y, x) or one side.
+        `count` phantoms of each family in each scene, with a shape (z, y, x) or one side.
     data
-        Folder of real scans, None for none.
+        Folder of real scans; None for none.
     real_families
-        What is made of them.
+        Families that are made of them.
     variants
         `section.key=value` settings of further runs, by name.
     """
@@ -45,7 +45,7 @@ class BenchmarkPlan:
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def archives(self, url: str) -> list[BenchmarkArchive]:
-        """Archives of the plan, below `url` as far as they have to be made."""
+        """Return the archives of the plan; new ones are below `url`."""
         found = []
         if self.families and self.scenes:
             found.append(
@@ -61,11 +61,11 @@ class BenchmarkPlan:
         if self.data is not None and self.real_families:
             found += scan_archives(url, self.data, self.purpose, self.real_families)
         if not found:
-            raise ConfigError("nothing to measure: give a family and a scene, or --data")
+            raise ConfigError("the plan is empty: give a family and a scene, or --data")
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """What binds a folder: everything but real scans and variants, which may come later."""
+        """Return the fixed part of a plan: all but real scans and variants, which may be added."""
         return {
             "purpose": self.purpose,
             "families": list(self.families),
@@ -76,23 +76,23 @@ class BenchmarkPlan:
 
 
 def committed_config() -> RunConfig:
-    """Settings of the benchmark; `configs/benchmark.yaml` of the repository is the same file."""
+    """Return the settings of `benchmark.yaml`, the same file as `configs/benchmark.yaml`."""
     return load_config(Path(__file__).with_name("benchmark.yaml"))
 
 
 def benchmark_config(
     purpose: Purpose, path: str | Path | None = None, overrides: tuple[str, ...] = ()
 ) -> RunConfig:
-    """Settings that a purpose may be run with.
+    """Return the settings for a purpose.
 
     Raises
     ------
     ConfigError
-        If final figures are to be measured with other settings than the committed ones.
+        If final figures are asked for with other settings than the committed ones.
     """
     if purpose == "final" and overrides:
         raise ConfigError(
-            f"--purpose final takes no --set ({overrides[0]}): nobody tunes on its seeds; use "
+            f"--purpose final takes no --set ({overrides[0]}): its seeds are not for tuning; use "
             "--purpose tuning, then change configs/benchmark.yaml"
         )
     base = committed_config() if path is None else load_config(path)
@@ -109,11 +109,9 @@ def check_final(
         return
     if config != committed_config():
         raise ConfigError(
-            "--purpose final measures with configs/benchmark.yaml as it is in the package, so "
-            "that nobody tunes on its seeds; use --purpose tuning with other settings"
+            "--purpose final only takes configs/benchmark.yaml: its seeds are not for tuning; use "
+            "--purpose tuning with other settings"
         )
     unknown = [n for n, settings in (variants or {}).items() if VARIANTS.get(n) != settings]
     if unknown:
-        raise ConfigError(
-            f"--purpose final takes the variants of the package alone, not {unknown[0]}"
-        )
+        raise ConfigError(f"--purpose final only takes the package's variants, not {unknown[0]}")

@@ -1,6 +1,6 @@
-"""The benchmark: makes archives, runs ctray on each, and scores boxes, crops and baselines.
+"""Runs the benchmark: makes archives, runs ctray on each, and scores boxes, crops and baselines.
 
-What is done stays done: phantoms, runs, receipts and the baselines' boxes are kept in its folder.
+Its folder keeps phantoms, runs, receipts and the baselines' boxes, so that it can resume.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ _SHARED = {"archives", "baselines"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkResult:
-    """What was measured, and where it is written.
+    """The result of a benchmark.
 
     Parameters
     ----------
     rows, scores
-        Of groups and of single volumes.
+        Scores of groups and of single volumes.
     about
         Purpose, seeds, configuration, machine, date, versions.
     url
-        The folder.
+        Folder of the benchmark.
     """
 
     rows: tuple[TableRow, ...]
@@ -75,7 +75,7 @@ class BenchmarkResult:
     url: str
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `benchmark.json`."""
+        """Return plain values for `benchmark.json`."""
         return {**self.about, "rows": [row.to_row() for row in self.rows]}
 
 
@@ -90,26 +90,26 @@ def run_benchmark(
     on_baselines: OnBaselines = lambda done, total: None,
     on_note: Callable[[str], None] = nobody,
 ) -> BenchmarkResult:
-    """Make, run and score everything of a plan that is missing.
+    """Make, run and score the missing parts of a plan.
 
     Parameters
     ----------
     out_url
-        Folder of the benchmark: new, or begun with the same plan and settings.
+        Folder of the benchmark: new, or with the same plan and settings.
     plan, config
-        What is measured, with which settings.
+        Volumes and settings.
     baselines
-        Whether to run the classical baselines as well, which takes as long as all the rest.
+        Whether to also run the classical baselines, which takes as long as all the rest.
     command
-        Command line, to be noted.
+        Command line, for the record.
     on_event, on_baselines, on_note
-        Progress, and lines about what is waited for.
+        Called with progress, and with lines about waiting.
 
     Raises
     ------
     ConfigError
-        If the folder was begun for another purpose, plan or settings, or final figures are asked
-        for with other settings than the committed ones.
+        If the folder has another purpose, plan or settings, or if final figures are asked for
+        with other settings than the committed ones.
     """
     check_final(plan.purpose, config, plan.variants)
     url = store.normalize(out_url)
@@ -147,7 +147,7 @@ def _measure(
     on_event: OnEvent,
     on_baselines: OnBaselines | None,
 ) -> Iterator[VolumeScore]:
-    """Scores of one archive, main run first; without `on_baselines` none are run."""
+    """Yield the scores of one archive, main run first; `on_baselines` None runs no baselines."""
     make_archive(archive, config.pool, on_event, executor)
     truths = read_truths(archive.truth_url)
     began = time.monotonic()
@@ -188,34 +188,34 @@ def _scored(
 
 
 def _claim(url: str, plan: BenchmarkPlan, config: RunConfig) -> None:
-    """Begin a folder, or check that it was begun for the same."""
+    """Begin a folder, or check that an existing one has the same plan and settings."""
     manifest = store.join(url, "benchmark.json")
     ours = {"plan": plan.to_json(), "config": config.model_dump(mode="json")}
     try:
         theirs = store.read_json(manifest)
     except NotFoundError:
-        # Archives and baselines of another folder may be copied: they are checked one by one.
+        # Copied archives and baselines of another folder are allowed: each is checked later.
         if store.exists(url) and {e.name for e in store.list_dir(url)} - _SHARED:
             raise OutputExistsError(
-                f"--out {url} exists and is no benchmark (it has no benchmark.json); give a new "
-                "or empty folder"
+                f"--out {url} exists and is not a benchmark (it has no benchmark.json); give a "
+                "new or empty folder"
             ) from None
         store.write_json(manifest, {**ours, "ctray_version": __version__})
         return
     if not {"plan", "config"} <= theirs.keys():
-        raise OutputExistsError(f"{manifest} is no benchmark's; give another --out")
+        raise OutputExistsError(f"{manifest} is not that of a benchmark; give another --out")
     changed = [k for k, v in ours["plan"].items() if theirs["plan"].get(k) != v]
     if "purpose" in changed:
         raise ConfigError(
-            f"{url} was begun for the purpose {theirs['plan']['purpose']}, not {plan.purpose}; "
+            f"{url} has the purpose {theirs['plan']['purpose']}, not {plan.purpose}; "
             "give another --out"
         )
     begun = recorded_config(theirs["config"], source=manifest)
     changed += changed_settings(begun, config, *BOX_KINDS, *KEPT_KINDS)
     if changed:
         raise ConfigError(
-            f"{url} was begun with another {', '.join(changed)}; give another --out, or what "
-            "benchmark.json holds"
+            f"{url} was begun with another {', '.join(changed)}; give another --out, or the "
+            "values in its benchmark.json"
         )
 
 
@@ -241,7 +241,7 @@ def _about(
 
 
 def _add_seconds(url: str, spent: dict[str, float]) -> dict[str, float]:
-    """Wall time of each run, over all the commands that it took."""
+    """Add to the wall time of each run, and return the times over all commands."""
     timings = store.join(url, "seconds.json")
     try:
         before = store.read_json(timings)

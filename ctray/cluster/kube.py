@@ -139,8 +139,8 @@ def _with_gpus(config: RunConfig) -> RunConfig:
         for key, number in wanted.items():
             if number:
                 raise ConfigError(
-                    f"{key} is {number:g} and no node has a GPU; raise kube.gpu_nodes, or set {key} "
-                    "to 0"
+                    f"{key} is {number:g} and no node has a GPU; raise kube.gpu_nodes, or set "
+                    f"{key} to 0"
                 )
     usual = {"train.num_gpus_per_worker": 1, "pool.num_gpus": 0.25} if kube.gpu_nodes else {}
     missing = [f"{k}={usual.get(k, 0)}" for k, number in wanted.items() if number is None]

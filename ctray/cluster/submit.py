@@ -160,9 +160,7 @@ class Cluster:
         for job in jobs:
             if _is_of_run(job, name):
                 return job
-        raise NotFoundError(
-            f"{self.address} has no job {name}; ctray jobs list shows all jobs"
-        )
+        raise NotFoundError(f"{self.address} has no job {name}; ctray jobs list shows all jobs")
 
     def stop(self, submission_id: str, timeout_s: float = 30.0) -> Job:
         """Stop a job, wait for its end, and return it."""
@@ -202,8 +200,8 @@ class Cluster:
                 lost = lost or time.monotonic()
                 if time.monotonic() - lost > _PATIENCE_S:
                     raise JobError(
-                        f"{self.address} has stopped answering ({one_line(error)}); the job may keep "
-                        f"running: ctray jobs logs {submission_id} --follow"
+                        f"{self.address} has stopped answering ({one_line(error)}); the job may "
+                        f"still run: ctray jobs logs {submission_id} --follow"
                     ) from error
             time.sleep(_RETRY_S)
 

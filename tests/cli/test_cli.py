@@ -362,6 +362,18 @@ def test_what_is_refused_waits_for_neither_ray_nor_torch(tmp_path: Path) -> None
         assert not out.exists()
 
 
+@pytest.mark.parametrize("name", ["archive", "pretrain"])
+def test_a_job_refuses_a_bad_archive_before_ray_starts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "job.yaml").write_text("{}")
+    out = tmp_path / "run"
+    refused = ctray("jobs", "run", name, tmp_path / "job.yaml", tmp_path / "empty", out)
+    assert refused.exit_code == 1
+    assert "no volumes" in refused.stderr
+    assert "Ray" not in refused.output
+    assert not out.exists()
+
+
 def test_a_run_of_other_settings_is_refused_before_its_archive_is_searched(tmp_path: Path) -> None:
     archive, out = archive_of_one(tmp_path), tmp_path / "run"
     folder = open_run(str(archive), str(out), parse_config({}))

@@ -253,7 +253,9 @@ def test_no_cluster_at_the_address() -> None:
 
 @pytest.mark.parametrize("address", ["head:8265", "127.0.0.1", "ray://head:10001"])
 def test_an_address_is_a_dashboard(address: str) -> None:
-    with pytest.raises(ConfigError, match="is not a URL; give that of the dashboard, such as http://"):
+    with pytest.raises(
+        ConfigError, match="is not a URL; give that of the dashboard, such as http://"
+    ):
         Cluster(address)
 
 
