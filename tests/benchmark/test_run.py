@@ -162,7 +162,7 @@ def test_final_figures_are_measured_with_the_settings_of_the_package(
     with pytest.raises(ConfigError, match="only takes configs"):
         run_benchmark(out, final, config)
     tuned = replace(final, variants={"otsu": ("localize.threshold=0.4",)})
-    with pytest.raises(ConfigError, match="variants of the package"):
+    with pytest.raises(ConfigError, match="the package's variants"):
         run_benchmark(out, tuned, committed_config())
     assert not (tmp_path / "bench").exists()
 
