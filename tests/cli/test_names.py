@@ -191,12 +191,11 @@ def test_names_are_taken_wherever_an_archive_is_named(tmp_path: Path, command: s
     """Patterns that leave nothing are refused as such, before anything is begun."""
     archive = names_archive(tmp_path)
     out = () if command == "plan" else ("--out", tmp_path / "run")
-    yes = ("--yes",) if command == "archive" else ()
-    result = ctray(command, archive, *out, *yes, "--exclude", "*")
+    result = ctray(command, archive, *out, "--exclude", "*")
     assert result.exit_code == 1
     assert "no volumes" in result.stderr
     assert "excluded by the given patterns" in result.stderr
-    both = ctray(command, archive, *out, *yes, "--exclude", "*", "--no-exclude")
+    both = ctray(command, archive, *out, "--exclude", "*", "--no-exclude")
     assert both.exit_code == 2
     assert "not both" in both.stderr
 

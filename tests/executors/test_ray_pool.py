@@ -15,8 +15,8 @@ import ray
 from ctray.archive.catalog import CatalogEntry, build_catalog
 from ctray.config import PoolConfig, RunConfig
 from ctray.core.errors import CheckpointError, CtrayError, StorageError
-from ctray.executors.ray import actors
-from ctray.executors.ray.actors import run_pool
+from ctray.executors.ray import pool as ray_pool
+from ctray.executors.ray.pool import run_pool
 from ctray.pipeline import run as archive
 from ctray.pipeline.plan import plan_archive
 from ctray.pipeline.run import localize_stage
@@ -133,7 +133,7 @@ def test_actor_that_waits_for_room_goes_when_no_item_waits(
 ) -> None:
     """Else an autoscaler would add a node for it, on which nothing is left to do."""
     # As on a cluster that grows: what its nodes hold today is no limit.
-    monkeypatch.setattr(actors, "autoscales", lambda: True)
+    monkeypatch.setattr(ray_pool, "autoscales", lambda: True)
 
     class Waiter:
         def __call__(self, item: int) -> int:
@@ -211,7 +211,7 @@ def test_plan_asks_the_cluster_for_its_room(
 
     more = config.model_copy(update={"pool": PoolConfig(num_cpus=0.5, max_size=9)})
     for grows, expected in ((False, 4), (True, 9)):
-        monkeypatch.setattr(actors, "autoscales", lambda grows=grows: grows)
+        monkeypatch.setattr(ray_pool, "autoscales", lambda grows=grows: grows)
         assert plan_archive(build_catalog(str(mixed_archive[0])), more).num_actors == expected
 
 

@@ -14,13 +14,8 @@ import pytest
 import tifffile
 
 from ctray.benchmark.archives import scan_archives, write_changed_scan
-from ctray.benchmark.benchmark import (
-    BenchmarkPlan,
-    _claim,
-    benchmark_config,
-    committed_config,
-    run_benchmark,
-)
+from ctray.benchmark.plan import BenchmarkPlan, benchmark_config, committed_config
+from ctray.benchmark.run import _claim, run_benchmark
 from ctray.benchmark.variants import VARIANTS
 from ctray.config import BOX_KINDS, Binds, RunConfig, changed_settings
 from ctray.core.errors import ConfigError, NotFoundError, OutputExistsError
@@ -115,7 +110,7 @@ def check_files(out: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"purpose": "calibration"}, "for the purpose tuning, not calibration"),
+        ({"purpose": "calibration"}, "has the purpose tuning, not calibration"),
         ({"count": 3}, "another count"),
         ({"size": 40}, "another size"),
     ],
@@ -155,7 +150,7 @@ def test_final_figures_are_measured_with_the_settings_of_the_package(
     with pytest.raises(ConfigError, match="takes no --set"):
         benchmark_config("final", None, ("train.seed=3",))
     (tmp_path / "mine.yaml").write_text("train: {steps: 7}\n")
-    with pytest.raises(ConfigError, match="as it is in the package"):
+    with pytest.raises(ConfigError, match="only takes configs"):
         benchmark_config("final", tmp_path / "mine.yaml")
     assert benchmark_config("tuning", tmp_path / "mine.yaml").train.steps == 7
     assert benchmark_config("tuning", None, ("train.steps=5",)).train.steps == 5
@@ -164,10 +159,10 @@ def test_final_figures_are_measured_with_the_settings_of_the_package(
     assert benchmark_config("final", packaged) == benchmark_config("final") == committed_config()
     out = str(tmp_path / "bench")
     final = replace(PLAN, purpose="final")
-    with pytest.raises(ConfigError, match="as it is in the package"):
+    with pytest.raises(ConfigError, match="only takes configs"):
         run_benchmark(out, final, config)
     tuned = replace(final, variants={"otsu": ("localize.threshold=0.4",)})
-    with pytest.raises(ConfigError, match="variants of the package"):
+    with pytest.raises(ConfigError, match="the package's variants"):
         run_benchmark(out, tuned, committed_config())
     assert not (tmp_path / "bench").exists()
 

@@ -1,4 +1,4 @@
-"""Commands about what was written: check it, ask about it, undo it."""
+"""Commands for the results of a run: receipts, verify, restore."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from ctray.core.errors import ConfigError, printable
 STATUSES = ("located", "empty", "uncertain", "failed", "unreadable")
 
 
-@click.command(short_help="Rebuild a volume of the source's shape from a crop.")
+@click.command(short_help="Rebuild a volume with the shape of the source from a crop.")
 @click.argument("crop_url", metavar="CROP")
-@click.option("--out", required=True, metavar="URL", help="Where the volume goes: path or URL.")
+@click.option("--out", required=True, metavar="URL", help="Path or URL of the new volume.")
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True)
 @shared_options()
 def restore(crop_url: str, out: str, ome_version: str, as_json: bool) -> None:
-    """Rebuild a volume of the shape that the source of CROP had.
+    """Rebuild a volume with the shape of the source of CROP.
 
-    The crop is in it voxel for voxel. The rest is what --keep-surround kept, or the fill value.
+    The voxels of the crop are exact. The voxels around it come from the coarse copy that
+    --keep-surround kept, or are the fill value.
     """
     from ctray.cli.progress import reporter
     from ctray.crops.restoring import restore as restore_volume
@@ -46,28 +47,28 @@ def restore(crop_url: str, out: str, ome_version: str, as_json: bool) -> None:
         return
     shape = " × ".join(str(n) for n in result.shape)
     rest = (
-        "the fill value, since the crop kept no surround"
+        "the fill value, because the crop has no surround"
         if result.factors is None
-        else f"the surround at {' × '.join(str(f) for f in result.factors)} voxels a voxel"
+        else f"the surround, coarser by {' × '.join(str(f) for f in result.factors)}"
     )
     echo(f"{result.url}: {shape}; outside {result.box.ranges} {rest}")
 
 
-@click.command(short_help="Check the crops of a run against checksums and sources.")
+@click.command(short_help="Check the crops of a run against their checksums and sources.")
 @run_argument
-@click.option("--sources", is_flag=True, help="Compare voxels with the sources too.")
+@click.option("--sources", is_flag=True, help="Also compare the voxels with the sources.")
 @click.option(
     "--sample",
     type=click.FloatRange(0, 1, min_open=True),
-    metavar="PART",
-    help="Compare this part of each crop's shards with the source, at least one; implies "
+    metavar="FRACTION",
+    help="Compare this fraction of the shards of each crop with the source, at least one. Implies "
     "--sources.",
 )
 @shared_options()
 def verify(run_url: str, sources: bool, sample: float | None, as_json: bool) -> None:
-    """Read all crops of RUN again and compare them with what was written.
+    """Read all crops of RUN and compare them with their checksums.
 
-    Exits with 1 if a crop is missing, damaged, or not what its source holds.
+    The exit code is 1 if a crop is missing, damaged, or differs from its source.
     """
     from ctray.cli.progress import reporter
     from ctray.cli.tables import check_table, print_table
@@ -108,19 +109,23 @@ def verify(run_url: str, sources: bool, sample: float | None, as_json: bool) -> 
         sys.exit(1)
 
 
-@click.command(short_help="Ask what became of the volumes of a run.")
+@click.command(short_help="List the status of the volumes of a run.")
 @run_argument
 @click.option(
-    "--status", metavar="STATUS,...", help=f"Only these: {', '.join(STATUSES)}, comma-separated."
+    "--status",
+    metavar="STATUS,...",
+    help=f"Only these statuses, separated by commas: {', '.join(STATUSES)}.",
 )
-@click.option("--volume", "volumes", multiple=True, metavar="ID", help="Only this; repeatable.")
+@click.option(
+    "--volume", "volumes", multiple=True, metavar="ID", help="Only this volume. Repeatable."
+)
 @click.option(
     "--where",
     "conditions",
     multiple=True,
-    metavar="FIELD<VALUE",
-    help="Only where a field compares so: = != < <= > >=, or ~ for text that it contains, such as "
-    "'confidence<0.5' or 'reason~time'; repeatable.",
+    metavar="SQL",
+    help="Only volumes that meet this SQL expression over the columns of --csv, such as "
+    '"confidence < 0.5" or "reason LIKE \'%time%\' OR crops > 1". Repeatable: all must hold.',
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @shared_options()
@@ -132,29 +137,33 @@ def receipts(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """List the receipts of RUN that meet all conditions, one row a volume."""
+    """List the receipts of RUN that meet all conditions, one row per volume.
+
+    Conditions of --where have the syntax of SQLite: = != < <= > >= LIKE IN BETWEEN, IS NULL for
+    an empty column, AND, OR, NOT, and parentheses. Texts are in single quotes.
+    """
     from ctray.cli.tables import print_table, receipt_table
-    from ctray.records.receipt_query import DERIVED, FIELDS, Condition, query_receipts
+    from ctray.records.receipt_query import DERIVED, FIELDS, query_receipts
     from ctray.records.run_folder import RunFolder
     from ctray.storage import store
 
     statuses = tuple(s.strip() for s in status.split(",")) if status else ()
     unknown = sorted(set(statuses) - set(STATUSES))
     if unknown:
-        raise ConfigError(f"--status {unknown[0]!r} is none of {', '.join(STATUSES)}")
+        raise ConfigError(f"--status {unknown[0]!r} is unknown; use one of {', '.join(STATUSES)}")
     if as_csv and as_json:
-        raise ConfigError("--csv and --json exclude each other; give one")
+        raise ConfigError("--csv and --json cannot be combined; leave out one of them")
     run = RunFolder(url=store.normalize(run_url))
     rows = query_receipts(
         run,
         statuses=statuses,
         volumes=volumes,
-        where=[Condition.parse(text) for text in conditions],
+        where=conditions,
     )
     if as_csv:
         writer = csv.DictWriter(sys.stdout, fieldnames=[*FIELDS, *DERIVED], lineterminator="\n")
         writer.writeheader()
-        # What a terminal would obey is made visible; --json has every name as it is.
+        # Control characters are made visible; --json has every name as it is.
         writer.writerows(
             {k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows
         )

@@ -8,8 +8,8 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from ctray.executors.ray import room
-from ctray.executors.ray.room import Patience, autoscales, wait_for_room
+from ctray.executors.ray import autoscaling
+from ctray.executors.ray.autoscaling import Patience, autoscales, wait_for_room
 
 pytestmark = pytest.mark.ray
 
@@ -25,10 +25,10 @@ def test_room_that_is_there_is_found(ray_cpus: int) -> None:
 
 
 def test_no_kind_of_node_is_no_room(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_POLL_S", 0.05)
-    asked: list[room.Bundle] = []
+    monkeypatch.setattr(autoscaling, "_POLL_S", 0.05)
+    asked: list[autoscaling.Bundle] = []
 
-    def refused(bundle: room.Bundle) -> bool:
+    def refused(bundle: autoscaling.Bundle) -> bool:
         asked.append(bundle)
         # Once is not enough: an answer may be older than the question.
         return len(asked) != 2
@@ -38,7 +38,7 @@ def test_no_kind_of_node_is_no_room(ray_cpus: int, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_busy_node_is_waited_for(ray_cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_POLL_S", 0.05)
+    monkeypatch.setattr(autoscaling, "_POLL_S", 0.05)
 
     # In here, so that it is sent whole: workers do not find the module of a test.
     class Busy:

@@ -1,4 +1,4 @@
-"""Finding what really went wrong inside the errors that Ray wraps around it."""
+"""Finds the actual error inside the errors that Ray wraps around it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ray.exceptions import ActorUnavailableError
 from ctray.core import errors
 from ctray.core.errors import CtrayError
 
-# Ray passes on some errors as text alone: the last line of a traceback names class and message.
-_TOLD = re.compile(r"^\s*ctray\.errors\.(\w+): (.+)$", re.MULTILINE)
+# Ray hands some errors on as text alone. The last line of a traceback has class and message.
+_IN_TEXT = re.compile(rf"^\s*{re.escape(errors.__name__)}\.(\w+): (.+)$", re.MULTILINE)
 
 
 def own_error(error: BaseException) -> CtrayError | None:
-    """Find the `CtrayError` of another process in what Ray raised for it; None if it is not one.
+    """Return the `CtrayError` of another process that made Ray raise `error`; None without one.
 
-    It is either a cause of `error`, as an object, or the last one that its text tells of.
+    It is either a cause of `error` or the last one that the text of `error` names.
     """
     open_errors: list[BaseException] = [error]
     texts: list[str] = []
@@ -33,7 +33,7 @@ def own_error(error: BaseException) -> CtrayError | None:
         inner = [getattr(current, "cause", None), current.__cause__, *workers.values()]
         open_errors += [e for e in inner if isinstance(e, BaseException)]
     for text in texts:
-        found = _TOLD.findall(text)
+        found = _IN_TEXT.findall(text)
         if found:
             name, message = found[-1]
             kind: type[CtrayError] = getattr(errors, name, CtrayError)
@@ -42,12 +42,12 @@ def own_error(error: BaseException) -> CtrayError | None:
 
 
 def is_node_death(error: BaseException) -> bool:
-    """Whether an actor is gone because its node is."""
-    # A process that dies is known within a second; a node is only out of reach at first.
+    """Whether an actor is gone because its node is gone."""
+    # Ray notices a dead process within a second. A dead node only looks out of reach at first.
     return isinstance(error, ActorUnavailableError) or "node has died" in str(error)
 
 
 def last_line(error: BaseException) -> str:
-    """Last line of an error's message that says something, or its class."""
+    """Return the last line of an error's message that is not empty, or its class."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Folders for the time of a process, and removing those of processes that were killed."""
+"""Temporary folders of a process, and the removal of folders that killed processes left."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 from ctray.core.processes import Process, is_alive, this_process, uses
 
 _OWNER = "ctray-owner.json"
-# A folder without an owner is one that is being made, or of an earlier version.
+# A younger folder without an owner may just be in the making.
 _UNOWNED_S = 600.0
-# Workers of Ray end a second or two after the process that started Ray was killed; Ray's agents on
-# the node lived on for 40 s at least (seen with Ray 2.60).
+# After the process that started Ray is killed, Ray's workers end within two seconds; its agents
+# live on for at least 40 s (seen with Ray 2.60).
 _PATIENCE_S = 5.0
 _END_S = 5.0
 
 
 def own_folder(prefix: str, base: str | None = None) -> str:
-    """Make a folder for the time of this process, and remove those of processes that were killed.
+    """Make a folder for this process, and remove folders that killed processes left.
 
     Parameters
     ----------
     prefix
-        Begins the name of the folder, and of those that are removed, once nothing uses them.
+        Start of the folder's name. Unused folders with the same prefix are removed.
     base
-        Where; None takes the folder for temporary files.
+        Parent folder; None takes the folder for temporary files.
     """
     place = Path(base or tempfile.gettempdir())
     place.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def own_folder(prefix: str, base: str | None = None) -> str:
 
 @contextmanager
 def scratch_folder(prefix: str, base: str | None = None) -> Iterator[str]:
-    """`own_folder` that is removed at the end of the block."""
+    """Make an `own_folder` and remove it at the end of the block."""
     folder = own_folder(prefix, base)
     try:
         yield folder
@@ -53,11 +53,11 @@ def scratch_folder(prefix: str, base: str | None = None) -> Iterator[str]:
 
 
 def remove_leftovers(prefix: str, base: Path, *, patience_s: float = _PATIENCE_S) -> None:
-    """Remove the folders in `base` whose process was killed.
+    """Remove the folders in `base` whose owner was killed.
 
-    What its workers still do they must not do beside those of a new one: they are waited for, and
-    those that Ray started are killed after `patience_s`. A folder that something else uses, such
-    as a person who reads its logs, stays for the next time.
+    The workers of the killed process must not run beside those of a new one. So this waits for
+    them, and kills those that Ray started after `patience_s`. A folder that something else uses
+    stays, for example while a person reads its logs.
     """
     until = time.monotonic() + patience_s
     for folder in base.glob(f"{prefix}*"):
@@ -66,7 +66,7 @@ def remove_leftovers(prefix: str, base: Path, *, patience_s: float = _PATIENCE_S
 
 
 def _is_unused(folder: Path, until: float) -> bool:
-    """Whether nobody uses a folder any more, after `until` without what Ray started in it."""
+    """Whether no process uses a folder; after `until`, kills the processes of Ray in it."""
     while in_use := uses(folder):
         now = time.monotonic()
         if now > until + _END_S:
@@ -83,7 +83,7 @@ def _is_unused(folder: Path, until: float) -> bool:
 
 
 def _is_rays(pid: int) -> bool:
-    """Whether a process is one of Ray's, by its call: a worker, or a program of Ray's package."""
+    """Whether the command line of a process is that of a worker or a program of Ray."""
     try:
         called = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -92,7 +92,7 @@ def _is_rays(pid: int) -> bool:
 
 
 def _is_left(folder: Path) -> bool:
-    """Whether the owner of a folder of ours is known to be gone; of other users' nothing is."""
+    """Whether this user owns the folder and its process is known to be gone."""
     try:
         about = folder.lstat()
         if not folder.is_dir() or folder.is_symlink() or about.st_uid != os.getuid():

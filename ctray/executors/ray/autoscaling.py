@@ -1,7 +1,7 @@
-"""Room on a cluster whose autoscaler adds nodes: asked for, and waited for.
+"""Waits for nodes of a cluster whose autoscaler adds them.
 
-Such a cluster may have no node at all when a job begins. What its nodes hold says nothing then;
-what its autoscaler can add, the autoscaler alone knows.
+Such a cluster may have no node at all when a job begins. Current nodes say nothing about capacity;
+only the autoscaler knows what it can add.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from ctray.records.events import nobody
 
 Bundle = dict[str, float]
 
-# Compiled, and without types for what is needed here.
+# A compiled module without type hints for these names.
 _raylet: Any = ray._raylet
 
 _POLL_S = 1.0
-# The autoscaler looks every few seconds; a first refusal may be of a moment before.
+# The autoscaler looks every few seconds, so a first refusal can be out of date.
 _REFUSALS = 3
-# When and how often whoever waits says so.
+# When the first line about waiting comes, and how often it is repeated.
 _FIRST_S, _EVERY_S = 10.0, 30.0
 
 
@@ -40,7 +40,7 @@ def autoscales() -> bool:
 
 @dataclass(kw_only=True, slots=True)
 class Patience:
-    """Says now and then what is waited for, so that a job that waits is not taken for a dead one.
+    """Reports now and then what a job waits for, so that it does not look dead.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ class Patience:
     on_wait
         Called with a line, first after `_FIRST_S` and then every `_EVERY_S`.
     count
-        Such bundles that are waited for at once.
+        Number of such bundles that are needed at the same time.
     ready
-        What is said once the wait is over, where it was told of.
+        Line after the wait, if the wait was reported.
     clock
-        Seconds since any moment.
+        Returns seconds since any moment.
     """
 
     bundle: Bundle
@@ -65,7 +65,7 @@ class Patience:
     _said: float | None = field(default=None, init=False)
 
     def wait(self) -> None:
-        """Still waiting."""
+        """Note that the wait goes on; reports it if it is time to."""
         now = self.clock()
         if self._since is None:
             self._since = now
@@ -75,17 +75,17 @@ class Patience:
             self.on_wait(f"{_what(self.bundle, self.count)}, {now - self._since:.0f} s so far")
 
     def over(self) -> None:
-        """No longer waiting; what is ready is said where the wait was told of."""
+        """Note that the wait is over; reports it if the wait was reported."""
         told, self._since, self._said = self._said is not None, None, None
         if told:
             self.on_wait(self.ready)
 
 
 def no_room(who: str, bundle: Bundle, settings: str, count: int = 1) -> str:
-    """One line for what no autoscaler can help: who needs what, and which settings to lower."""
+    """Return the error for a need that no node can meet: who, what, and which settings to lower."""
     return (
-        f"{who} needs {_amounts(bundle, count)}, and the cluster has no group of nodes that holds "
-        f"that; lower {settings}, or add such a group to the cluster"
+        f"{who} needs {_amounts(bundle, count)}, and no node group of the cluster is large "
+        f"enough; lower {settings}, or add such a node group"
     )
 
 
@@ -108,18 +108,18 @@ def wait_for_room(
     refused: Callable[[Bundle], bool] | None = None,
     on_wait: Callable[[str], None] = nobody,
 ) -> bool:
-    """Wait until nodes hold all `bundles` at once; False once it is known that they never will.
+    """Wait until all `bundles` fit on nodes at the same time; False if they never will.
 
-    Nodes that were added stay for the autoscaler's idle time, in which whoever asked must begin.
+    Added nodes stay for the autoscaler's idle time. The caller must start its work in that time.
 
     Parameters
     ----------
     bundles
-        Logical resources; each must find its place on one node.
+        Logical resources; each must fit on one node.
     refused
-        Whether the autoscaler can add no node for a bundle; None asks it.
+        Returns whether the autoscaler can add no node for a bundle; None asks the autoscaler.
     on_wait
-        Called with a line now and then while it waits.
+        Called with a line now and then during the wait.
     """
     refused = refused or _is_refused
     wanted = [{name: n for name, n in bundle.items() if n} for bundle in bundles]
@@ -139,7 +139,7 @@ def wait_for_room(
                 patience.over()
                 return True
             patience.wait()
-            # Nodes that are busy become free; only what no node holds is hopeless.
+            # Busy nodes become free. Only a bundle that fits on no node is hopeless.
             hopeless = [b for b in wanted if not _fits_a_node(b)]
             refusals = refusals + 1 if any(refused(b) for b in hopeless) else 0
             if refusals >= _REFUSALS:
@@ -158,7 +158,7 @@ def _fits_a_node(bundle: Bundle) -> bool:
 
 
 def _is_refused(bundle: Bundle) -> bool:
-    """Whether the autoscaler says that it has no kind of node for a bundle."""
+    """Whether the autoscaler reports that it has no node type for a bundle."""
     address = ray.get_runtime_context().gcs_address
     reply = GetClusterStatusReply()
     reply.ParseFromString(_raylet.GcsClient(address=address).get_cluster_status())
@@ -169,7 +169,7 @@ def _is_refused(bundle: Bundle) -> bool:
 
 
 def _same(theirs: Bundle, ours: Bundle) -> bool:
-    """Whether a request is for a bundle; Ray adds marks of its own to those of a group."""
+    """Whether a request is for a bundle. Ray adds its own marks to requests of a group."""
     marks = {"bundle_group", "node:"}
     plain = {k: v for k, v in theirs.items() if not any(k.startswith(m) for m in marks)}
     return plain.keys() == ours.keys() and all(abs(plain[k] - ours[k]) < 1e-6 for k in ours)

@@ -1,7 +1,7 @@
-"""One streaming loop over a pool of Ray actors that grows and shrinks between its limits.
+"""A pool of Ray actors that grows and shrinks between its limits.
 
-Not Ray Data, whose blocks are of a size and many: here an item is a volume, of seconds or of hours.
-What crosses a process boundary is an item one way and a small record back.
+Ray Data is not used here: it expects many blocks of similar size, and a volume can take seconds or
+hours. Items and results are small records; an actor reads its volume from the store itself.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from ray.exceptions import RayError, RayTaskError
 
 from ctray.config import PoolConfig
 from ctray.core.errors import CtrayError
-from ctray.executors.ray.causes import is_node_death, last_line, own_error
-from ctray.executors.ray.room import Patience, autoscales, no_room, wait_for_room
+from ctray.executors.ray.autoscaling import Patience, autoscales, no_room, wait_for_room
+from ctray.executors.ray.errors import is_node_death, last_line, own_error
 from ctray.executors.ray.session import cluster_cpus, cluster_gpus
 from ctray.executors.threads import pool_threads
 from ctray.records.events import nobody
 
-# A volume whose worker died this often takes its worker with it: too large, most likely.
+# A volume that kills its worker this often is most likely too large for the memory.
 _MAX_DEATHS = 2
-# Deaths of the node that an item was on are not its fault, but they end somewhere.
+# A node that dies is not the fault of the item on it, but the retries must end.
 _MAX_NODE_DEATHS = 5
-# Actors that die before they are ready, one after another, are a fault of the cluster's.
+# Actors that die one after another before they are ready show a fault of the cluster.
 _MAX_FAILED_STARTS = 3
-# How often the limit of growth is asked for anew: nodes come and go.
+# Nodes come and go: how often the limit of growth is updated.
 _LIMIT_AGE_S = 5.0
 _WAIT_S = 1.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Item:
-    """An item and how often its worker died of it, or its node."""
+    """An item, and how often its worker or its node died."""
 
     value: Any
     deaths: int = 0
@@ -46,7 +46,7 @@ class _Item:
 
 @dataclass(kw_only=True, slots=True)
 class _Actor:
-    """An actor: its handle, and what it works on, None while it starts or idles."""
+    """An actor: its handle, and its item; None while it starts or idles."""
 
     handle: Any
     item: _Item | None = None
@@ -63,13 +63,13 @@ class _Host:
         """Answer once the worker is made."""
 
     def work(self, item: Any) -> Any:
-        """Result of the worker for one item."""
+        """Return the worker's result for one item."""
         return self._worker(item)
 
 
 @dataclass(kw_only=True, slots=True)
 class _Pool:
-    """Actors, the items that wait for them, and the answers that are awaited."""
+    """Actors, the waiting items, and the answers that the driver waits for."""
 
     worker: type
     arguments: tuple[Any, ...]
@@ -85,23 +85,23 @@ class _Pool:
     limit_from: float | None = None
 
     def results(self) -> Iterator[Any]:
-        """Results in the order in which they are done."""
+        """Yield results in the order in which they are done."""
         while True:
             self._fill()
-            # An actor that starts may wait for room for ever, and nobody needs it any more.
+            # An actor that no item needs could wait for a node for ever.
             if not any(a.item for a in self.awaited.values()) and not self._has_items():
                 return
             done, _ = ray.wait(list(self.awaited), num_returns=1, timeout=_WAIT_S)
             if any(actor.ready for actor in self.awaited.values()) or done:
                 self.patience.over()
             else:
-                # All nodes are gone, or those that come are not there yet.
+                # All nodes are gone, or new ones have not arrived yet.
                 self.patience.wait()
             for answer in done:
                 yield from self._take(answer)
 
     def close(self) -> None:
-        """End all actors, whatever they do."""
+        """End all actors, even in the middle of an item."""
         for actor in (*self.awaited.values(), *self.idle):
             ray.kill(actor.handle)
         self.awaited.clear()
@@ -110,8 +110,8 @@ class _Pool:
     def _fill(self) -> None:
         """Give every idle actor an item; grow while items wait, shrink when none do.
 
-        An actor has one item at a time: what is in flight is bounded by the size of the pool, and
-        which item a worker died of is known.
+        An actor has one item at a time. So the size of the pool bounds the items in flight, and
+        the item that killed a worker is known.
         """
         while self._has_items():
             if self.idle:
@@ -122,7 +122,7 @@ class _Pool:
                 self._start()
             else:
                 return
-        # Those that start first: an autoscaler adds nodes for them, which would have nothing to do.
+        # Starting actors go first: an autoscaler would add nodes for them that have nothing to do.
         starting = [answer for answer, actor in self.awaited.items() if not actor.ready]
         while self._size > self.config.min_size and (starting or self.idle):
             actor = self.awaited.pop(starting.pop()) if starting else self.idle.pop()
@@ -138,7 +138,7 @@ class _Pool:
         return self.first is not None or bool(self.again)
 
     def _next(self) -> _Item:
-        """Item that waits; those whose worker died come last, so that they hold nobody up."""
+        """Return a waiting item. Items that killed their worker come last and delay no other."""
         if self.first is None:
             return self.again.popleft()
         item, self.first = self.first, None
@@ -147,12 +147,12 @@ class _Pool:
     def _may_grow(self) -> bool:
         """Whether another actor may start now.
 
-        Beyond the smallest size no more start at once than work already: an actor takes seconds
-        to start, in which a short job is done without it.
+        Above `min_size`, at most as many actors start at once as are working: an actor takes
+        seconds to start, and a short job is done by then.
         """
         now = time.monotonic()
         if self.limit_from is None or now - self.limit_from >= _LIMIT_AGE_S:
-            self.limit, self.limit_from = max(1, most_actors(self.config)), now
+            self.limit, self.limit_from = max(1, pool_capacity(self.config)), now
         starting = sum(not actor.ready for actor in self.awaited.values())
         at_once = max(self.config.min_size, self._size - starting)
         return self._size < min(self.limit, self.config.max_size) and starting < at_once
@@ -161,13 +161,13 @@ class _Pool:
         options: dict[str, Any] = {"num_cpus": self.config.num_cpus, "max_restarts": 0}
         if gpus := actor_gpus(self.config):
             options["num_gpus"] = gpus
-        # The process is called by its class: whoever looks at a node sees what it does.
+        # Ray names the process after its class, so `ps` on a node shows what it does.
         host = type(self.worker.__name__, (_Host,), {})
         handle = ray.remote(**options)(host).remote(self.worker, self.arguments)
         self.awaited[handle.ready.remote()] = _Actor(handle=handle)
 
     def _take(self, answer: Any) -> Iterator[Any]:
-        """Result of an answer, if it has one; its actor idles then, or is gone."""
+        """Yield the result of an answer, if it has one; then its actor idles or is gone."""
         actor = self.awaited.pop(answer)
         item, actor.item = actor.item, None
         try:
@@ -176,7 +176,7 @@ class _Pool:
             self.idle.append(actor)
             raise
         except RayError as error:
-            # One that is only out of reach may still write, and must not meet its successor.
+            # An actor that is only out of reach may still write; it must not meet its successor.
             ray.kill(actor.handle)
             self._bury(item, error)
             return
@@ -187,7 +187,7 @@ class _Pool:
             yield result
 
     def _bury(self, item: _Item | None, error: RayError) -> None:
-        """Give the item of a dead actor another chance, unless it has had its chances."""
+        """Queue the item of a dead actor again, unless it has used up its tries."""
         by_node = is_node_death(error)
         if item is None:
             self.failed_starts += not by_node
@@ -207,31 +207,11 @@ def run_pool(
     config: PoolConfig,
     on_wait: Callable[[str], None] = nobody,
 ) -> Iterator[Any]:
-    """Results of `worker` over `items`, in the order in which they are done.
+    """Yield the results of `worker` over `items`; see `ctray.executors.protocol.Executor`.
 
-    Items are taken one by one as actors come free, and no faster than results are asked for:
-    neither items nor results pile up. The pool grows from `min_size` to `max_size` actors while
-    items wait, follows nodes that join the cluster or leave it, and shrinks when no item waits.
-    An item whose worker dies twice gives no result; the others go on.
-
-    Parameters
-    ----------
-    worker
-        Class of which every actor makes one, and calls it with an item at a time. A `CtrayError`
-        that it returns or raises ends the run.
-    arguments
-        What it is made with.
-    items
-        Small records.
-    config
-        Limits of the pool, CPUs and GPUs of an actor.
-    on_wait
-        Called with a line now and then while no actor has a node to work on.
-
-    Raises
-    ------
-    CtrayError
-        If the cluster cannot hold a single actor, an actor cannot start, or the worker says so.
+    Items are taken only as fast as the caller takes results, so neither pile up. The pool grows
+    from `min_size` to `max_size` actors while items wait, follows nodes that join or leave the
+    cluster, and shrinks when no item waits.
     """
     first = list(itertools.islice(source := iter(items), 1))
     if not first:
@@ -256,11 +236,11 @@ def run_pool(
 
 
 def check_capacity(config: PoolConfig, on_wait: Callable[[str], None] = nobody) -> None:
-    """Raise `CtrayError` that says what is missing where no node can hold a single actor.
+    """Raise a `CtrayError` that says what is missing if no node can hold a single actor.
 
-    Where an autoscaler adds nodes, waits for the first one, and tells `on_wait` of it.
+    If an autoscaler adds nodes, waits for the first one and tells `on_wait` so.
     """
-    if capacity(config):
+    if _nodes_capacity(config):
         return
     if autoscales():
         wanted = actor_bundle(config)
@@ -286,40 +266,40 @@ def check_capacity(config: PoolConfig, on_wait: Callable[[str], None] = nobody) 
     )
 
 
-def capacity(config: PoolConfig) -> int:
-    """Actors that the cluster's nodes can hold at once, were nothing else to run on them."""
+def _nodes_capacity(config: PoolConfig) -> int:
+    """Return how many actors fit on the cluster's nodes if nothing else runs there."""
     return sum(
         min(int(node.get(name, 0.0) / n + 1e-9) for name, n in actor_bundle(config).items() if n)
         for node in _nodes()
     )
 
 
-def most_actors(config: PoolConfig) -> int:
-    """Actors that there is room for; where an autoscaler adds nodes, those that are asked for."""
-    # An autoscaler adds nodes for actors that wait for room, and for nothing else.
-    return config.max_size if autoscales() else capacity(config)
+def pool_capacity(config: PoolConfig) -> int:
+    """Return how many actors fit, or `max_size` if an autoscaler adds nodes."""
+    # An autoscaler adds nodes only for actors that wait.
+    return config.max_size if autoscales() else _nodes_capacity(config)
 
 
 def actor_bundle(config: PoolConfig) -> dict[str, float]:
-    """Logical resources of one actor."""
+    """Return the logical resources of one actor."""
     return {"CPU": config.num_cpus, "GPU": actor_gpus(config)}
 
 
 def actor_gpus(config: PoolConfig) -> float:
-    """GPUs of one actor: as configured, else a quarter where the cluster has any."""
+    """Return the GPUs of one actor: as configured, else a quarter if the cluster has any."""
     if config.num_gpus is not None:
         return config.num_gpus
     return 0.25 if cluster_gpus() else 0.0
 
 
 def threads_per_actor(config: PoolConfig) -> int:
-    """Threads that one actor computes with, so that a full pool uses the machine once."""
+    """Return the threads of one actor, such that a full pool uses every CPU once."""
     if autoscales():
-        # The driver's machine is not the actors'.
+        # The actors run on other machines than the driver.
         return max(1, int(config.num_cpus))
     return pool_threads(config, cluster_cpus())
 
 
 def _nodes() -> list[dict[str, float]]:
-    """Logical resources of the nodes that are alive."""
+    """Return the logical resources of all nodes that are alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

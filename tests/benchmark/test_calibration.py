@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ctray.archive.catalog import read_catalog, write_catalog
-from ctray.benchmark.benchmark import BenchmarkPlan
 from ctray.benchmark.calibration import run_calibration, ship_calibration
+from ctray.benchmark.plan import BenchmarkPlan
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import box_settings_digest
 from ctray.core.errors import ConfigError, StorageError
