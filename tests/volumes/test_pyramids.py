@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.archive.source_record import stamp_of
+from ctray.archive.source_stamp import stamp_of
 from ctray.core.geometry import Box, VoxelSize
 from ctray.storage import store
 from ctray.volumes.pyramids import with_kept_pyramid
