@@ -287,13 +287,14 @@ def _factors(
 ) -> Triple | None:
     """Whole level-0 voxels per voxel: from the metadata's scales, else from the shapes' ratio."""
     by_shape = [n0 / n for n0, n in zip(shape0, shape, strict=True)]
-    for ratios in (relative_scale, by_shape):
+    # A crop may begin within a coarse voxel and then has one more of them. Only metadata can say so.
+    for ratios, more in ((relative_scale, 1), (by_shape, 0)):
         if ratios is None:
             continue
         whole = [max(1, round(r)) for r in ratios]
         # Pyramid builders floor, ceil or round odd extents.
         if all(
-            n0 // f <= n <= -(-n0 // f) or n == max(1, n0 // f)
+            n0 // f <= n <= -(-n0 // f) + more or n == max(1, n0 // f)
             for n0, n, f in zip(shape0, shape, whole, strict=True)
         ):
             return as_triple(whole, "factors")

@@ -214,7 +214,7 @@ def test_versions_that_are_not_read(tmp_path: Path) -> None:
         zarr_format=2,
         version="0.1",
     )
-    with pytest.raises(InvalidVolumeError, match=r"OME-Zarr 0\.1 is not read"):
+    with pytest.raises(InvalidVolumeError, match=r"does not read OME-Zarr 0\.1"):
         open_volume(url)
 
 
@@ -249,7 +249,7 @@ def test_slabs_cover_a_level_in_order(tmp_path: Path, max_bytes: int, depth: int
 @pytest.mark.parametrize("max_bytes", [10**9, 16**3 * 2, 2000])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_working_volume_by_further_halves(tmp_path: Path, dtype: str, max_bytes: int) -> None:
-    array = (RNG.random((100, 37, 26)) * 1000).astype(dtype)
+    array = (RNG.random((100, 57, 52)) * 1000).astype(dtype)
     volume = stored(str(tmp_path / "v"), array, 2)
     levels = [array]
     for working_size, factor in ((100, 1), (50, 2), (25, 4), (13, 8), (7, 16)):

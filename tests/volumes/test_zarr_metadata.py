@@ -227,7 +227,7 @@ def test_labels_and_colours_are_no_volumes_and_no_failures(tmp_path: Path, versi
         "scan/rgb": "looks like colours",
         "scan/theta": "1D array",
         "scan/plane": "single plane",
-        "scan/inside": "dtype bool is a mask",
+        "scan/inside": "a mask .dtype bool.",
         "scan/names": "1D array",
     }.items():
         with pytest.raises(NoVolumeError, match=reason), open_source(str(tmp_path / url)):
