@@ -6,7 +6,7 @@ In a plain Python process or a notebook, without Ray:
 >>> model = ctray.load_model("run/checkpoint")
 >>> found = ctray.localize(volume, model)
 >>> found
-<Localization located; box z 41:118 y 22:87 x 30:96; crop_box z 38:121 y 20:90 x 28:99; ...>
+<VolumeRecord located; sample_box z 41:118 y 22:87 x 30:96; crop_box z 38:121 y 20:90 ...>
 >>> ctray.crop(volume, found, "crop.zarr")
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctray.core.geometry import Box, VoxelSize
     from ctray.learn.pretext.checkpoint import load_model
     from ctray.localization.cutting import crop
-    from ctray.localization.localizer import localize
+    from ctray.localization.localizing import localize
     from ctray.volumes.volume import Volume, open_volume
 
 __all__ = [
@@ -46,7 +46,7 @@ _PLACES = {
     "crop": "ctray.localization.cutting",
     "import_volume": "ctray.archive.importing",
     "load_model": "ctray.learn.pretext.checkpoint",
-    "localize": "ctray.localization.localizer",
+    "localize": "ctray.localization.localizing",
     "open_volume": "ctray.volumes.volume",
 }
 

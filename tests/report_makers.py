@@ -13,7 +13,8 @@ from ctray.phantom import make_phantom, preset
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.records.box_table import write_localizations
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 
 SHAPE = (96, 80, 64)
@@ -58,9 +59,9 @@ class Page(HTMLParser):
         return [attrs.get(name) or "" for t, attrs in self.tags if t == tag and name in attrs]
 
 
-def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
+def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> VolumeRecord:
     bump = [0.9 if 5 <= i < 15 else 0.15 for i in range(24)]
-    stretch = {"threshold": 0.2, "background": 0.15, "certainty": [confidence, 0.9]}
+    stretch = {"threshold": 0.2, "background": 0.15, "confidence": [confidence, 0.9]}
     values: dict[str, Any] = {
         "volume_id": volume_id,
         "source_url": f"/archive/{volume_id}",
@@ -89,10 +90,10 @@ def located(volume_id: str, confidence: float = 0.5, **changes: Any) -> Receipt:
             ).to_json(),
         },
     }
-    return Receipt(**{**values, **changes})
+    return VolumeRecord(**{**values, **changes})
 
 
-def without_box(volume_id: str, status: str, reason: str) -> Receipt:
+def without_box(volume_id: str, status: str, reason: str) -> VolumeRecord:
     nothing = dict.fromkeys(("sample_box", "crop_box", "confidence", "face_confidence"))
     return located(volume_id, **nothing, status=status, reason=reason, stretches={}, profiles={})
 
@@ -104,7 +105,7 @@ def pictures(seed: int = 0) -> dict[str, Any]:
     return made | {f"projection-{n}": volume.max(axis=a) for a, n in enumerate("zyx")}
 
 
-def fill(run: RunFolder, *receipts: Receipt, with_pictures: bool = True) -> None:
+def fill(run: RunFolder, *receipts: VolumeRecord, with_pictures: bool = True) -> None:
     for receipt in receipts:
         if with_pictures:
             run.write_preview(receipt.volume_id, pictures())

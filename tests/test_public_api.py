@@ -61,16 +61,16 @@ def test_the_two_minutes_of_a_notebook(trained_url: str, tmp_path: Path) -> None
     )
     volume = ctray.open_volume(record.url)
     found = ctray.localize(volume, ctray.load_model(trained_url))
-    assert found.box is not None
+    assert found.sample_box is not None
     assert found.crop_box is not None
     done = ctray.crop(volume, found, str(tmp_path / "crop.zarr"))
     # Trained for seconds at a small size: nothing is stated, and 5% of 32 voxels are 2.
     assert found.promise_text.startswith("not calibrated")
-    assert found.crop_box == found.box.expand(2, volume.shape)
+    assert found.crop_box == found.sample_box.expand(2, volume.shape)
     assert done.box.contains(found.crop_box)
     assert ctray.open_volume(done.url).shape == done.box.shape
     assert "\n" not in repr(found)
     assert len(repr(found)) < 300
 
-    bare = ctray.crop(volume, found.box, str(tmp_path / "bare.zarr"))
-    assert bare.box == found.box
+    bare = ctray.crop(volume, found.sample_box, str(tmp_path / "bare.zarr"))
+    assert bare.box == found.sample_box

@@ -16,7 +16,6 @@ from ctray.core.errors import CtrayError, NotFoundError, one_line
 from ctray.core.geometry import Box
 from ctray.core.grid import ShardGrid
 from ctray.core.parallel import bounded_map
-from ctray.crops.old_names import crop_attributes
 from ctray.formats.opening import open_as, open_source
 from ctray.formats.source import VolumeSource
 from ctray.formats.zarr import ZarrSource
@@ -129,7 +128,7 @@ def _stamp_problem(url: str, record: SourceRecord) -> str | None:
 
 
 def _compare_zarr(crop: Volume, source: ZarrSource, share: Share) -> SourceComparison:
-    level, box = crop.levels[0], Box.from_ranges(crop_attributes(crop.attributes)["crop_box"])
+    level, box = crop.levels[0], Box.from_ranges(crop.attributes["crop_box"])
     shards = list(ShardGrid(shape=crop.shape, chunk=level.chunk, shard=level.shard).shards())
     chosen = [shards[n] for n in share.of(len(shards))]
 
@@ -153,7 +152,7 @@ def _compare_slabs(
     crop: Volume, source: VolumeSource, record: SourceRecord | None, share: Share
 ) -> SourceComparison:
     """Compare chosen slabs of a source: their voxels in the box, and their checksums."""
-    box = Box.from_ranges(crop_attributes(crop.attributes)["crop_box"])
+    box = Box.from_ranges(crop.attributes["crop_box"])
     known = record.slabs if record is not None else None
     depth = record.slab_depth if record is not None and known else slab_depth(source.shape[0])
     starts = range(0, source.shape[0], depth)

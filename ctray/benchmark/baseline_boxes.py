@@ -13,7 +13,7 @@ from ctray.core.geometry import Box
 from ctray.evaluate.against_truth import find_baselines
 from ctray.evaluate.baselines import BaselineResult
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 OnBaselines = Callable[[int, int], None]
@@ -21,7 +21,7 @@ OnBaselines = Callable[[int, int], None]
 
 def kept_baselines(
     url: str,
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: RunConfig,
     on_baselines: OnBaselines,

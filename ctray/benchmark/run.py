@@ -48,8 +48,8 @@ from ctray.executors.session import executor_session
 from ctray.phantom.scenes import benchmark_seed
 from ctray.pipeline.run import run_archive
 from ctray.records.events import OnEvent, nobody
-from ctray.records.run_folder import Receipt
 from ctray.records.run_lock import hold_run
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 _SHARED = {"archives", "baselines"}
@@ -153,7 +153,7 @@ def _measure(
     began = time.monotonic()
     runs = store.join(url, "runs", archive.name)
     run, receipts = run_archive(
-        archive.url, store.join(runs, MAIN), config, on_event, executor=executor
+        archive.url, store.join(runs, MAIN), config, on_event, executor=executor, report=False
     )
     spent[f"{archive.name}/{MAIN}"] = time.monotonic() - began
     for group, ids in archive.groups.items():
@@ -177,7 +177,7 @@ def _scored(
     archive: str,
     variant: str,
     names: tuple[str, str],
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     baselines: Sequence[BaselineResult],
 ) -> list[VolumeScore]:

@@ -16,7 +16,8 @@ from ctray.pipeline.run import (
     resume_run,
 )
 from ctray.records.events import OnEvent
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -43,7 +44,7 @@ def run_variant(
     changed: RunConfig,
     on_event: OnEvent,
     executor: Executor,
-) -> Sequence[Receipt]:
+) -> Sequence[VolumeRecord]:
     """Find boxes in the volumes of the main run with other settings; writes no crops.
 
     Parameters
@@ -107,6 +108,6 @@ def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:
     store.write_bytes(run.training_index, store.read_bytes(main.training_index))
     files = sorted(store.list_dir(main.checkpoint), key=lambda e: e.name == "checkpoint.json")
     for entry in files:
-        if not entry.is_dir and (slabs or not entry.name.startswith("slabs.")):
+        if not entry.is_dir and (slabs or not entry.name.startswith("self-trained.")):
             data = store.read_bytes(entry.url)
             store.write_bytes(store.join(run.checkpoint, entry.name), data)

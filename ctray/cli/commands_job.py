@@ -135,12 +135,11 @@ class _SignsOfLife:
 
 
 def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dict[str, int]:
-    """Do the job and write the report; return the number of volumes by status."""
+    """Do the job; return the number of volumes by status."""
     from ctray.cluster.jobs import JOBS
     from ctray.cluster.orders import check_job, run_of
     from ctray.executors.session import executor_session
     from ctray.pipeline.run import status_counts
-    from ctray.report import write_report
     from ctray.storage import store
 
     check_job(name, settings)
@@ -156,7 +155,7 @@ def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dic
         with executor_session(settings.ray, log.say) as executor:
             folder, receipts = work(executor, _all([tell, executor.monitor(log.run)]))
         if name != "pretrain":
-            log.say(f"report {write_report(folder)}")
+            log.say(f"report {folder.report}")
         return status_counts(receipts)
 
 

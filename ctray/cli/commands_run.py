@@ -110,7 +110,6 @@ def run(
             click.confirm("Start the run?", abort=True, err=True)
     with reporter() as progress, held_output(archive, out, progress.note):
         folder, receipts = make_run(archive, out, given, progress, found)
-        progress.note("writing the report")
         facts = run_facts(folder, receipts, report=True)
     finish(facts if planned is None else facts | {"plan": planned.to_json()}, as_json)
 

@@ -123,19 +123,18 @@ def crop(
 def report(run_url: str, as_json: bool) -> None:
     """Write the report page of RUN, finished or not, even while another command works on it."""
     from ctray.cli.progress import reporter
+    from ctray.pipeline.run import report_stage
     from ctray.records.run_folder import RunFolder
-    from ctray.report import write_report
     from ctray.storage import store
 
     folder = RunFolder(url=store.normalize(run_url))
     # Without the lock of the run: the page only shows receipts, and its files are written whole.
     with reporter() as progress:
-        progress.note("writing the report")
-        url = write_report(folder)
+        report_stage(folder, progress)
     if as_json:
-        print_json({"run": folder.url, "report": url})
+        print_json({"run": folder.url, "report": folder.report})
     else:
-        echo(url)
+        echo(folder.report)
 
 
 def _localize(

@@ -14,7 +14,8 @@ from ctray.core.errors import PartialFailureError
 if TYPE_CHECKING:
     from ctray.archive.catalog import Catalog
     from ctray.config import RunConfig
-    from ctray.records.run_folder import Receipt, RunFolder
+    from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 
 _STATUSES = ("located", "empty", "uncertain", "failed")
 
@@ -38,8 +39,8 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
 
 def make_run(
     archive: str, out: str, given: RunConfig, progress: Any, found: Catalog | None
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Do a whole run except its report, with the settings of the run and `given` on top."""
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """Do a whole run, with the settings of the run and `given` on top."""
     from ctray.pipeline.run import run_archive
     from ctray.pipeline.taking_up import settings_for
 
@@ -76,16 +77,17 @@ def asked_settings(specimens: bool, keep_surround: bool) -> tuple[str, ...]:
     return tuple(text for text, given in asked.items() if given)
 
 
-def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -> dict[str, Any]:
-    """Return counts, sizes and places of a run for its summary; `report` also writes the page."""
-    from ctray.report import write_report
+def run_facts(
+    folder: RunFolder, receipts: Sequence[VolumeRecord], *, report: bool
+) -> dict[str, Any]:
+    """Return counts, sizes and places of a run for its summary; `report`: its page was written."""
     from ctray.report.summary import summarize_run
     from ctray.storage import store
 
     summary = summarize_run(folder)
     sizes = summary.sizes()
     counts: Counter[str] = Counter()
-    failed: list[Receipt] = []
+    failed: list[VolumeRecord] = []
     cropped = False
     for receipt in receipts:  # one pass: each receipt is read from the store
         counts[receipt.status] += 1
@@ -101,7 +103,7 @@ def run_facts(folder: RunFolder, receipts: Sequence[Receipt], *, report: bool) -
         "not_calibrated": summary.not_calibrated,
         "boxes": folder.localizations if store.exists(folder.localizations) else None,
         "crops": folder.at("crops") if cropped else None,
-        "report": write_report(folder) if report else None,
+        "report": folder.report if report else None,
         "coverage": summary.coverage,
         **failures_of(failed),
     }
@@ -119,7 +121,7 @@ def finish(facts: dict[str, Any], as_json: bool) -> None:
     end(facts["failed"], sum(facts["counts"].values()))
 
 
-def failures_of(failed: Iterable[Receipt]) -> dict[str, list[dict[str, Any]]]:
+def failures_of(failed: Iterable[VolumeRecord]) -> dict[str, list[dict[str, Any]]]:
     """Return id, source and reason of failed volumes, as facts of a summary."""
     return {
         "failed": [

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ctray.archive.catalog import Catalog
 from ctray.core.errors import printable
+from ctray.core.geometry import FACES
 from ctray.core.readable import NONE, duration_text, number_text, percent_number, size_text
 from ctray.evaluate.against_truth import Evaluation
 from ctray.evaluate.benchmark_table import TableRow
@@ -20,7 +21,6 @@ from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, MethodSummary
 from ctray.evaluate.specimen_scores import MATCHED, SpecimenScores
 from ctray.pipeline.verifying import CropCheck
 from ctray.records.box_table import CROP_FACES
-from ctray.records.run_folder import FACES
 from ctray.report.benchmark_text import overview
 
 if TYPE_CHECKING:

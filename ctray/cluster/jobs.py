@@ -20,16 +20,18 @@ from ctray.pipeline.run import (
     localize_stage,
     open_run,
     pretrain_stage,
+    report_stage,
     resume_run,
     run_archive,
 )
 from ctray.pipeline.taking_up import settings_for, take_up
 from ctray.records.events import OnEvent
-from ctray.records.run_folder import Receipt, RunFolder, check_output
+from ctray.records.run_folder import RunFolder, check_output
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 # The second part of a job. The events of a run go to its second argument.
-Work = Callable[[Executor, OnEvent], tuple[RunFolder, Sequence[Receipt]]]
+Work = Callable[[Executor, OnEvent], tuple[RunFolder, Sequence[VolumeRecord]]]
 Job = Callable[[RunConfig, OnEvent], Work]
 
 
@@ -38,7 +40,7 @@ def pretrain_job(config: RunConfig, on_event: OnEvent) -> Work:
     archive, out = archive_of(config), run_of(config)
     settings, found = _look_first(archive, out, config, on_event)
 
-    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[VolumeRecord]]:
         run, catalog = begin_run(archive, out, settings, on_event, found)
         pretrain_stage(run, settings, catalog.ok, on_event, executor)
         return run, run.receipts()
@@ -47,19 +49,19 @@ def pretrain_job(config: RunConfig, on_event: OnEvent) -> Work:
 
 
 def archive_job(config: RunConfig, on_event: OnEvent) -> Work:
-    """A whole run, from the catalog to the table of boxes."""
+    """A whole run, from the catalog to the report."""
     archive, out = archive_of(config), run_of(config)
     settings, found = _look_first(archive, out, config, on_event)
     check_promise(RunFolder(url=store.normalize(out)), settings)
 
-    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
+    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[VolumeRecord]]:
         return run_archive(archive, out, settings, on_event, found, executor=executor)
 
     return work
 
 
 def localize_job(config: RunConfig, on_event: OnEvent) -> Work:
-    """Boxes and crops of a trained run, with the settings that it was begun with.
+    """Boxes, crops and report of a trained run, with the settings that it was begun with.
 
     Raises
     ------
@@ -74,8 +76,10 @@ def localize_job(config: RunConfig, on_event: OnEvent) -> Work:
     check_trained(run, settings, archive)
     entries = read_catalog(run.catalog)
 
-    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[Receipt]]:
-        return run, localize_stage(run, settings, entries, on_event=on_event, executor=executor)
+    def work(executor: Executor, on_event: OnEvent) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+        receipts = localize_stage(run, settings, entries, on_event=on_event, executor=executor)
+        report_stage(run, on_event)
+        return run, receipts
 
     return work
 

@@ -1,16 +1,20 @@
-"""Boxes and voxel sizes, always in (z, y, x) order."""
+"""Boxes, values of the six faces of a box, and voxel sizes, always in (z, y, x) order."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 from ctray.core.errors import GeometryError
 
 Triple = tuple[int, int, int]
 AXES = ("z", "y", "x")
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 # OME-NGFF 0.5, section "axes": unit names of length in common use, in micrometres.
 _MICROMETRES = {
@@ -30,6 +34,52 @@ def as_triple(values: Sequence[int], what: str) -> Triple:
         raise GeometryError(f"{what} {tuple(values)} has {len(values)} values; give z, y, x")
     z, y, x = (int(v) for v in values)
     return (z, y, x)
+
+
+class AxisFaces(NamedTuple, Generic[T]):
+    """One value for each of the six faces of a box: the low and the high face of each axis.
+
+    It is a tuple in the order z0, z1, y0, y1, x0, x1. JSON files hold it as a list in that order.
+    """
+
+    z0: T
+    z1: T
+    y0: T
+    y1: T
+    x0: T
+    x1: T
+
+    @classmethod
+    def of(cls, values: Sequence[T], what: str = "faces") -> AxisFaces[T]:
+        """Faces from six values in order; `GeometryError` that names `what` for another number."""
+        if len(values) != 6:
+            raise GeometryError(
+                f"{what} {list(values)} has {len(values)} values; give one for each of the six "
+                f"faces {', '.join(FACES)}"
+            )
+        return cls(*values)
+
+    @classmethod
+    def both_sides(cls, values: Sequence[T]) -> AxisFaces[T]:
+        """Faces with the same value on both sides of an axis; `values` are of z, y, x."""
+        z, y, x = values
+        return cls(z, z, y, y, x, x)
+
+    @property
+    def pairs(self) -> tuple[tuple[T, T], tuple[T, T], tuple[T, T]]:
+        """The (low, high) values of the axes z, y, x."""
+        return ((self.z0, self.z1), (self.y0, self.y1), (self.x0, self.x1))
+
+    def map(self, function: Callable[[T], U]) -> AxisFaces[U]:
+        """Faces with `function` of each value."""
+        return AxisFaces(*map(function, self))
+
+    def combine(self, other: AxisFaces[T], function: Callable[[T, T], U]) -> AxisFaces[U]:
+        """Faces with `function` of the two values of each face, such as the larger one."""
+        return AxisFaces(*map(function, self, other))
+
+
+FACES = AxisFaces._fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +149,16 @@ class Box:
         """Three [start, stop] pairs, as JSON files have them."""
         return [[a, b] for a, b in zip(self.start, self.stop, strict=True)]
 
+    @classmethod
+    def from_faces(cls, faces: AxisFaces[int], *, level: int = 0) -> Box:
+        """Box whose low faces are its starts and whose high faces are its stops."""
+        return cls.from_ranges(faces.pairs, level=level)
+
     @property
-    def faces(self) -> tuple[int, int, int, int, int, int]:
-        """The six coordinates (z0, z1, y0, y1, x0, x1)."""
+    def faces(self) -> AxisFaces[int]:
+        """The six coordinates: starts and stops of the axes."""
         (z0, y0, x0), (z1, y1, x1) = self.start, self.stop
-        return (z0, z1, y0, y1, x0, x1)
+        return AxisFaces(z0, z1, y0, y1, x0, x1)
 
     def check_inside(self, shape: Sequence[int]) -> Box:
         """Return self; raise `GeometryError` if a stop exceeds `shape` (same level)."""
@@ -120,12 +175,25 @@ class Box:
         stop = [min(b, n) for b, n in zip(self.stop, shape, strict=True)]
         return Box(start=self.start, stop=as_triple(stop, "box stop"), level=self.level)
 
-    def expand(self, voxels: int | Sequence[int], shape: Sequence[int]) -> Box:
-        """Box with `voxels` more (one number, or one per axis) on each side, clipped to `shape`."""
-        grow = [voxels] * 3 if isinstance(voxels, int) else list(voxels)
-        start = [max(0, a - g) for a, g in zip(self.start, grow, strict=True)]
-        stop = [min(n, b + g) for b, g, n in zip(self.stop, grow, shape, strict=True)]
-        return Box(start=as_triple(start, "start"), stop=as_triple(stop, "stop"), level=self.level)
+    def expand(self, margins: int | AxisFaces[int], shape: Sequence[int]) -> Box:
+        """Box that is larger by a margin on each face, clipped to `shape`.
+
+        Parameters
+        ----------
+        margins
+            Voxels of this level: one number for all faces, or one for each.
+        shape
+            Shape of the level, (z, y, x).
+        """
+        if isinstance(margins, int):
+            margins = AxisFaces.both_sides([margins] * 3)
+        ranges = [
+            (max(0, start - low), min(extent, stop + high))
+            for (start, stop), (low, high), extent in zip(
+                self.ranges, margins.pairs, shape, strict=True
+            )
+        ]
+        return Box.from_ranges(ranges, level=self.level)
 
     def intersection(self, other: Box) -> Box | None:
         """Common part, or None where the boxes do not overlap."""

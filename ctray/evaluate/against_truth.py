@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ctray.config import PreprocessConfig, recorded_config
 from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Box, Triple, as_triple
+from ctray.evaluate.baseline_maps import BaselineArrays
 from ctray.evaluate.baselines import BaselineCase, BaselineResult, run_baselines
 from ctray.evaluate.scoring import (
     CROP_METHOD,
@@ -26,9 +27,9 @@ from ctray.evaluate.scoring import (
 )
 from ctray.evaluate.specimen_scores import SpecimenScores, score_specimens
 from ctray.evaluate.truth import Truth, read_truths
-from ctray.preprocess.grey_maps import BaselineArrays
 from ctray.preprocess.prepare import is_constant, prepare
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import read_working
@@ -142,7 +143,7 @@ def evaluate_run(
 
 
 def find_baselines(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: PreprocessConfig,
     *,
@@ -155,7 +156,7 @@ def find_baselines(
 
 
 def evaluate_receipts(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     baselines: Sequence[BaselineResult] = (),
 ) -> Evaluation:
@@ -190,7 +191,7 @@ def write_evaluation(evaluation: Evaluation, run: RunFolder) -> tuple[str, str]:
 
 
 def baseline_cases(
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: dict[str, Truth],
     config: PreprocessConfig,
     cache_bytes: int = CACHE_BYTES,
@@ -253,7 +254,7 @@ def _prepared(url: str, config: PreprocessConfig) -> BaselineArrays:
     return BaselineArrays(raw=working, filled=prepared.voxels, inside=inside)
 
 
-def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
+def _factors(receipt: VolumeRecord, config: PreprocessConfig) -> Triple:
     """Level-0 voxels per voxel of the working level."""
     known = receipt.working.get("factors")
     if known is None:  # Found constant, before anything was noted.
@@ -261,7 +262,7 @@ def _factors(receipt: Receipt, config: PreprocessConfig) -> Triple:
     return as_triple(known, "factors")
 
 
-def _crop_box(receipt: Receipt) -> Box | None:
+def _crop_box(receipt: VolumeRecord) -> Box | None:
     """Box of the crop; around all of them where several specimens have one each."""
     return functools.reduce(Box.union, receipt.crop_boxes) if receipt.crop_boxes else None
 

@@ -1,13 +1,15 @@
-"""Classical ways to find the sample's box, made as strong as they can be, to compare with.
+"""Classical baselines that find the sample's box by thresholds, made as strong as possible.
 
 Unsupervised: Otsu's threshold and the largest component, per map; the box of all voxels above 0.
-Supervised: per map, the threshold that fits the truth best, one for the whole archive (``-best``,
-the paper's baseline) or one for every volume (``-best-each``: no rule could choose better). They
-see the truth of the very volumes that they are scored on, which no method in use can, and take
-whichever of two foregrounds (everything above the threshold, its largest component) and, after
-subtracting the median, of two signs (signed, absolute) scores better. All maps take the sample
-as the brighter or the more varied part; darker samples are found by the absolute difference and
-the deviation alone.
+
+Supervised: per map, the threshold that fits the truth best. One threshold for the whole archive is
+``-best``, the paper's baseline. One for every volume is ``-best-each``: no rule can choose better.
+These baselines see the truth of the volumes that they are scored on, which no method in use can.
+They also take the better of two foregrounds (all voxels above the threshold, or the largest
+component) and, after subtracting the median, of two signs (signed, absolute).
+
+All maps assume that the sample is brighter or more varied than its surroundings. Only the absolute
+difference and the deviation find darker samples.
 """
 
 from __future__ import annotations
@@ -19,22 +21,30 @@ import numpy as np
 
 from ctray.core.errors import ConfigError
 from ctray.core.geometry import Box
+from ctray.evaluate.baseline_maps import FloatArray, baseline_maps
 from ctray.evaluate.threshold_search import (
     BaselineCase,
     Choice,
     Scan,
     chosen,
     first_scan,
+    next_thresholds,
     otsu,
-    refined,
     searched,
 )
 from ctray.evaluate.thresholds import IntArray, nonzero_faces, thin
-from ctray.preprocess.grey_maps import FloatArray, baseline_maps
 
-__all__ = ["BaselineCase", "BaselineConfig", "BaselineResult", "run_baselines"]
+__all__ = ["BaselineCase", "BaselineResult", "run_baselines"]
 
 _NUM_PASSES = 3
+# Gaussian of the smoothed maps, voxels of the working level; less before the local deviation, whose
+# window averages as well.
+_SIGMA, _DEVIATION_SIGMA = 1.5, 1.0
+# The window of the local deviation is a cube of 2 radius + 1 voxels.
+_RADIUS = 2
+# Thresholds tried at first, from quantiles of all volumes, and then between the neighbours of the
+# best one, for the archive and for each volume.
+_NUM_COARSE, _NUM_FINE = 40, 12
 # Family of methods -> the maps among which it may choose.
 FAMILIES = {
     "raw": ("raw",),
@@ -42,39 +52,6 @@ FAMILIES = {
     "zmedian": ("zmedian", "zmedian-absolute"),
     "localstd": ("localstd",),
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BaselineConfig:
-    """How the baselines search.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of range.
-    """
-
-    sigma: float = 1.5
-    """Gaussian of the smoothed maps, voxels of the working level."""
-    deviation_sigma: float = 1.0
-    """Gaussian before the local deviation; less, since its window averages as well."""
-    radius: int = 2
-    """Window of the local deviation: a cube of 2 radius + 1 voxels of the working level."""
-    num_coarse: int = 40
-    """Thresholds tried at first, chosen from quantiles of all volumes."""
-    num_fine: int = 12
-    """Thresholds tried between the neighbours of the best, for the archive and for each volume."""
-
-    def __post_init__(self) -> None:
-        for name, low in (
-            ("sigma", 0.0),
-            ("deviation_sigma", 0.0),
-            ("radius", 1),
-            ("num_coarse", 2),
-            ("num_fine", 1),
-        ):
-            if getattr(self, name) < low:
-                raise ConfigError(f"baseline {name}={getattr(self, name)} is below {low}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +66,7 @@ class BaselineResult:
     supervised
         Whether the truth was used.
     variant
-        What the truth chose: the map, and ``all`` foreground or largest ``component``.
+        Chosen by the truth: the map, and ``all`` foreground or the largest ``component``.
     boxes, thresholds
         By volume id; box at level 0, None where nothing is above the threshold. The threshold
         is None where there is none: in a constant map, and for ``nonzero``.
@@ -104,7 +81,6 @@ class BaselineResult:
 
 def run_baselines(
     cases: Sequence[BaselineCase],
-    config: BaselineConfig | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[BaselineResult, ...]:
     """Find the boxes of every baseline in every volume.
@@ -115,22 +91,18 @@ def run_baselines(
         The volumes, truth included. Those without a sample, or without a face that counts, take
         no part in choosing thresholds; without any other volume the supervised methods are left
         out.
-    config
-        How to search.
     progress
         Called with (done, total) after each volume of each of the three passes.
 
     Notes
     -----
-    A box that is missing counts as the whole volume, as in the scores. Thresholds for all
-    foreground are exact: every value at which a box changes is tried, evenly thinned where there
-    are more than 8192. Those for components come from a coarse scan and a fine one around its
-    best.
+    A missing box counts as the whole volume, as in the scores. Thresholds for all foreground are
+    exact: every value at which a box changes is tried, evenly thinned to 8192. Thresholds for
+    components come from a coarse scan and a fine scan around its best.
     """
-    config = config or BaselineConfig()
     if not cases:
         raise ConfigError("no volume to run the baselines on; the run and the truth share none")
-    scans, nonzero = _scan_all(cases, config, progress)
+    scans, nonzero = _scan_all(cases, progress)
     results = []
     for family, maps in FAMILIES.items():
         own = {m: scans[m] for m in maps}
@@ -146,7 +118,6 @@ def run_baselines(
 
 def _scan_all(
     cases: Sequence[BaselineCase],
-    config: BaselineConfig,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, list[Scan]], IntArray]:
     """Scan every map of every volume: by map, a scan a volume; and the boxes of what is above 0."""
@@ -157,10 +128,7 @@ def _scan_all(
     def load(case: BaselineCase) -> Iterator[tuple[str, FloatArray]]:
         nonlocal done
         yield from baseline_maps(
-            case.arrays(),
-            sigma=config.sigma,
-            deviation_sigma=config.deviation_sigma,
-            radius=config.radius,
+            case.arrays(), sigma=_SIGMA, deviation_sigma=_DEVIATION_SIGMA, radius=_RADIUS
         )
         done += 1
         if progress is not None:
@@ -173,13 +141,13 @@ def _scan_all(
                 nonzero.append(nonzero_faces(values)[0])
     # One pool of thresholds a map: a threshold for the whole archive must be tried in all of it.
     coarse = {
-        name: thin(np.concatenate([s.quantiles for s in own]), config.num_coarse)
+        name: thin(np.concatenate([s.quantiles for s in own]), _NUM_COARSE)
         for name, own in scans.items()
     }
     for i, case in enumerate(cases):
         for name, values in load(case):
             scans[name][i].add(values, shared=coarse[name])
-    fine = {n: refined(cases, own, coarse[n], config.num_fine) for n, own in scans.items()}
+    fine = {n: next_thresholds(cases, own, coarse[n], _NUM_FINE) for n, own in scans.items()}
     for i, case in enumerate(cases):
         for name, values in load(case):
             scans[name][i].add(values, shared=fine[name][0], own=fine[name][1][i])

@@ -9,14 +9,14 @@ from ctray.core.geometry import Box
 from ctray.evaluate.against_truth import Evaluation
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD, Row
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 
 MAIN = "main"
 ALL = "all"
-# The crops' savings are promised where the box around the sample takes this part of the volume.
+# Savings of crops are promised where the true box takes this fraction of the volume.
 FILL_RANGE = (0.2, 0.3)
 FILL_SCENE = "fill 20-30%"
-# Part of the sample's voxels that a crop may lose, where the receipts state no other.
+# Fraction of the sample's voxels that a crop may lose, where the receipts state no other.
 MAX_LOSS = 0.001
 
 
@@ -54,12 +54,12 @@ class VolumeScore:
     error_voxels, error_of_side, error_of_box, error_apart_voxels
         Mean over the faces that count; the last over those that do not.
     iou, lost, saved
-        Of the box: intersection over union, part of the sample's voxels outside it, part of the
-        volume's voxels outside it.
+        Of the box: intersection over union, fraction of the sample's voxels outside it, fraction of
+        the volume's voxels outside it.
     crop_lost, crop_saved
         The same of what is kept; None without crops, and for baselines.
     fill
-        Part of the volume that the true box takes.
+        Fraction of the volume that the true box takes.
     seconds, bytes_read
         Of localizing and cropping; ours only.
     max_loss, coverage
@@ -108,8 +108,8 @@ class TableRow:
     mean_crop_lost, worst_crop_lost, mean_crop_saved
         Of the crops.
     observed_coverage, stated_coverage, max_loss
-        Part of the located volumes whose crop loses at most `max_loss`, and what the receipts
-        state of it.
+        Fraction of the located volumes whose crop loses at most `max_loss`, and the rate that the
+        receipts state.
     mean_seconds, mean_bytes_read
         A volume.
     """
@@ -151,7 +151,7 @@ class TableRow:
 def volume_scores(
     group: Group,
     evaluation: Evaluation,
-    receipts: Sequence[Receipt],
+    receipts: Sequence[VolumeRecord],
     truths: Mapping[str, Truth],
 ) -> list[VolumeScore]:
     """Scores of one group's volumes; the crops' go with those of our boxes."""
@@ -253,14 +253,14 @@ def summarized(group: Group, method: str, scores: Sequence[VolumeScore]) -> Tabl
 
 
 def observed_coverage(scores: Sequence[VolumeScore], max_loss: float = MAX_LOSS) -> float | None:
-    """Part of the located volumes whose crop loses at most what was stated.
+    """Fraction of the located volumes whose crop loses at most the stated fraction.
 
     Parameters
     ----------
     scores
         Of our method; volumes that were flagged, or whose loss is unknown, take no part.
     max_loss
-        Part of the sample's voxels that may be lost where the receipt states no other.
+        Fraction of the sample's voxels that may be lost where the receipt states no other.
 
     Returns
     -------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,11 @@ import numpy.typing as npt
 from ctray.config import recorded_config
 from ctray.config.box_settings import box_settings
 from ctray.core.errors import ConfigError, NotFoundError
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.evaluate.truth import Truth, iter_mask, read_truths
-from ctray.localization.margins import Calibration, Scales, calibrate
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.localization.margins import Calibration, calibrate
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 
@@ -25,15 +26,15 @@ def calibrate_runs(
 ) -> Calibration:
     """Calibration from the located volumes of runs and their truth.
 
-    Volumes that are for review only because a face was too open for an earlier calibration count
-    as well: else no calibration could ever know such faces.
+    Volumes count as well that need review only because the scale of a face exceeded an earlier
+    calibration. Otherwise no calibration could ever contain such scales.
 
     Parameters
     ----------
     runs
         Runs with self-training, all with the same settings, each with the URL of its truth; see
-        `ctray.evaluate.truth.read_truths`. Where there is no mask the true box stands for the
-        sample: all of its voxels count.
+        `ctray.evaluate.truth.read_truths`. Without a mask, all voxels of the true box count as
+        sample.
     progress
         Called with (done, total).
 
@@ -42,7 +43,7 @@ def calibrate_runs(
     NotFoundError
         If no located volume has a truth.
     ConfigError
-        If the boxes were found with different settings, or do not tell with which.
+        If the boxes were found with different settings.
     """
     usable = [pair for run, truth_url in runs for pair in _usable(run, read_truths(truth_url))]
     names = ", ".join(run.url for run, _ in runs)
@@ -54,10 +55,11 @@ def calibrate_runs(
         )
     digest = _common_digest([receipt for receipt, _ in usable])
 
-    def volumes() -> Iterator[tuple[Box, Scales, npt.NDArray[np.bool_]]]:
+    def volumes() -> Iterator[tuple[Box, AxisFaces[float], npt.NDArray[np.bool_]]]:
         for done, (receipt, truth) in enumerate(usable, 1):
             assert receipt.sample_box is not None, "only volumes with a box are usable"
-            yield receipt.sample_box, cast(Scales, tuple(receipt.scales or ())), _sample(truth)
+            assert receipt.scales is not None, "and with open faces"
+            yield receipt.sample_box, receipt.scales, _sample(truth)
             if progress is not None:
                 progress(done, len(usable))
 
@@ -72,7 +74,7 @@ def calibrate_run(
     return calibrate_runs([(run, truth_url)], progress)
 
 
-def _usable(run: RunFolder, truths: dict[str, Truth]) -> Iterator[tuple[Receipt, Truth]]:
+def _usable(run: RunFolder, truths: dict[str, Truth]) -> Iterator[tuple[VolumeRecord, Truth]]:
     for receipt in run.receipts():
         truth = truths.get(receipt.volume_id)
         too_open = receipt.status == "uncertain" and receipt.promise == "not calibrated"
@@ -86,20 +88,17 @@ def _usable(run: RunFolder, truths: dict[str, Truth]) -> Iterator[tuple[Receipt,
             yield receipt, truth
 
 
-def _common_digest(receipts: Sequence[Receipt]) -> str:
+def _common_digest(receipts: Sequence[VolumeRecord]) -> str:
     digests = {receipt.box_settings_digest: receipt.volume_id for receipt in receipts}
-    if None in digests:
-        raise ConfigError(
-            f"the receipt of {digests[None]} does not tell the settings of its box, as receipts of "
-            "earlier versions; localize its volumes anew in a new run before calibrating"
-        )
     if len(digests) > 1:
         (one, first), (other, second), *_ = digests.items()
         raise ConfigError(
             f"boxes were found with different settings ({first}: {one}, {second}: {other}); "
             "calibrate on boxes that were found in one way"
         )
-    return str(next(iter(digests)))
+    (digest,) = digests
+    assert digest is not None, "receipts of located volumes hold the digest of their settings"
+    return digest
 
 
 def _settings_of(run: RunFolder) -> dict[str, Any]:

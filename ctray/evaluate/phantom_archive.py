@@ -1,4 +1,4 @@
-"""An archive of phantoms on storage, with its truth beside the volumes."""
+"""An archive of phantoms on storage, with its truth in a folder beside the volumes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def write_phantoms(
     dst
         URL or path of the archive; volumes are called ``<kind>-<index>``.
     count, size, seed, kind, difficulty
-        Number of phantoms, shape (z, y, x) in voxels or one side, and what is shown; see
+        Number of phantoms, shape (z, y, x) in voxels or one side, kind and scene; see
         `ctray.phantom.preset`.
     progress
         Called with each record.
@@ -187,9 +187,7 @@ def write_scan(
     url = store.join(dst, f"{volume_id}.zarr")
     truth_url = store.join(dst, TRUTH_FOLDER, f"{volume_id}.json")
     if store.exists(truth_url) and store.read_json(truth_url)["spec"] != recipe:
-        raise ConfigError(
-            f"{truth_url} tells of a phantom of other options than asked for; give another folder"
-        )
+        raise ConfigError(f"{truth_url} describes a phantom of other options; give another folder")
     done = is_committed(url)
     if done:
         box, _ = read_truth(truth_url)

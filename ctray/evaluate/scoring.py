@@ -1,4 +1,4 @@
-"""How good boxes are, measured against the truth in level-0 voxels."""
+"""Scores of boxes against the truth, in level-0 voxels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctray.core.geometry import Box
 from ctray.evaluate.truth import FACE_NAMES, SixBools, Truth, count_sample_voxels
 
 OWN_METHOD = "ctray"
-# What is kept: the box with its margin.
+# The crop: the box with its margin.
 CROP_METHOD = f"{OWN_METHOD}-crop"
 Row = dict[str, str | float | int | bool | None]
 
@@ -22,16 +22,16 @@ Row = dict[str, str | float | int | bool | None]
 class BoxScore:
     """One box against the truth of its volume.
 
-    Where the volume is empty, or no face counts, what needs a true box or face is None.
+    Values that need a true box or face are None where the volume is empty or no face counts.
 
     Parameters
     ----------
     volume_id, method
-        What was scored.
+        The volume and the method that were scored.
     outcome
         ``located``: a box where there is a sample. ``missing``: no box (status empty, uncertain
-        or failed) where there is one; the errors are those of the whole volume, for that is what
-        stays on disk. ``empty``: no box, rightly. ``false-alarm``: a box in an empty volume.
+        or failed) where there is a sample; the errors are those of the whole volume, which stays on
+        disk then. ``empty``: no box in an empty volume. ``false-alarm``: a box in one.
     box, truth
         The two boxes at level 0; `box` is as predicted, None included.
     errors
@@ -46,7 +46,7 @@ class BoxScore:
     sample_lost
         Fraction of the sample's voxels outside the box; None without a mask.
     storage_saved
-        1 - voxels of the box / voxels of the volume; None for ``empty``, of which nothing is cut.
+        1 - voxels of the box / voxels of the volume; None for ``empty``, which has no crop.
     """
 
     volume_id: str
@@ -105,7 +105,7 @@ class BoxScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
-    """One method over an archive; voxels are level-0 voxels, None where nothing could be scored.
+    """One method over an archive, in level-0 voxels; None where nothing could be scored.
 
     Parameters
     ----------
@@ -198,9 +198,7 @@ class ScoreTable:
         }
 
 
-def score_volume(
-    truth: Truth, boxes: Mapping[str, Box | None], *, with_mask: bool = True
-) -> list[BoxScore]:
+def score_volume(truth: Truth, boxes: Mapping[str, Box | None]) -> list[BoxScore]:
     """Score the boxes that several methods found in one volume.
 
     Parameters
@@ -209,8 +207,6 @@ def score_volume(
         Truth of the volume.
     boxes
         Box by method, level 0; None where the method found none.
-    with_mask
-        Whether to count the lost sample voxels, which reads the whole mask (once).
 
     Raises
     ------
@@ -227,7 +223,7 @@ def score_volume(
             box.check_inside(truth.shape)
     whole = Box.whole(truth.shape)
     lost: Sequence[float | None] = [None] * len(boxes)
-    if with_mask and truth.mask_url is not None and truth.box is not None:
+    if truth.mask_url is not None and truth.box is not None:
         total, inside = count_sample_voxels(truth, [b or whole for b in boxes.values()])
         lost = [1 - n / total if total else None for n in inside]
     return [
@@ -236,22 +232,9 @@ def score_volume(
     ]
 
 
-def score_archive(
-    predictions: Mapping[str, Box | None],
-    truths: Mapping[str, Truth],
-    *,
-    method: str = OWN_METHOD,
-    with_mask: bool = True,
-) -> ScoreTable:
-    """Score one method's boxes by volume id; see `score_methods`."""
-    return score_methods({method: predictions}, truths, with_mask=with_mask)
-
-
 def score_methods(
     predictions: Mapping[str, Mapping[str, Box | None]],
     truths: Mapping[str, Truth],
-    *,
-    with_mask: bool = True,
 ) -> ScoreTable:
     """Score the boxes of several methods on the same volumes.
 
@@ -262,8 +245,6 @@ def score_methods(
         method must name the same volumes.
     truths
         By volume id. Volumes that are only here were not part of the run and are left out.
-    with_mask
-        Whether to count lost sample voxels.
 
     Raises
     ------
@@ -285,7 +266,6 @@ def score_methods(
         for score in score_volume(
             truths[volume_id],
             {method: boxes[volume_id] for method, boxes in predictions.items()},
-            with_mask=with_mask,
         )
     ]
     order = {method: i for i, method in enumerate(predictions)}

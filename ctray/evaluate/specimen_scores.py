@@ -10,9 +10,9 @@ import numpy as np
 
 from ctray.core.geometry import Box
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 
-# Intersection over union from which on a box is that of a specimen.
+# Intersection over union from which a box counts as the box of a specimen.
 MATCHED = 0.5
 
 
@@ -43,7 +43,7 @@ class SpecimenScores:
 
     @property
     def matched_share(self) -> float:
-        """Part of the specimens that have their box."""
+        """Fraction of the specimens that have their box."""
         return self.num_matched / self.num_true
 
     def to_json(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class SpecimenScores:
 
 
 def score_specimens(
-    receipts: Sequence[Receipt], truths: Mapping[str, Truth]
+    receipts: Sequence[VolumeRecord], truths: Mapping[str, Truth]
 ) -> SpecimenScores | None:
     """Score a run that looked for several specimens; None for another, or without such a truth.
 
@@ -96,7 +96,7 @@ def match_boxes(found: Sequence[Box], true: Sequence[Box]) -> list[tuple[int, in
     return taken
 
 
-def _found(receipt: Receipt) -> list[Box]:
+def _found(receipt: VolumeRecord) -> list[Box]:
     if receipt.status != "located" or receipt.sample_box is None:
         return []
     return [i.sample_box for i in receipt.specimens or ()] or [receipt.sample_box]

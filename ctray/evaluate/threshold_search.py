@@ -1,4 +1,4 @@
-"""The search for the threshold whose boxes fit the truth best, and what it keeps of a volume."""
+"""The search for the threshold whose boxes fit the truth best."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ctray.core.errors import GeometryError
 from ctray.core.geometry import AXES, Box, Triple
+from ctray.evaluate.baseline_maps import BaselineArrays, FloatArray
 from ctray.evaluate.thresholds import (
     IntArray,
     Profiles,
@@ -22,7 +23,6 @@ from ctray.evaluate.thresholds import (
     thin,
 )
 from ctray.evaluate.truth import Truth
-from ctray.preprocess.grey_maps import BaselineArrays, FloatArray
 
 Errors = npt.NDArray[np.float64]
 # Bounds the memory of the search over a large archive; 16 volumes of 64 cubed have 3072 values.
@@ -64,7 +64,7 @@ class BaselineCase:
 
 @dataclass(kw_only=True)
 class Scan:
-    """All that is kept of one map of one volume."""
+    """Results of the search in one map of one volume."""
 
     profiles: Profiles
     quantiles: FloatArray
@@ -84,7 +84,7 @@ class Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to threshold one map in every volume, and what it costs."""
+    """One way to threshold one map in every volume, and its errors."""
 
     variant: str
     limits: tuple[float | None, ...]
@@ -119,7 +119,7 @@ def face_errors(case: BaselineCase, faces_T6: IntArray) -> Errors:
 
 
 def first_scan(values: FloatArray) -> Scan:
-    """Scan a map for what needs no search."""
+    """Scan a map for the values that need no search."""
     limit = otsu_threshold(values)
     return Scan(
         profiles=axis_maxima(values),
@@ -129,7 +129,7 @@ def first_scan(values: FloatArray) -> Scan:
     )
 
 
-def refined(
+def next_thresholds(
     cases: Sequence[BaselineCase], scans: Sequence[Scan], coarse: FloatArray, count: int
 ) -> tuple[FloatArray, list[FloatArray]]:
     """Choose `count` thresholds to try next: around the archive's best, and each volume's own."""

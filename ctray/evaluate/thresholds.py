@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+from skimage.filters import threshold_otsu
 
 from ctray.core.geometry import Box
 
@@ -16,12 +17,12 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Profiles = tuple[FloatArray, FloatArray, FloatArray]
 
-# The box is decided far out in the upper tail, where one bright speck moves a face.
+# Dense in the upper tail, where one bright speck moves a face.
 _QUANTILES = np.concatenate([np.linspace(0.05, 0.95, 13), 1 - np.logspace(-1.5, -4.5, 19)])
 
 
 def axis_maxima(values: FloatArray) -> Profiles:
-    """Largest value of every slice along z, y and x: all that boxes of all foreground need."""
+    """Largest value of every slice along z, y and x, which decide the boxes of all foreground."""
     z, y, x = values.max(axis=(1, 2)), values.max(axis=(0, 2)), values.max(axis=(0, 1))
     return (z, y, x)
 
@@ -68,20 +69,17 @@ def component_faces(values: FloatArray, thresholds: npt.ArrayLike) -> IntArray:
 def otsu_threshold(values: FloatArray) -> float | None:
     """Otsu's threshold of the finite values; None where they are all equal.
 
-    The split of a histogram of 256 bins with the largest variance between the classes (Otsu
-    1979). Returned is the largest value of the lower class, so that what lies above is the upper
-    class exactly; the bin's centre would cut the last bin in two.
+    scikit-image returns the centre of the last bin of the lower class, which cuts that bin in two.
+    This is the largest value of the lower class instead: the values above it are the upper class.
     """
     # float64: 256 bins need not fit between two float32 far from 0.
     finite = values[np.isfinite(values)].astype(np.float64)
     if finite.size == 0 or finite.min() == finite.max():
         return None
     counts, edges = np.histogram(finite, bins=256)
-    centers = (edges[:-1] + edges[1:]) / 2
-    lower, total = np.cumsum(counts)[:-1].astype(np.float64), float(counts.sum())
-    sums = np.cumsum(counts * centers)
-    between_classes = (sums[-1] * lower / total - sums[:-1]) ** 2 / (lower * (total - lower))
-    split = edges[int(between_classes.argmax()) + 1]
+    centres = (edges[:-1] + edges[1:]) / 2
+    chosen = int(np.searchsorted(centres, threshold_otsu(hist=(counts, centres))))
+    split = edges[chosen + 1]
     return float(finite[finite < split].max())
 
 

@@ -1,6 +1,6 @@
-"""What is known about where the sample of a volume is: exact for phantoms, hand-checked for scans.
+"""The truth about the sample of a volume: exact for phantoms, checked by hand for scans.
 
-For scoring alone; nothing that localizes may read it.
+Only scoring reads it; localization must not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ctray.storage.store import (
 from ctray.volumes.volume import open_volume
 
 FACE_NAMES = ("z0", "z1", "y0", "y1", "x0", "x1")
-# Beyond this the reader of the scan could not tell where the sample ends.
+# Beyond this the person who read the scan could not tell where the sample ends.
 MAX_TOLERANCE_VOXELS = 2
 SixInts = tuple[int, int, int, int, int, int]
 SixBools = tuple[bool, bool, bool, bool, bool, bool]
@@ -52,7 +52,7 @@ class Truth:
     mask_url
         Voxel mask of the sample (not 0: sample) at level 0; None where there is none.
     tolerance
-        How sure the truth is, voxels per face, in the order z0, z1, y0, y1, x0, x1.
+        Uncertainty of the truth, voxels per face, in the order z0, z1, y0, y1, x0, x1.
     touching
         Faces at which the sample leaves the volume, in the same order.
 
@@ -80,8 +80,8 @@ class Truth:
     def scored_faces(self) -> SixBools:
         """Faces of the main error figure: inside the volume and known to 2 voxels or better.
 
-        At a face on the volume's border every box that is too large comes out right, and one
-        that is known to no better than its tolerance measures the reader.
+        At a face on the volume's border every box that is too large would count as right. A face
+        with a large tolerance would measure the person who read the scan.
         """
         flags = [
             self.box is not None and not touches and sure <= MAX_TOLERANCE_VOXELS

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ctray.config import PoolConfig, RunConfig
 from ctray.executors.progress import Row
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.work import Record
 from ctray.records.events import OnEvent, nobody
 from ctray.records.run_folder import RunFolder
 

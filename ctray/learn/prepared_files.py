@@ -15,7 +15,7 @@ from ctray.learn.pretext.rows import example_rows
 from ctray.preprocess.prepare import Prepared
 from ctray.storage import store
 
-# What a reader keeps of prepared volumes, so that a small archive is fetched only once.
+# Prepared volumes that a reader keeps, so that a small archive is fetched only once.
 _CACHE_BYTES = 256 * 2**20
 
 

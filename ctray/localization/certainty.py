@@ -29,8 +29,8 @@ def certainty_profile(
     """Certainty of every slice along one axis (paper 2.2).
 
     A slice is compared with its neighbours at `localize.twin_offsets`, never with itself: copies
-    share their noise, and the network would always be sure. It is as certain as its surer side,
-    so that the last slice of a sample does not suffer from the empty one beyond.
+    share their noise, and the network would always be sure. Its certainty is that of its surer
+    side, so that the last slice of a sample does not suffer from the empty slice beyond it.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def certainty_profile(
         below[offset:, column] = p0
     both = np.stack([_row_mean(above), _row_mean(below)])
     surer = np.where(np.isfinite(both), both, -1.0).max(axis=0)
-    # A single slice has no twin at all: chance.
+    # A single slice has no twin: its certainty is chance.
     return np.asarray(np.where(surer < 0, 1 / config.rotation.num_classes, surer))
 
 
@@ -85,8 +85,8 @@ def _embed_slices(
     device = next(model.parameters()).device
     mask_HW = circular_mask(side, device)
     extent, rotations = prepared.shape[axis], config.localize.orientations
-    # Off the grid's own directions, where nothing is interpolated and views are sharper than in
-    # training.
+    # A quarter step off the grid's directions, where nothing is interpolated and views are sharper
+    # than in training.
     angles = (torch.arange(rotations, device=device) + 0.25) * (360.0 / rotations)
     parts = []
     for start in range(0, extent, _BATCH // rotations or 1):

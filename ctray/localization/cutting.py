@@ -1,25 +1,26 @@
-"""Cutting one volume in Python: with the margin of the promise, or as it was typed."""
+"""Cutting one volume in Python: with the margin of its promise, or exactly a given box."""
 
 from __future__ import annotations
 
 from ctray.core.errors import CtrayError, GeometryError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import CropResult, write_crop
-from ctray.localization.found import Found
+from ctray.records.crop_attributes import crop_attributes
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.volumes.volume import Volume
 
 
-def crop(volume: Volume, found: Found | Box, url: str) -> CropResult:
+def crop(volume: Volume, found: VolumeRecord | Box, url: str) -> CropResult:
     """Write a crop of `volume` as a volume of its own, at its physical place.
 
-    Of what `ctray.localize` found, `found.crop_box` is cut: the sample, all specimens of it, with
-    the margin that its promise rests on. It may grow outward to whole voxels of the source's
-    pyramid and to whole chunks; the result and the crop tell both boxes.
+    A record from `ctray.localize` is cut with the margins of its promise, around all specimens.
+    The crop may grow outward to whole voxels of the source's pyramid and to whole chunks; the
+    result and the crop tell both boxes.
 
-    A `Box` is cut as it was typed, without a margin, and does not grow: where it does not line up
-    with the coarser levels of the source, the crop gets a pyramid of means instead. So
-    ``ctray.crop(volume, found.box, url)`` cuts the bare box, which loses a few percent of real
-    samples.
+    A `Box` is cut as it is, without a margin, and does not grow. If it does not line up with the
+    coarser levels of the source, the crop gets a pyramid of means instead. So
+    ``ctray.crop(volume, found.sample_box, url)`` cuts the bare box, which loses a few percent of
+    real samples.
 
     Parameters
     ----------
@@ -33,47 +34,35 @@ def crop(volume: Volume, found: Found | Box, url: str) -> CropResult:
     Raises
     ------
     CtrayError
-        If the volume is not located: there is nothing to cut, or somebody has to look first.
+        If the volume is not located: there is nothing to cut, or a person has to look first.
     GeometryError
-        If the box leaves the volume, or what was found is of another volume.
+        If the box leaves the volume, or the record is of another volume.
     OutputExistsError
         If a finished crop, or anything that ctray did not begin, is at `url`.
     """
     if isinstance(found, Box):
         return write_crop(volume, found, url, provenance={}, exact=True)
-    if not isinstance(found, Found):
+    if not isinstance(found, VolumeRecord):
         raise CtrayError(
             f"ctray.crop cuts what ctray.localize found, or a ctray.Box, not {type(found).__name__}"
         )
     box = _box_of(volume, found)
-    told = {
-        "method": found.method,
-        "model_digest": found.model_digest,
-        "box_settings_digest": found.box_settings_digest,
-        "sample_box": found.box.ranges if found.box else None,
-        "confidence": found.confidence,
-        "margins": found.margins,
-        "promise": found.promise,
-        "max_loss": found.max_loss,
-        "coverage": found.coverage,
-    }
-    return write_crop(volume, box, url, provenance=told)
+    return write_crop(volume, box, url, provenance=crop_attributes(found))
 
 
-def _box_of(volume: Volume, found: Found) -> Box:
+def _box_of(volume: Volume, found: VolumeRecord) -> Box:
     """Box to cut of what was found in this volume."""
-    box = found.crop_box
-    if found.status == "empty" or box is None:
+    if found.status in ("empty", "failed") or found.sample_box is None:
         why = found.reason or "no box was found"
         raise CtrayError(f"{volume.url} has no crop: it is {found.status} ({why})")
-    if found.shape != volume.shape:
+    if found.shape != list(volume.shape):
         raise GeometryError(
-            f"{volume.url} has the shape {volume.shape}, and what was found is of a volume of "
-            f"{found.shape}; localize this one"
+            f"{volume.url} has the shape {volume.shape}, and the record is of a volume of shape "
+            f"{tuple(found.shape or ())}; localize this volume"
         )
     if found.status != "located":
         raise CtrayError(
             f"{volume.url} is {found.status} ({found.reason}): look at it first; "
             "ctray.crop(volume, found.crop_box, url) cuts all the same"
         )
-    return box
+    return box_to_cut(found, volume.shape)

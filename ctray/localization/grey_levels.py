@@ -1,27 +1,94 @@
-"""The levels of one volume in which grey values are looked at."""
+"""The levels of a volume in which grey values are looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from ctray.localization.clear_faces import GreyLevel
+import numpy as np
+import numpy.typing as npt
+
+from ctray.core.geometry import Triple
 from ctray.preprocess.prepare import Prepared
 from ctray.volumes.working import WorkingLevel
 
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GreyLevel:
+    """Grey values of the working level, or of the next finer one.
+
+    Parameters
+    ----------
+    grey
+        Grey values in 256 steps, float32, (z, y, x), without drift, rings and container.
+    inside
+        Field of view, bool, same shape.
+    ratio
+        Voxels per voxel of the working level, (z, y, x).
+    """
+
+    grey: FloatArray
+    inside: BoolArray
+    ratio: Triple
+
+    @classmethod
+    def of_working(cls, prepared: Prepared, working: npt.NDArray[Any]) -> GreyLevel:
+        """The working level itself, prepared and as stored."""
+        return cls(
+            grey=prepared.voxels.astype(np.float32),
+            inside=prepared.field_of_view.mask(prepared.shape) & np.isfinite(working),
+            ratio=(1, 1, 1),
+        )
+
+    @classmethod
+    def of_finer(
+        cls, prepared: Prepared, working: npt.NDArray[Any], finer: npt.NDArray[Any], ratio: Triple
+    ) -> GreyLevel:
+        """The next finer level, corrected by what preparing the working level changed.
+
+        Parameters
+        ----------
+        prepared
+            Working level.
+        working, finer
+            The two levels as stored, any real dtype.
+        ratio
+            Voxels of `finer` per voxel of `working`, (z, y, x).
+        """
+        low, high = prepared.window
+
+        def windowed(values: npt.NDArray[Any]) -> FloatArray:
+            known = np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low)
+            steps: FloatArray = (known - np.float32(low)) * np.float32(255 / (high - low))
+            return steps
+
+        change = prepared.voxels.astype(np.float32) - windowed(working).clip(0, 255)
+        grey = windowed(finer) + _repeated(change, ratio, finer.shape)
+        inside = prepared.field_of_view.mask(prepared.shape)
+        return cls(
+            grey=np.clip(grey, 0, 255),
+            inside=_repeated(inside, ratio, finer.shape) & np.isfinite(finer),
+            ratio=ratio,
+        )
+
 
 class GreyLevels:
-    """Grey levels of a volume, finest first; the finest is made once, when it is first asked for.
+    """Grey levels of a volume, the finest first. The finest is made once, when first asked for.
 
-    The edges of the finest are sharper, but where it is too noisy its mean may do. Nobody changes
-    the arrays of a level.
+    Edges are sharper in a finer level. Where it is too noisy, the working level may do, which is a
+    mean of it. Nothing may change the arrays of a level.
 
     Parameters
     ----------
     prepared
         Working level, prepared.
     level
-        The same as stored, with the next finer level where that was read.
+        Working level as stored, with the next finer level where that was read.
     """
 
     def __init__(self, prepared: Prepared, level: WorkingLevel) -> None:
@@ -43,3 +110,10 @@ class GreyLevels:
 
     def _working(self) -> GreyLevel:
         return GreyLevel.of_working(self._prepared, self._level.voxels)
+
+
+def _repeated(values: npt.NDArray[Any], ratio: Triple, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """Each value for all voxels of a finer level of `shape` that it covers."""
+    for axis, count in enumerate(ratio):
+        values = values.repeat(count, axis=axis)
+    return values[tuple(slice(0, n) for n in shape)]

@@ -1,4 +1,4 @@
-"""Localizing one volume: read its working level, prepare it, ask the network, make a box."""
+"""Localizing one volume: read its working level, prepare it, ask the networks, make a box."""
 
 from __future__ import annotations
 
@@ -7,83 +7,113 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from ctray.config import CropConfig, RunConfig
+from ctray.config import RunConfig
 from ctray.core.errors import InvalidVolumeError
-from ctray.core.geometry import AXES, Box, Triple
+from ctray.core.geometry import AXES, AxisFaces, Box, Triple
 from ctray.learn.pretext.checkpoint import TrainedModel
-from ctray.learn.pretext.encoder import RotationModel, SortingModel
+from ctray.learn.pretext.encoder import RotationModel, SortingModel, on_device
 from ctray.learn.pretext.rows import canvas_side
-from ctray.learn.selftrain.checkpoint import TrainedSlabs, digest_of_boxes, load_slabs
-from ctray.learn.selftrain.slabs import slabs_on
-from ctray.localization.boxes import Stretch, find_stretch
+from ctray.learn.self_training.checkpoint import SelfTrainedModel, digest_of_boxes
 from ctray.localization.certainty import certainty_profiles
-from ctray.localization.cut_pieces import Checked, checked
-from ctray.localization.faces import surest
-from ctray.localization.found import Found
+from ctray.localization.decide import Evidence, NetworkEvidence, decide
 from ctray.localization.grey_levels import GreyLevels
-from ctray.localization.margins import Scales
-from ctray.localization.method_finding import MethodFinding
-from ctray.localization.preview import Preview, preview_of
-from ctray.localization.promise import calibration_beside, make_promise
-from ctray.localization.refined import Refined, disagreement, refine
+from ctray.localization.last_look import take_last_look
+from ctray.localization.params import PARAMS
+from ctray.localization.pretext_finding import PretextFinding
+from ctray.localization.profile_faces import least_peak
 from ctray.localization.region import find_region
+from ctray.localization.self_trained import SelfTrainedFaces, find_self_trained_faces
+from ctray.localization.stretches import Stretch, find_stretch
 from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
-from ctray.records.run_folder import Status
+from ctray.records.volume_record import Status
 from ctray.volumes.volume import Volume
 from ctray.volumes.working import WorkingLevel, read_working_level
 
-# A pretext task that is surer than this of a slice along every axis is not overruled, and where it
-# is, the slab network need not be quite as sure: faint samples reach less than bubbles alone may.
-# What is no sample is rarely sure along all three.
-_SURE = 0.5
-_PEAK_LESS = 1.0
+_PARAMS = PARAMS.decision
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
-class Localization(Found):
-    """What is known of one volume after localizing it: boxes and promise, and what led there.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedVolume:
+    """The working level of a volume, as stored and prepared.
 
     Parameters
     ----------
+    url, shape
+        Of the volume; shape of level 0, voxels (z, y, x).
+    level
+        As stored.
+    prepared
+        As the networks see it; None where all voxels have the same grey value.
+    bytes_read
+        Bytes fetched from the store.
+    seconds
+        Wall time of reading and preparing.
+    """
+
+    url: str
+    shape: Triple
+    level: WorkingLevel
+    prepared: Prepared | None
+    bytes_read: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Localization:
+    """Status and box of one volume after localizing it, and what led there.
+
+    Parameters
+    ----------
+    status, reason
+        See `ctray.localization.decide`.
+    box
+        Box of the sample at level 0, without margins; None if empty, a guess if uncertain.
+    face_confidence
+        Confidence of the six faces, in [0, 1].
     profiles
         Certainty per slice of the working level, by axis; largest relative variance for the
         sorting method.
-    uncertainty
-        Map of the sorting method.
     stretches
         Range and threshold along each axis, of the pretext task.
-    refined
-        Faces of the slab network, where there is one; the box is then theirs.
+    self_trained
+        Faces of the self-trained network; the box is then theirs. None without that network.
     scales
-        How open the six faces are, level-0 voxels; None without a slab network or a box.
-    working
-        Shape, factors, window and field of view of the working level.
+        How far the six faces may be off, level-0 voxels; None without self-training or a box.
     specimens
         Each of several specimens, the largest first; empty where there is but one, None where
         nobody looked, or the volume is not located.
+    working
+        Shape, factors, window and field of view of the working level.
     bytes_read
         Bytes fetched from the store.
     seconds
         Wall time.
+    uncertainty, cells
+        Map of the sorting method, and its cells that are sample.
     """
 
+    status: Status
+    reason: str | None = None
+    box: Box | None = None
+    face_confidence: AxisFaces[float] | None = None
     profiles: dict[str, list[float]] = field(default_factory=dict)
     stretches: dict[str, Stretch | None] = field(default_factory=dict)
-    refined: Refined | None = None
-    scales: Scales | None = None
-    specimens: tuple[Refined, ...] | None = None
+    self_trained: SelfTrainedFaces | None = None
+    scales: AxisFaces[float] | None = None
+    specimens: tuple[SelfTrainedFaces, ...] | None = None
     working: dict[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
     seconds: float = 0.0
-    preview: Preview | None = None
     uncertainty: UncertaintyMap | None = None
+    cells: npt.NDArray[np.bool_] | None = None
 
 
 class Localizer:
-    """Finds the sample in volumes with one trained model.
+    """Finds the sample in volumes with the networks of one run.
 
     Parameters
     ----------
@@ -92,8 +122,8 @@ class Localizer:
     config
         Configuration whose `localize`, `uncertainty` and `self_train` sections count; working size,
         field of view and encoder are the model's own.
-    slabs
-        Slab network of the same run; None leaves the boxes to the pretext task.
+    self_trained
+        Self-trained network of the same run; None leaves the boxes to the pretext task.
     device
         Where the networks run; None takes the GPU where there is one.
     """
@@ -102,7 +132,7 @@ class Localizer:
         self,
         trained: TrainedModel,
         config: RunConfig | None = None,
-        slabs: TrainedSlabs | None = None,
+        self_trained: SelfTrainedModel | None = None,
         device: torch.device | None = None,
     ) -> None:
         own = trained.config
@@ -112,16 +142,17 @@ class Localizer:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = trained.model.to(self.device)
         self.side = trained.side
-        self.digest = trained.digest
-        self.slabs = None
-        if slabs is not None and given.self_train.enabled:
-            self.slabs = slabs_on(slabs.network, self.device)
-            self.digest = slabs.digest
-        used = slabs if self.slabs is not None else None
+        used = self_trained if given.self_train.enabled else None
+        self.digest = used.digest if used else trained.digest
+        self.network = on_device(used.network, self.device) if used else None
         self.box_settings_digest = digest_of_boxes(self.config, trained, used)
 
     def localize(self, volume: Volume) -> Localization:
-        """Localize one volume; memory is a few times that of its working level, and of the finer.
+        """Localize one volume; see `read` and `find`."""
+        return self.find(self.read(volume))
+
+    def read(self, volume: Volume) -> PreparedVolume:
+        """Read and prepare a volume; memory is a few times that of its working and finer level.
 
         Raises
         ------
@@ -132,97 +163,117 @@ class Localizer:
         """
         began, read_before = time.monotonic(), volume.bytes_read
         size = self.config.preprocess.working_size
-        level = read_working_level(volume, size, finer=self._wants_finer)
+        level = read_working_level(volume, size, finer=self._looks_at_grey_values)
         working = level.voxels
         if working.dtype.kind == "f" and not np.isfinite(working).any():
             raise InvalidVolumeError(f"{volume.url}: no voxel is finite; reconstruct it anew")
-        return replace(
-            self._localized(level, volume.shape),
+        prepared = None
+        if not is_constant(working):
+            prepared = prepare(working, level.factors, self.config.preprocess)
+        return PreparedVolume(
+            url=volume.url,
+            shape=volume.shape,
+            level=level,
+            prepared=prepared,
             bytes_read=volume.bytes_read - read_before,
             seconds=time.monotonic() - began,
         )
 
-    def _localized(self, level: WorkingLevel, shape: Triple) -> Localization:
-        """All of a localization but what it cost; `shape` is of level 0."""
-        if is_constant(level.voxels):
-            return Localization(status="empty", reason="all voxels have the same grey value")
-        prepared = prepare(level.voxels, level.factors, self.config.preprocess)
-        grey = GreyLevels(prepared, level)
-        found = self._find(prepared)
-        refined = self._refine(prepared, grey, shape)
-        own = _box(found.stretches, prepared, shape, prepared.factors)
+    def find(self, volume: PreparedVolume) -> Localization:
+        """Localize a volume from its prepared working level."""
+        began, prepared = time.monotonic(), volume.prepared
+        if prepared is None:
+            verdict = decide(Evidence(is_constant=True))
+            return Localization(
+                status=verdict.status,
+                reason=verdict.reason,
+                bytes_read=volume.bytes_read,
+                seconds=volume.seconds,
+            )
+        pretext = self._ask_pretext_task(prepared)
+        own = _box(pretext.stretches, prepared, volume.shape, prepared.factors)
+        grey = GreyLevels(prepared, volume.level)
+        faces = self._ask_network(prepared, grey, volume.shape)
         about = {"shape": list(prepared.shape), **prepared.to_json()}
-        if found.uncertainty is not None:
-            about["uncertainty"] = found.uncertainty.to_json()
-        status, reason, box = self._decide(found, refined, own)
-        scales = refined.scales(own) if refined and box else None
-        # Crops of single specimens end where the next begins: pieces go on beyond them.
-        wanted = self.config.localize.last_look == "auto"
-        if wanted and status == "located" and box and not (refined and refined.specimens):
-            look = _last_look(grey, prepared.factors, box, scales, shape)
-            status, reason, box = look.verdict
+        if pretext.uncertainty is not None:
+            about["uncertainty"] = pretext.uncertainty.to_json()
+        evidence = self._evidence(pretext, own, faces)
+        verdict = decide(evidence)
+        box = None if verdict.status == "empty" else evidence.box
+        scales = faces.scales(own) if faces and box else None
+        # A crop of one of several specimens ends where the next begins: pieces go on beyond it.
+        wanted = self.config.localize.last_look == "auto" and not (faces and faces.specimens)
+        if wanted and verdict.status == "located" and box:
+            finest = grey.finest
+            z, y, x = (f // r for f, r in zip(prepared.factors, finest.ratio, strict=True))
+            look = take_last_look(finest, (z, y, x), box, scales, volume.shape)
+            verdict, box = decide(replace(evidence, cut_off=look.doubt)), look.box
             about["last_look"] = look.to_json()
-        certainty = (refined.certainty if refined else None) or _faces(found.stretches)
+        confidence = (faces.confidence if faces else None) or _confidence(pretext.stretches)
         return Localization(
-            status=status,
-            reason=reason,
+            status=verdict.status,
+            reason=verdict.reason,
             box=box,
-            face_confidence=certainty if box else None,
-            profiles={a: [round(float(v), 4) for v in p] for a, p in found.profiles.items()},
-            stretches=found.stretches,
-            refined=refined,
+            face_confidence=confidence if box else None,
+            profiles={a: [round(float(v), 4) for v in p] for a, p in pretext.profiles.items()},
+            stretches=pretext.stretches,
+            self_trained=faces,
             scales=scales,
-            specimens=refined.specimens if refined and status == "located" else None,
+            specimens=faces.specimens if faces and verdict.status == "located" else None,
             working=about,
-            preview=preview_of(level.voxels, found, box, prepared),
-            uncertainty=found.uncertainty,
+            bytes_read=volume.bytes_read,
+            seconds=volume.seconds + time.monotonic() - began,
+            uncertainty=pretext.uncertainty,
+            cells=pretext.cells,
         )
 
     def ranges(self, prepared: Prepared) -> list[list[int]] | None:
         """Box of the pretext task at the working level, [start, stop) for z, y, x; None if none."""
-        box = _box(self._find(prepared).stretches, prepared, prepared.shape, (1, 1, 1))
+        stretches = self._ask_pretext_task(prepared).stretches
+        box = _box(stretches, prepared, prepared.shape, (1, 1, 1))
         return None if box is None else box.ranges
 
     @property
-    def _wants_finer(self) -> bool:
-        return self.slabs is not None and self.config.self_train.clear_faces == "auto"
+    def _looks_at_grey_values(self) -> bool:
+        return self.network is not None and self.config.self_train.clear_faces == "auto"
 
-    def _refine(self, prepared: Prepared, grey: GreyLevels, shape: Triple) -> Refined | None:
-        if self.slabs is None:
+    def _ask_network(
+        self, prepared: Prepared, grey: GreyLevels, shape: Triple
+    ) -> SelfTrainedFaces | None:
+        if self.network is None:
             return None
-        levels = grey if self._wants_finer else ()
-        side = max(prepared.shape)
-        return refine(self.slabs, prepared, shape, side, self.config, levels)
+        levels = grey if self._looks_at_grey_values else ()
+        return find_self_trained_faces(self.network, prepared, shape, self.config, levels)
 
-    def _decide(
-        self, found: MethodFinding, refined: Refined | None, own: Box | None
-    ) -> tuple[Status, str | None, Box | None]:
-        """Status, reason and box from what the pretext task and the slab network say.
+    def _evidence(
+        self, pretext: PretextFinding, own: Box | None, faces: SelfTrainedFaces | None
+    ) -> Evidence:
+        """Evidence of the pretext task, with its box `own`, and of the self-trained network."""
+        if faces is None:
+            return Evidence(pretext_box=own, reason_if_empty=pretext.reason_if_empty)
+        sure = own is not None and least_peak(pretext.profiles.values()) > _PARAMS.sure
+        settings = self.config.self_train
+        relief = _PARAMS.peak_relief if sure else 0.0
+        return Evidence(
+            pretext_box=own,
+            pretext_is_sure=sure,
+            reason_if_empty=pretext.reason_if_empty,
+            network=NetworkEvidence(
+                box=faces.box,
+                is_sample=faces.peak >= settings.min_peak - relief,
+                is_clear=faces.clear,
+                min_agreement=settings.min_agreement,
+            ),
+        )
 
-        `own` is the box of the pretext task.
-        """
-        if refined is None:
-            return ("located", None, own) if own else ("empty", found.nothing, None)
-        box = refined.box
-        sure = own is not None and surest(found.profiles.values()) > _SURE
-        if refined.peak < self.config.self_train.min_peak - (_PEAK_LESS if sure else 0.0):
-            if sure:
-                return "uncertain", "only the pretext task is sure of a sample", box or own
-            return "empty", "what stands out looks like no other sample of the archive", None
-        reason = disagreement(own, box, self.config.self_train.min_agreement)
-        # Where grey values bear out the network, a box around theirs stands alone: streaks, say.
-        if reason is not None and not (refined.clear and _mostly_inside(box, own)):
-            return "uncertain", reason, box or own
-        return ("located", None, box) if box else ("empty", found.nothing, None)
-
-    def _find(self, prepared: Prepared) -> MethodFinding:
+    def _ask_pretext_task(self, prepared: Prepared) -> PretextFinding:
         # A volume larger than those of training gets the canvas that it needs.
         side = max(self.side, canvas_side(prepared.shape, self.config))
         if self.config.task == "rotation":
             return self._by_certainty(prepared, side)
         return self._by_variance(prepared, side)
 
-    def _by_certainty(self, prepared: Prepared, side: int) -> MethodFinding:
+    def _by_certainty(self, prepared: Prepared, side: int) -> PretextFinding:
         model = cast(RotationModel, self.model)
         profiles = certainty_profiles(model, prepared, side, self.config)
         chance = 1 / self.config.rotation.num_classes
@@ -230,73 +281,20 @@ class Localizer:
             axis: find_stretch(profile, self.config.localize, chance)
             for axis, profile in profiles.items()
         }
-        nothing = "no slice along any axis is certain to hold structure"
-        return MethodFinding(profiles=profiles, stretches=stretches, nothing=nothing)
+        reason = "no slice along any axis is certain to hold structure"
+        return PretextFinding(profiles=profiles, stretches=stretches, reason_if_empty=reason)
 
-    def _by_variance(self, prepared: Prepared, side: int) -> MethodFinding:
+    def _by_variance(self, prepared: Prepared, side: int) -> PretextFinding:
         model = cast(SortingModel, self.model)
         uncertainty = uncertainty_map(model, prepared, side, self.config)
         region, profiles = find_region(uncertainty, prepared.shape, self.config.uncertainty)
-        return MethodFinding(
+        return PretextFinding(
             profiles=profiles,
             stretches=region.stretches if region else {},
-            nothing="no region stands out by the variance of its embedding",
+            reason_if_empty="no region stands out by the variance of its embedding",
             uncertainty=uncertainty,
             cells=region.cells if region else None,
         )
-
-
-def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = None) -> Localization:
-    """Localize the sample in one volume, in this process.
-
-    Parameters
-    ----------
-    volume
-        From `ctray.open_volume`.
-    model
-        From `ctray.load_model`; the slab network beside it is used where there is one.
-    config
-        Configuration whose `localize`, `uncertainty`, `self_train` and `crop` sections count; None
-        takes the model's own.
-
-    Returns
-    -------
-    Localization
-        With margins and promise by the calibration of the run that the model is of, or else the
-        package's own.
-    """
-    localizer = Localizer(model, config, load_slabs(model.url, model))
-    return _with_promise(localizer, volume, (config or model.config).crop, model.url)
-
-
-def _with_promise(
-    localizer: Localizer, volume: Volume, crop: CropConfig, checkpoint_url: str
-) -> Localization:
-    found = localizer.localize(volume)
-    digest = localizer.box_settings_digest
-    made = make_promise(
-        status=found.status,
-        reason=found.reason,
-        scales=found.scales,
-        specimen_scales=[i.scales() or () for i in found.specimens or ()],
-        shape=volume.shape,
-        digest=digest,
-        crop=crop,
-        calibration=calibration_beside(checkpoint_url),
-    )
-    return replace(
-        found,
-        status=made.status,
-        reason=made.reason,
-        shape=volume.shape,
-        margins=tuple(made.margins) if found.box else None,
-        promise=made.promise,
-        max_loss=made.max_loss,
-        coverage=made.coverage,
-        method=localizer.config.task,
-        model_digest=localizer.digest,
-        box_settings_digest=digest,
-    )
 
 
 def _box(
@@ -315,23 +313,7 @@ def _box(
     return Box(start=(start[0], start[1], start[2]), stop=(stop[0], stop[1], stop[2]))
 
 
-def _last_look(
-    levels: GreyLevels, factors: Triple, box: Box, scales: Scales | None, shape: Triple
-) -> Checked:
-    """A located box after the look at what lies beyond it, at the finest level at hand."""
-    grey = levels.finest
-    z, y, x = (f // r for f, r in zip(factors, grey.ratio, strict=True))
-    return checked(grey, (z, y, x), box, scales, shape)
-
-
-def _mostly_inside(box: Box | None, around: Box | None) -> bool:
-    common = box.intersection(around) if box and around else None
-    return box is not None and common is not None and 2 * common.num_voxels > box.num_voxels
-
-
-def _faces(stretches: dict[str, Stretch | None]) -> tuple[float, ...]:
-    faces: list[float] = []
-    for name in AXES:
-        stretch = stretches.get(name)
-        faces += stretch.certainty if stretch else (0.0, 0.0)
-    return tuple(faces)
+def _confidence(stretches: dict[str, Stretch | None]) -> AxisFaces[float]:
+    """Confidence of the six faces by the pretext task; 0 along an axis without a stretch."""
+    pairs = [s.confidence if s else (0.0, 0.0) for s in (stretches.get(name) for name in AXES)]
+    return AxisFaces.of([value for pair in pairs for value in pair])

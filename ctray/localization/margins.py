@@ -1,11 +1,11 @@
 """Margins that keep a promise: how much a face must move out so that little sample is cut.
 
 Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018). Every face has a
-scale, the width of the band that its profile leaves open. For calibration volumes, whose truth is
-known, the score is the smallest factor of these scales that keeps the loss within the allowed
-rate. Of n such scores the ceil((n + 1) coverage)-th is large enough for a new volume with at least
-that probability, whatever their distribution, as long as it is a volume of the same kind whose
-faces were found in the same way: with the same `ctray.config.box_settings`.
+scale: the width of the band that its profile leaves open. The truth of calibration volumes is
+known. The score of such a volume is the smallest factor of its scales that keeps the loss within
+the allowed rate. Of n scores the ceil((n + 1) coverage)-th is large enough for a new volume with at
+least that probability, whatever the distribution of the scores. This holds for volumes of the same
+kind whose faces were found in the same way: with the same `ctray.config.box_settings`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ctray.core.errors import ConfigError, CtrayError
-from ctray.core.geometry import Box, Triple
+from ctray.core.geometry import AxisFaces, Box, as_triple
 
 BoolArray = npt.NDArray[np.bool_]
-Scales = tuple[float, float, float, float, float, float]
 
-# Losses that scores are kept for; one that is asked for takes the next smaller of them.
+# Losses that scores are kept for. A loss that is asked for takes the next smaller of them.
 LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
-# A factor that no volume should need; one that does counts as never kept.
+# A factor that no volume should need. A volume that needs more counts as never kept.
 _MOST = 64.0
 _STEP = 0.125
-# Floor of the factor where the calibration came with the package: an archive of another kind may be
-# harder than its phantoms, and no face is known better than the band that its profile leaves open.
-# A scale is one slice of the working level at least (`Refined.scales`), so with this factor no face
-# moves out by less than one such slice.
+# Least factor of the package's own calibration. An archive of another kind may be harder than its
+# phantoms, and no face is known better than the band that its profile leaves open. A scale is at
+# least one slice of the working level (`SelfTrainedFaces.scales`), so every face moves out by at
+# least one such slice.
 _LEAST_SHIPPED = 1.0
 _OWN_KEYS = {"about", "box_settings_digest", "box_settings", "largest_scale", "scores"}
 
@@ -49,18 +48,18 @@ class Calibration:
         For each of `LOSSES`, the smallest sufficient factor of every volume, rising; inf where
         none suffices.
     largest_scale
-        Largest scale among them, as part of its axis: beyond it nothing was calibrated.
+        Largest scale among them, as a fraction of its axis. Nothing beyond it was calibrated.
     about
-        What the volumes were.
+        Which volumes they were.
     shipped
         Whether it came with the package, and was not made from volumes of the same kind.
     box_settings_digest
-        `ctray.config.box_settings.box_settings_digest` of the boxes; it holds for such boxes alone.
-        None for calibrations of earlier versions, which hold for none.
+        `ctray.config.box_settings.box_settings_digest` of the boxes. It holds for such boxes alone;
+        None holds for none.
     box_settings
-        The settings behind the digest, which tell what differs; empty where they are not known.
+        The settings behind the digest, which tell what differs; empty if they are not known.
     made
-        Date, machine, versions and command, for whoever reads the file.
+        Date, machine, versions and command, for readers of the file.
     """
 
     scores: Mapping[float, tuple[float, ...]]
@@ -83,8 +82,8 @@ class Calibration:
     def factor(self, max_loss: float, coverage: float) -> float:
         """Factor of the scales that keeps the loss within `max_loss` for `coverage` of volumes.
 
-        That of the package's own calibration is 1 at least, so that every face moves out by one
-        slice of the working level at least.
+        The factor of the package's own calibration is at least 1, so that every face moves out by
+        at least one slice of the working level.
 
         Raises
         ------
@@ -147,17 +146,19 @@ def shipped_calibration() -> Calibration:
 
 
 def calibrate(
-    volumes: Iterable[tuple[Box, Scales, BoolArray]], about: str, digest: str | None = None
+    volumes: Iterable[tuple[Box, AxisFaces[float], BoolArray]],
+    about: str,
+    digest: str | None = None,
 ) -> Calibration:
-    """Scores of volumes from their boxes, the scales of the six faces, and their masks.
+    """Scores of volumes from their boxes, the scales of their faces, and their masks.
 
     Parameters
     ----------
     volumes
-        Box at level 0, scales of z0, z1, y0, y1, x0, x1 in level-0 voxels, and the sample's
-        voxels, (z, y, x). Volumes without a sample take no part. They are taken one by one.
+        Box at level 0, scales in level-0 voxels, and mask of the sample (z, y, x). Volumes without
+        a sample take no part. Volumes are taken one by one.
     about
-        What they are.
+        Which volumes they are.
     digest
         `box_settings_digest` of the boxes.
     """
@@ -169,7 +170,7 @@ def calibrate(
         needed = _needed_factors(box, scales, mask)
         for loss in LOSSES:
             scores[loss].append(needed[loss])
-        largest = max(largest, *(s / mask.shape[i // 2] for i, s in enumerate(scales)))
+        largest = max(largest, largest_fraction(scales, mask.shape))
     return Calibration(
         scores={loss: tuple(sorted(s)) for loss, s in scores.items()},
         largest_scale=largest,
@@ -178,27 +179,23 @@ def calibrate(
     )
 
 
-def margins_of(scales: Sequence[float], factor: float) -> tuple[int, ...]:
-    """Margins of the six faces in whole level-0 voxels."""
-    return tuple(math.ceil(factor * s) for s in scales)
+def margins_of(scales: AxisFaces[float], factor: float) -> AxisFaces[int]:
+    """Margins in whole level-0 voxels: `factor` times the scales, rounded up."""
+    return scales.map(lambda scale: math.ceil(factor * scale))
 
 
-def expand_faces(box: Box, margins: Sequence[int], shape: Triple) -> Box:
-    """Box with its own margin on each of the six faces, within the volume."""
-    ranges = [
-        [max(0, start - margins[2 * a]), min(shape[a], stop + margins[2 * a + 1])]
-        for a, (start, stop) in enumerate(box.ranges)
-    ]
-    return Box.from_ranges(ranges)
+def largest_fraction(scales: AxisFaces[float], shape: Sequence[int]) -> float:
+    """Largest of the scales as a fraction of its axis; `shape` is of level 0, (z, y, x)."""
+    return max(s / n for s, n in zip(scales, AxisFaces.both_sides(shape), strict=True))
 
 
-def _needed_factors(box: Box, scales: Scales, mask: BoolArray) -> dict[float, float]:
+def _needed_factors(box: Box, scales: AxisFaces[float], mask: BoolArray) -> dict[float, float]:
     """Smallest factor, in steps of an eighth, that keeps each of the losses."""
-    shape = (mask.shape[0], mask.shape[1], mask.shape[2])
+    shape = as_triple(mask.shape, "mask")
     total = int(np.count_nonzero(mask))
     open_losses, needed, factor = set(LOSSES), dict.fromkeys(LOSSES, math.inf), 0.0
     while open_losses and factor <= _MOST:
-        kept = expand_faces(box, margins_of(scales, factor), shape)
+        kept = box.expand(margins_of(scales, factor), shape)
         lost = (total - int(np.count_nonzero(mask[kept.slices]))) / total
         for loss in [loss for loss in open_losses if lost <= loss]:
             needed[loss] = factor

@@ -1,168 +1,135 @@
-"""What a crop promises: its margins, from the calibration, and when nothing can be promised."""
+"""What a crop promises: its margins, by the calibration, and whether a rate is stated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from ctray.config import CropConfig, RunConfig
 from ctray.config.box_settings import changed_box_settings
 from ctray.core.errors import CtrayError, NotFoundError
-from ctray.core.geometry import Box, Triple, as_triple
-from ctray.localization.margins import Calibration, expand_faces, margins_of, shipped_calibration
-from ctray.records.run_folder import Receipt, RunFolder, Status
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.core.geometry import AxisFaces, Triple, as_triple
+from ctray.localization.decide import Evidence, Verdict, decide
+from ctray.localization.margins import (
+    Calibration,
+    largest_fraction,
+    margins_of,
+    shipped_calibration,
+)
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import PromiseKind, VolumeRecord
 from ctray.storage import store
-
-PromiseKind = Literal["calibrated", "not calibrated", "fixed margin"]
 
 # Least margin, as a fraction of the axis, where no calibration holds: twice the mean error of a
 # face, 2.4% of the side, on ten real scans that nothing had been tuned on.
 SAFE_MARGIN = 0.05
-_SAID: dict[str, str] = {
-    "not calibrated": "not calibrated: no loss rate is stated",
-    "fixed margin": "fixed margin: no loss rate is stated",
-}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
-    """What becomes of a volume, and what may be said of its crop.
+def is_too_open(record: VolumeRecord) -> bool:
+    """Whether a volume is `uncertain` only because a face is too open for the calibration.
 
-    Parameters
-    ----------
-    status
-        That of the volume; `uncertain` instead of `located` where a face is too open.
-    promise
-        `calibrated`: a rate is stated; `not calibrated` and `fixed margin`: none is; None where
-        the volume is not located, and nothing of its crop is decided.
-    too_open
-        Whether a face is more open than any of the calibration.
+    A volume that is uncertain for another reason has no promise; see `with_promise`.
     """
-
-    status: Status
-    promise: PromiseKind | None
-    too_open: bool = False
+    return record.status == "uncertain" and record.promise is not None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Promise:
-    """A decision with its reason, the margins and the rate; fields as those of `Receipt`."""
+def with_promise(record: VolumeRecord, crop: CropConfig, calibration: Calibration) -> VolumeRecord:
+    """Record with margins and what is promised; `uncertain` if a face is too open.
 
-    status: Status
-    reason: str | None
-    promise: PromiseKind | None
-    margins: list[int]
-    max_loss: float | None = None
-    coverage: float | None = None
-
-
-def decide_promise(
-    *,
-    status: Status,
-    fixed_margin: bool,
-    holds: bool,
-    largest: float | None,
-    largest_known: float,
-    several: bool,
-) -> Decision:
-    """Whether a crop states a rate, says that it states none, or the volume is for review.
+    Specimens have margins by the same rule. A volume with a face that was too open for another
+    margin or calibration is decided again. A volume without a box is returned as it is.
 
     Parameters
     ----------
-    status
+    record
         As localized.
+    crop
+        What is asked of crops.
+    calibration
+        At hand; it need not hold for these boxes.
+    """
+    if record.sample_box is None or record.shape is None:
+        return record
+    shape, digest = as_triple(record.shape, "shape"), record.box_settings_digest
+    specimens = record.specimens or []
+    largest = None
+    if record.scales is not None:
+        every = [record.scales, *(specimen.scales for specimen in specimens)]
+        largest = max(largest_fraction(scales, shape) for scales in every)
+    before = Verdict(status=record.status, reason=record.reason)
+    if is_too_open(record):
+        before = Verdict(status="located")
+    verdict = decide(
+        Evidence(
+            before=before,
+            open_fraction=largest,
+            # Who asks for a fixed margin asks for no promise.
+            calibrated_fraction=calibration.largest_scale if crop.margin is None else None,
+        )
+    )
+    promise = None
+    if before.status == "located":
+        promise = promise_of(
+            fixed_margin=crop.margin is not None,
+            holds=calibration.holds_for(digest),
+            is_located=verdict.status == "located",
+            knows_scales=largest is not None,
+            several=bool(specimens),
+        )
+    is_stated = promise == "calibrated"
+    return replace(
+        record,
+        status=verdict.status,
+        reason=verdict.reason,
+        promise=promise,
+        margins=margins_for(record.scales, shape, digest, crop, calibration),
+        max_loss=crop.max_loss if is_stated else None,
+        coverage=crop.coverage if is_stated else None,
+        specimens=[
+            replace(s, margins=margins_for(s.scales, shape, digest, crop, calibration))
+            for s in specimens
+        ]
+        or record.specimens,
+    )
+
+
+def promise_of(
+    *, fixed_margin: bool, holds: bool, is_located: bool, knows_scales: bool, several: bool
+) -> PromiseKind:
+    """Promise about a volume that was localized as `located`.
+
+    Parameters
+    ----------
     fixed_margin
         Whether `crop.margin` was given, which asks for no promise.
     holds
         Whether the calibration is of boxes that were found with the same settings.
-    largest
-        How open the most open face is, as a fraction of its axis; None where that is not known.
-    largest_known
-        The same, over all volumes of the calibration.
+    is_located
+        Whether the volume is still located: no face is more open than any of the calibration.
+    knows_scales
+        Whether it is known how open the faces are.
     several
         Whether several specimens have a crop each. The calibration is of whole volumes, and
         evidence between specimens may belong to neither.
     """
-    if status != "located":
-        return Decision(status=status, promise=None)
     if fixed_margin:
-        return Decision(status=status, promise="fixed margin")
-    if largest is not None and largest > largest_known:
-        return Decision(status="uncertain", promise="not calibrated", too_open=True)
-    if holds and largest is not None and not several:
-        return Decision(status=status, promise="calibrated")
-    return Decision(status=status, promise="not calibrated")
-
-
-def make_promise(
-    *,
-    status: Status,
-    reason: str | None,
-    scales: Sequence[float] | None,
-    specimen_scales: Sequence[Sequence[float]],
-    shape: Triple,
-    digest: str | None,
-    crop: CropConfig,
-    calibration: Calibration,
-) -> Promise:
-    """Decision about one volume, with the margins of the box around all of its sample.
-
-    Parameters
-    ----------
-    status, reason
-        As localized.
-    scales, specimen_scales
-        How open the six faces are, level-0 voxels: of that box, and of each of several specimens.
-    shape
-        Of level 0.
-    digest
-        `box_settings_digest` of the boxes.
-    crop
-        What is asked of crops.
-    calibration
-        At hand; it need not hold.
-    """
-    known = [] if scales is None else [scales, *specimen_scales]
-    open_fractions = [s / shape[i // 2] for six in known for i, s in enumerate(six)]
-    largest = max(open_fractions, default=None)
-    decision = decide_promise(
-        status=status,
-        fixed_margin=crop.margin is not None,
-        holds=calibration.holds_for(digest),
-        largest=largest,
-        largest_known=calibration.largest_scale,
-        several=bool(specimen_scales),
-    )
-    if decision.too_open:
-        reason = (
-            f"a face is open over {largest:.0%} of its axis, more than in any volume of the "
-            f"calibration ({calibration.largest_scale:.0%})"
-        )
-    stated = decision.promise == "calibrated"
-    return Promise(
-        status=decision.status,
-        reason=reason,
-        promise=decision.promise,
-        margins=margins_for(scales, shape, digest, crop, calibration),
-        max_loss=crop.max_loss if stated else None,
-        coverage=crop.coverage if stated else None,
-    )
+        return "fixed margin"
+    if holds and is_located and knows_scales and not several:
+        return "calibrated"
+    return "not calibrated"
 
 
 def margins_for(
-    scales: Sequence[float] | None,
+    scales: AxisFaces[float] | None,
     shape: Triple,
     digest: str | None,
     crop: CropConfig,
     calibration: Calibration,
-) -> list[int]:
-    """Margins of the six faces in level-0 voxels; see `make_promise`.
+) -> AxisFaces[int]:
+    """Margins of the faces in level-0 voxels; see `with_promise`.
 
-    Where the calibration holds they are its factor times the scales. Elsewhere they are the larger
-    factor of it and of the package's own, and `SAFE_MARGIN` of the axis at least.
+    Where the calibration holds they are its factor times the scales. Elsewhere the factor is the
+    larger of its own and the package's, and each margin is at least `SAFE_MARGIN` of the axis.
     """
     if crop.margin is not None:
         return _fractions(crop.margin, shape)
@@ -171,80 +138,19 @@ def margins_for(
         return safe
     factor = calibration.factor(crop.max_loss, crop.coverage)
     if calibration.holds_for(digest):
-        return list(margins_of(scales, factor))
+        return margins_of(scales, factor)
     usual = CropConfig()
     factor = max(factor, shipped_calibration().factor(usual.max_loss, usual.coverage))
-    return [max(a, b) for a, b in zip(margins_of(scales, factor), safe, strict=True)]
+    return margins_of(scales, factor).combine(safe, max)
 
 
-def _fractions(fraction: float, shape: Triple) -> list[int]:
-    """`fraction` of the axis of each of the six faces, in voxels."""
-    return [math.ceil(fraction * n) for n in shape for _ in range(2)]
-
-
-def is_too_open(receipt: Receipt) -> bool:
-    """Whether a volume is `uncertain` only because a face is more open than its calibration knows.
-
-    Nothing is promised of volumes that are uncertain for another reason; see `decide_promise`.
-    """
-    return receipt.status == "uncertain" and receipt.promise is not None
-
-
-def with_promise(receipt: Receipt, crop: CropConfig, calibration: Calibration) -> Receipt:
-    """Receipt with margins and what is promised; `uncertain` where a face is too open.
-
-    Specimens have margins by the same rule. A face that was too open for another margin or
-    calibration is decided anew. A volume without a box is returned as it is.
-    """
-    if receipt.sample_box is None or receipt.shape is None:
-        return receipt
-    shape, digest = as_triple(receipt.shape, "shape"), receipt.box_settings_digest
-    specimens = receipt.specimens or []
-    again = is_too_open(receipt)
-    made = make_promise(
-        status="located" if again else receipt.status,
-        reason=None if again else receipt.reason,
-        scales=receipt.scales,
-        specimen_scales=[specimen.scales for specimen in specimens],
-        shape=shape,
-        digest=digest,
-        crop=crop,
-        calibration=calibration,
-    )
-    wide = [
-        replace(i, margins=margins_for(i.scales, shape, digest, crop, calibration))
-        for i in specimens
-    ]
-    return replace(
-        receipt,
-        status=made.status,
-        reason=made.reason,
-        promise=made.promise,
-        margins=made.margins,
-        max_loss=made.max_loss,
-        coverage=made.coverage,
-        specimens=wide or receipt.specimens,
-    )
-
-
-def box_to_cut(receipt: Receipt | SpecimenReceipt, shape: Triple) -> Box:
-    """Box of the sample with its margins, before it snaps: rather too big than a cut tail."""
-    assert receipt.sample_box is not None, "volumes without a box have no crop"
-    assert receipt.margins is not None, "margins come before crops"
-    return expand_faces(receipt.sample_box, receipt.margins, shape)
-
-
-def promise_text(
-    promise: str | None, max_loss: float | None = None, coverage: float | None = None
-) -> str:
-    """What is promised of a crop, in one line; empty where there is no crop."""
-    if promise == "calibrated" and max_loss is not None and coverage is not None:
-        return f"at most {max_loss:.2%} lost, stated for {coverage:.0%} of volumes"
-    return _SAID.get(promise or "", "")
+def _fractions(fraction: float, shape: Triple) -> AxisFaces[int]:
+    """`fraction` of the axis of each face, in voxels, rounded up."""
+    return AxisFaces.both_sides([math.ceil(fraction * n) for n in shape])
 
 
 def calibration_of(run: RunFolder) -> Calibration:
-    """Calibration of a run: its own where `ctray calibrate` wrote one, else the package's."""
+    """Calibration of a run: its own if `ctray calibrate` wrote one, else the package's."""
     try:
         data = store.read_json(run.calibration)
     except NotFoundError:
@@ -253,7 +159,7 @@ def calibration_of(run: RunFolder) -> Calibration:
         return Calibration.from_json(data)
     except CtrayError as error:
         raise CtrayError(
-            f"{run.calibration} is damaged: {error}; make it anew with ctray calibrate, or delete "
+            f"{run.calibration} is damaged: {error}; make it again with ctray calibrate, or delete "
             "it to use the calibration that comes with ctray"
         ) from error
 
@@ -280,14 +186,14 @@ def why_not_calibrated(digest: str | None, config: RunConfig, calibration: Calib
     digest
         `box_settings_digest` of the boxes.
     config
-        What they were found with.
+        Settings that they were found with.
     calibration
-        The one at hand.
+        The calibration at hand.
     """
     if calibration.holds_for(digest):
         return "several specimens in one volume; the calibration is of whole volumes"
     if not calibration.box_settings:
-        return "the calibration is of an earlier version and does not tell its settings"
+        return "the calibration does not tell its settings"
     changed = changed_box_settings(config, calibration.box_settings)
     if not changed:
         return "the calibration is of another version of the method"

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from ctray.config import UncertaintyConfig
 from ctray.core.geometry import AXES, Triple
-from ctray.localization.boxes import Stretch, face_certainty
+from ctray.localization.stretches import Stretch, face_confidence
 from ctray.localization.uncertainty import UncertaintyMap
+from ctray.preprocess.deviation import robust_deviation
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -33,33 +34,33 @@ class Region:
 
 
 def smoothed(uncertainty: UncertaintyMap, config: UncertaintyConfig) -> FloatArray:
-    """Values of the map, calmed as configured; same shape."""
+    """Values of the map, smoothed as configured; same shape."""
     if config.smooth == 0:
         return uncertainty.values
-    calmed: FloatArray = ndimage.gaussian_filter(uncertainty.values, config.smooth)
-    return calmed
+    smooth: FloatArray = ndimage.gaussian_filter(uncertainty.values, config.smooth)
+    return smooth
 
 
 def background_of_map(values: FloatArray) -> tuple[float, float]:
-    """Level and spread of the cells without sample: the lower half of all, robustly.
+    """Level and robust deviation of the cells without sample: the lower half of all cells.
 
-    Most of a volume is not sample. The spread is that of values below the level, which the sample
-    does not reach, as the standard deviation of a Gaussian with that median distance.
+    Most of a volume is not sample. Only values below the level count for the deviation, since the
+    sample does not reach them.
     """
     level = float(np.median(values[values <= np.median(values)]))
     low = values[values <= level]
-    return level, 1.4826 * float(np.median(level - low))
+    return level, robust_deviation(level - low)
 
 
 def choose_map_threshold(values: FloatArray, config: UncertaintyConfig) -> tuple[float, float]:
     """Variance from which on a cell belongs to the sample, and the background level."""
-    level, spread = background_of_map(values)
+    level, deviation = background_of_map(values)
     if config.threshold == "top":
         count = max(1, round(config.top_fraction * values.size))
         return float(np.partition(values, -count, axis=None)[-count]), level
-    # As high as the smallest sample is large: lone cells may be higher.
+    # The value that the smallest sample's number of cells exceeds: single cells may be higher.
     top = float(np.quantile(values, 1 - max(config.min_fraction, 1 / values.size)))
-    rise = max(config.spreads * spread, config.rise_fraction * (top - level))
+    rise = max(config.spreads * deviation, config.rise_fraction * (top - level))
     return level + rise, level
 
 
@@ -84,7 +85,7 @@ def find_region(
     Region or None
         None where no region is large enough.
     dict
-        Largest calmed variance per slice of the working level, by axis name.
+        Largest smoothed variance per slice of the working level, by axis name.
     """
     values = smoothed(uncertainty, config)
     profiles = {name: _profile(values, uncertainty, axis, shape) for axis, name in enumerate(AXES)}
@@ -122,11 +123,10 @@ def _stretch(
     start = max(0, int(hit[0]) * size + first)
     stop = min(shape[axis], (int(hit[-1]) + 1) * size + first)
     threshold, level = levels
-    inward = profile[start:stop]
     return Stretch(
         start=start,
         stop=stop,
         threshold=threshold,
         background=level,
-        certainty=(face_certainty(inward, threshold), face_certainty(inward[::-1], threshold)),
+        confidence=face_confidence(profile[start:stop], threshold),
     )

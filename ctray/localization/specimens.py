@@ -1,10 +1,10 @@
 """Several specimens in one volume: which cells belong together, and a tight box for each.
 
-Each of the three axes has its own maps of evidence (`ctray.learn.selftrain.slabs`): one slice sharp
-along its axis, four pixels wide and blurred across it. A gap between two specimens shows in the
-maps of the axis that it lies along and is blurred over in the others, so that the least evidence
-of the three tells them apart. What is found there only says which cells are whose: the faces of
-a specimen come from its own cells of the maps themselves, and are as sharp as those of a volume.
+Each of the three axes has its own maps of evidence (`ctray.learn.self_training.network`). A map is
+one slice sharp along its axis, and four pixels wide and blurred across it. A gap between two
+specimens shows in the maps of the axis that it lies along and is blurred over in the others. So the
+least evidence of the three tells specimens apart. It only says which cells are whose. The faces of
+a specimen come from its own cells of the maps, and are as sharp as those of a volume.
 
 Legend of array names: N slices, H, W cells of a map, Z, Y, X places of the grid.
 """
@@ -20,35 +20,16 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.core.geometry import AXES, Triple
-from ctray.localization.faces import Faces, find_faces, outermost
+from ctray.learn.self_training.network import CELL, AxisMaps
+from ctray.localization.params import PARAMS
+from ctray.localization.profile_faces import FacePair, FacesByAxis, find_faces, outermost
 
 FloatArray = npt.NDArray[np.float64]
 MapArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 LabelArray = npt.NDArray[np.int32]
-FacesByAxis = dict[str, Faces | None]
 
-# Pixels of a cell of the maps.
-CELL = 4
-# Places along the longest side of the grid that specimens are told apart on: single voxels of a
-# small volume, since a map is sharper along its own axis than its cells are wide.
-_MOST_PLACES = 128
-# What a cell shows where there is nothing: this quantile of all.
-_NOTHING = 0.1
-# From the background to the level of the sample: beyond this part of the way a place is sample.
-_PART = 0.6
-# Below this part of it, what lies between two pieces is a gap.
-_BRIDGE_PART = 0.5
-# Pieces no further apart than this, in voxels, are one specimen if the way between them is no
-# gap; small ones join the nearest within this distance whatever lies between.
-_GAP = 4.0
-_REACH = 4.0
-# A specimen has at least this part of the largest one's places, and this many.
-_MIN_PART = 0.03
-_MIN_PLACES = 8
-# Voxels beyond its places within which a specimen's faces are looked for: a map shows more of what
-# lies beside them.
-_MARGIN = 2.0
+_PARAMS = PARAMS.specimen
 _EVERYWHERE = np.ones((3, 3, 3), dtype=bool)
 
 
@@ -64,10 +45,10 @@ class EvidenceMaps:
     shape
         Of the working level, (z, y, x).
     bias
-        Of the slab network: added to a slice's evidence.
+        Of the self-trained network: added to a slice's evidence.
     """
 
-    maps: tuple[MapArray, MapArray, MapArray]
+    maps: AxisMaps
     shape: Triple
     bias: float
 
@@ -79,7 +60,7 @@ class EvidenceMaps:
     def pool(self, axis: int, cells_NHW: MapArray) -> FloatArray:
         """Log-odds (N,) of slices across `axis` of the evidence of their cells.
 
-        As `SlabNetwork.pool` does.
+        As `SelfTrainedNetwork.pool` does.
         """
         flat = cells_NHW.reshape(len(cells_NHW), -1).astype(np.float64)
         pooled: FloatArray = np.logaddexp.reduce(flat, axis=1)
@@ -117,7 +98,7 @@ def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, 
     threshold
         Log-odds above which a slice holds sample.
     """
-    step = -(-max(evidence.shape) // _MOST_PLACES)
+    step = -(-max(evidence.shape) // _PARAMS.max_places)
     grid_ZYX = evidence_grid(evidence, step)
     labels = label_specimens(grid_ZYX, evidence.needed + threshold, step)
     count = int(labels.max(initial=0))
@@ -128,7 +109,7 @@ def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, 
 
 
 def faces_around(faces: FacesByAxis, specimens: Sequence[FacesByAxis]) -> FacesByAxis:
-    """Faces of a volume, moved out to hold those of its specimens: a faint one may not show."""
+    """FacePair of a volume, moved out to hold those of its specimens: a faint one may not show."""
     around = dict(faces)
     for name in AXES:
         found = [f for f in (faces.get(name), *(s[name] for s in specimens)) if f is not None]
@@ -169,8 +150,8 @@ def label_specimens(grid_ZYX: MapArray, needed: float, step: int) -> LabelArray:
         return np.zeros(grid_ZYX.shape, np.int32)
     level = float(np.median(grid_ZYX[sample]))
     background = float(np.median(grid_ZYX[~sample])) if not sample.all() else needed
-    high = max(needed, background + _PART * (level - background))
-    bridge = background + _BRIDGE_PART * (level - background)
+    high = max(needed, background + _PARAMS.sample * (level - background))
+    bridge = background + _PARAMS.bridge * (level - background)
     labels, count = ndimage.label(grid_ZYX > high, _EVERYWHERE)
     labels = _join_near(labels.astype(np.int32), count, grid_ZYX > bridge, step)
     return _by_size(_join_small(labels, step))
@@ -190,26 +171,26 @@ def _mean_of(maps_NHW: MapArray, step: int) -> MapArray:
 
 
 def _at(values: MapArray, axis: int, places: FloatArray) -> MapArray:
-    """Linear between the values along an axis, the outermost beyond them."""
+    """Values at `places` along an axis: linear between two, and the outermost beyond them."""
     last = values.shape[axis] - 1
     bounded = np.clip(places, 0, last)
     low = np.floor(bounded).astype(int)
     shape = [1, 1, 1]
     shape[axis] = -1
-    part = (bounded - low).astype(np.float32).reshape(shape)
-    between: MapArray = np.take(values, low, axis=axis) * (1 - part)
-    between += np.take(values, np.minimum(low + 1, last), axis=axis) * part
+    weight = (bounded - low).astype(np.float32).reshape(shape)
+    between: MapArray = np.take(values, low, axis=axis) * (1 - weight)
+    between += np.take(values, np.minimum(low + 1, last), axis=axis) * weight
     return between
 
 
 def _join_near(labels: LabelArray, count: int, bridge: BoolArray, step: int) -> LabelArray:
-    """Pieces joined that are near each other with some evidence all the way between them.
+    """Join pieces that are near each other with some evidence all the way between them.
 
-    A gap of a single place is none, whatever it shows.
+    A gap of a single place is no gap, whatever it shows.
     """
     if count < 2:
         return labels
-    near = ndimage.distance_transform_edt(labels == 0) * step <= _GAP / 2
+    near = ndimage.distance_transform_edt(labels == 0) * step <= _PARAMS.gap / 2
     highest = ndimage.maximum_filter(labels, 3)
     lowest = ndimage.minimum_filter(np.where(labels > 0, labels, count + 1), 3)
     between = (lowest <= count) & (lowest != highest)
@@ -218,10 +199,10 @@ def _join_near(labels: LabelArray, count: int, bridge: BoolArray, step: int) -> 
 
 
 def _join_small(labels: LabelArray, step: int) -> LabelArray:
-    """Small pieces joined to the nearest specimen in reach, and left out where there is none."""
+    """Join small pieces to the nearest specimen in reach; leave out those without one."""
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    least = max(_MIN_PLACES, _MIN_PART * sizes.max(initial=0))
+    least = max(_PARAMS.min_places, _PARAMS.min_size * sizes.max(initial=0))
     if sizes.max(initial=0) < least:
         return np.where(labels > 0, 1, 0).astype(np.int32)
     large = np.where((sizes >= least)[labels], labels, 0)
@@ -231,13 +212,13 @@ def _join_small(labels: LabelArray, step: int) -> LabelArray:
     for small in np.flatnonzero((sizes > 0) & (sizes < least)):
         own = labels == small
         closest = int(np.argmin(np.where(own, distance, np.inf)))
-        reached = distance.flat[closest] * step <= _REACH
+        reached = distance.flat[closest] * step <= _PARAMS.reach
         joined[own] = owners.flat[closest] if reached else 0
     return joined
 
 
 def _by_size(labels: LabelArray) -> LabelArray:
-    """Labels from 1 on, the largest first; of two equal ones that which comes first in the grid."""
+    """Labels from 1 on, the largest first; of two equal ones the first in the grid."""
     sizes = np.bincount(labels.ravel())
     present = [n for n in range(1, len(sizes)) if sizes[n]]
     firsts = {n: int(np.argmax(labels.ravel() == n)) for n in present}
@@ -248,9 +229,9 @@ def _by_size(labels: LabelArray) -> LabelArray:
 
 
 def _near(labels: LabelArray, step: int) -> LabelArray:
-    """For every place of the grid, the specimen that is nearest and within `_MARGIN`, else 0."""
+    """For every place of the grid, the nearest specimen within the margin, else 0."""
     distance, indices = ndimage.distance_transform_edt(labels == 0, return_indices=True)
-    owner: LabelArray = np.where(distance * step <= _MARGIN, labels[tuple(indices)], 0)
+    owner: LabelArray = np.where(distance * step <= _PARAMS.margin, labels[tuple(indices)], 0)
     return owner
 
 
@@ -267,7 +248,7 @@ def _specimen(
     faces: FacesByAxis = {}
     for axis, name in enumerate(AXES):
         maps_NHW = evidence.maps[axis]
-        nothing = np.float32(np.quantile(maps_NHW, _NOTHING))
+        nothing = np.float32(np.quantile(maps_NHW, _PARAMS.nothing))
         own = _on_maps(near == number, evidence, axis, step)
         profiles[name] = evidence.pool(axis, np.where(own, maps_NHW, nothing))
         places = np.flatnonzero((labels == number).any(axis=_others(axis)))
@@ -283,21 +264,21 @@ def _on_maps(own_ZYX: BoolArray, evidence: EvidenceMaps, axis: int, step: int) -
     for across, other in enumerate(_others(axis), start=1):
         pixels = np.arange(side * CELL) - evidence.offset(other)
         places = np.clip(pixels // step, 0, own_ZYX.shape[other] - 1)
-        spread = np.take(cells, places, axis=across)
-        cells = np.logical_or.reduceat(spread, np.arange(side) * CELL, axis=across)
+        by_pixel = np.take(cells, places, axis=across)
+        cells = np.logical_or.reduceat(by_pixel, np.arange(side) * CELL, axis=across)
     return cells
 
 
-def _holding(faces: Faces | None, core: tuple[float, float], threshold: float) -> Faces:
-    """Faces that hold the specimen's places but the outermost: rather too big than cut."""
+def _holding(faces: FacePair | None, core: tuple[float, float], threshold: float) -> FacePair:
+    """Faces that hold all places of the specimen but the outermost: rather too big than cut."""
     low, high = min(core), max(core)
     if faces is None:
-        spread = (float(CELL), float(CELL))
-        return Faces(start=low, stop=high, spread=spread, thresholds=(threshold, threshold))
+        widths = (float(CELL), float(CELL))
+        return FacePair(start=low, stop=high, widths=widths, thresholds=(threshold, threshold))
     beyond = (max(0.0, faces.start - low), max(0.0, high - faces.stop))
     return replace(
         faces,
         start=min(faces.start, low),
         stop=max(faces.stop, high),
-        spread=(faces.spread[0] + beyond[0], faces.spread[1] + beyond[1]),
+        widths=(faces.widths[0] + beyond[0], faces.widths[1] + beyond[1]),
     )

@@ -1,4 +1,4 @@
-"""Uncertainty map: how much dropout moves the embedding of every superpixel (paper 2.2).
+"""Uncertainty map: how much dropout changes the embedding of every superpixel (paper 2.2).
 
 Legend of tensor names: B slices, T Monte Carlo samples, C channels, H = W pixels of the canvas,
 h = w superpixels.
@@ -20,15 +20,14 @@ from ctray.core.geometry import AXES, Triple
 from ctray.learn.pretext.encoder import SortingModel, monte_carlo
 from ctray.learn.pretext.examples import sorting_axes
 from ctray.learn.pretext.slices import standardised_slices
+from ctray.localization.params import PARAMS
 from ctray.preprocess.prepare import Prepared
 
 FloatArray = npt.NDArray[np.float32]
 
 # Pixels of all samples that go through the network at once.
 _BATCH_PIXELS = 2**21
-# Slices that a channel's mean variance is taken from, and how many of it a superpixel may have.
-_MEAN_SLICES = 16
-_MOST = 10.0
+_PARAMS = PARAMS.map
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +37,7 @@ class UncertaintyMap:
     Parameters
     ----------
     values
-        Variance, averaged over channels, relative to the volume's 99.9th percentile; float32,
+        Variance, averaged over channels, relative to a high percentile of the volume; float32,
         (z, y, x) cells.
     cell
         Working-level voxels a cell, (z, y, x); 1 along the slicing axis.
@@ -82,11 +81,11 @@ def uncertainty_map(
 ) -> UncertaintyMap:
     """Variance of every superpixel's embedding over Monte Carlo dropout samples.
 
-    Pooling and last layer are left out, dropout is on, everything else as in evaluation. With
-    `uncertainty.shifts` above 1 the slices are seen at shifted places too, whose superpixels lie
-    between each other. Slices go through in slabs, so that memory does not grow with the volume.
-    All slices see the same dropout masks, which makes their variances comparable and independent
-    of the slabs.
+    Pooling and last layer are left out, dropout is on, and all other layers work as in evaluation.
+    With `uncertainty.shifts` above 1, the network also sees the slices at shifted places, whose
+    superpixels lie in between. It sees a slab of slices at a time, so that memory does not grow
+    with the volume. All slices get the same dropout masks. So their variances are comparable, and
+    do not depend on the slabs.
 
     Parameters
     ----------
@@ -108,7 +107,7 @@ def uncertainty_map(
     """
     if config.encoder.dropout == 0:
         raise ConfigError(
-            "encoder.dropout is 0: nothing is uncertain without dropout; train with some, or "
+            "encoder.dropout is 0: nothing is uncertain without dropout; train with dropout, or "
             "localize with the rotation task"
         )
     axis = sorting_axes(prepared.shape, config.sorting)[0]
@@ -120,7 +119,7 @@ def uncertainty_map(
     across = [n for other, n in enumerate(prepared.shape) if other != axis]
     kept = [grid.cells_of(extent) for extent in across]
     planes = planes[:, kept[0][0], kept[1][0]]
-    scale = max(float(np.percentile(planes, 99.9)), 1e-30)
+    scale = max(float(np.percentile(planes, _PARAMS.top_percentile)), 1e-30)
     return UncertaintyMap(
         values=np.ascontiguousarray(np.moveaxis(planes / scale, 0, axis), dtype=np.float32),
         cell=_insert((grid.cell, grid.cell), axis, 1),
@@ -132,10 +131,10 @@ def uncertainty_map(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Grid:
-    """How superpixels lie on a canvas that is larger than the slices all around.
+    """Places of superpixels on a canvas that is larger than the slices on all sides.
 
-    Superpixel i of a window that begins at pixel p sees a field around p + i x stride, so that
-    its cell, the middle of that field, begins half a cell before.
+    Superpixel i of a window that begins at pixel p sees a field around p + i x stride. Its cell is
+    the middle of that field, and begins half a cell before it.
     """
 
     canvas: int
@@ -144,7 +143,9 @@ class _Grid:
 
     @classmethod
     def of(cls, side: int, config: RunConfig) -> _Grid:
-        stride = min(config.uncertainty.stride or 32, config.encoder.output_stride)
+        stride = min(
+            config.uncertainty.stride or _PARAMS.plain_stride, config.encoder.output_stride
+        )
         cell = max(1, stride // config.uncertainty.shifts)
         return cls(canvas=(-(-side // stride) + 3) * stride, stride=stride, cell=cell)
 
@@ -178,7 +179,7 @@ def sample_variance(
     x_BCHW
         Standardised slices.
     samples, seed
-        Number of masks, and what draws them.
+        Number of masks, and the seed of their draw.
     stride
         Input pixels per superpixel; None takes the last feature map.
     """
@@ -188,15 +189,15 @@ def sample_variance(
 
 
 def over_channels(variance_BCHW: Tensor, unit_C: Tensor | None) -> Tensor:
-    """Mean (B, h, w) over the channels, each in its unit and at most `_MOST` of them.
+    """Mean (B, h, w) over the channels, each in its unit, and capped.
 
-    A channel whose unit is 0 says nothing anywhere and is left out.
+    A channel whose unit is 0 has no variance anywhere and is left out.
     """
     if unit_C is None:
         return variance_BCHW.mean(dim=1)
     speaks = unit_C > 0
     relative = variance_BCHW[:, speaks] / unit_C[speaks][:, None, None]
-    return relative.clamp(max=_MOST).mean(dim=1)
+    return relative.clamp(max=_PARAMS.max_relative_variance).mean(dim=1)
 
 
 class _Views:
@@ -235,7 +236,7 @@ class _Views:
     @torch.inference_mode()
     def channel_means(self, extent: int) -> Tensor:
         """Mean variance (C,) of each channel, over a few slices spread along the axis."""
-        step = -(-extent // _MEAN_SLICES)
+        step = -(-extent // _PARAMS.mean_slices)
         means = [
             self._variance(self._slices(range(i, i + 1)), 0, 0).mean(dim=(0, 2, 3))
             for i in range(step // 2, extent, step)

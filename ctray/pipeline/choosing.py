@@ -1,4 +1,4 @@
-"""Which volumes a run trains on, which it holds out, and what it calls those that it knows."""
+"""Choice of the volumes to train on and to hold out, and the ids of volumes that a run knows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]
 
 
 def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
-    """Records with a seeded choice of them marked as held out; never all of them."""
+    """Records, with a seeded choice of them marked as held out; at least one is not."""
     count = min(round(config.train.validation_fraction * len(records)), len(records) - 1)
     if count < 1:
         return records
@@ -44,9 +44,9 @@ def with_known_ids(found: Catalog, run: RunFolder) -> Catalog:
 def keep_ids(
     known: Sequence[CatalogEntry], found: Sequence[CatalogEntry]
 ) -> tuple[CatalogEntry, ...]:
-    """Entries with the ids that an earlier catalog gave them; new ones keep clear of those."""
+    """Entries with the ids of an earlier catalog; new volumes get ids that are not taken."""
     ids = {(e.url, e.dataset): e.volume_id for e in known}
-    # A file that cannot be read names no dataset: broken or mended, it is the same volume.
+    # A file that cannot be read names no dataset. Broken or repaired, it is the same volume.
     broken = {e.url: e.volume_id for e in known if e.status == "failed"}
     anyhow = {e.url: e.volume_id for e in known}
     taken = {same_file(volume_id) for volume_id in ids.values()}

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctray.archive.catalog import read_catalog
-from ctray.config import Binds, CropConfig, RunConfig, changed_settings, settings_digest
+from ctray.config import Binds, CropConfig, RunConfig, settings_digest
 from ctray.core.errors import InvalidVolumeError, OutputExistsError
-from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
-from ctray.crops.old_names import crop_attributes
 from ctray.localization.margins import Calibration
-from ctray.localization.promise import box_to_cut, calibration_of, is_too_open, with_promise
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.records.run_manifest import read_manifest
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.localization.promise import calibration_of, is_too_open, with_promise
+from ctray.records.crop_attributes import crop_attributes, crop_fields, promise_fields
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import SpecimenRecord, VolumeRecord, box_to_cut
 from ctray.storage import store
 from ctray.volumes.group import is_committed
 from ctray.volumes.volume import Volume, open_volume
@@ -25,69 +23,56 @@ from ctray.volumes.volume import Volume, open_volume
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """With which settings and calibration crops are cut.
+    """How the crops of a run are cut now.
 
     Parameters
     ----------
     digest
         Of the settings that crops depend on.
-    changed
-        Whether the run's had other values before.
     crop
-        Those settings.
+        The section `crop` of the settings.
     calibration
-        At hand now.
+        Calibration of the run now.
     """
 
     digest: str
-    changed: bool
     crop: CropConfig
     calibration: Calibration
 
     @classmethod
     def of(cls, run: RunFolder, config: RunConfig) -> Cut:
-        """Those of a run, as it is to be cut now, begun or not."""
-        begun = read_manifest(run)
-        return cls(
-            digest=crop_digest(config),
-            changed=begun is not None
-            and (begun.crops_changed or bool(changed_settings(begun.config, config, Binds.CROP))),
-            crop=config.crop,
-            calibration=calibration_of(run),
-        )
+        """For a run that was begun or not."""
+        return cls(digest=crop_digest(config), crop=config.crop, calibration=calibration_of(run))
 
-    def is_of(self, receipt: Receipt) -> bool:
-        """Whether the crops of a volume were cut so, or there are to be none."""
-        if not receipt.crops or receipt.crop_settings == self.digest:
-            return True
-        # Earlier versions kept no digest, and allowed no other settings.
-        return receipt.crop_settings is None and not self.changed
+    def is_of(self, record: VolumeRecord) -> bool:
+        """Whether the crops of a volume were cut with these settings, or it is to have none."""
+        return not record.crops or record.crop_settings == self.digest
 
-    def decide(self, receipt: Receipt) -> Receipt:
-        """Receipt with the margins and the promise of today; see `with_promise`."""
-        receipt = with_promise(receipt, self.crop, self.calibration)
-        return replace(receipt, crop_settings=self.digest)
+    def decide(self, record: VolumeRecord) -> VolumeRecord:
+        """Record with the margins and the promise of now; see `with_promise`."""
+        record = with_promise(record, self.crop, self.calibration)
+        return replace(record, crop_settings=self.digest)
 
-    def locates(self, receipt: Receipt) -> bool:
-        """Whether a volume that had a face too open is located by the margins of today."""
-        return is_too_open(receipt) and self.decide(receipt).status == "located"
+    def locates(self, record: VolumeRecord) -> bool:
+        """Whether a volume that had a face too open is located by the margins of now."""
+        return is_too_open(record) and self.decide(record).status == "located"
 
 
-def is_open(receipt: Receipt | None, crop: bool, cut: Cut) -> bool:
-    """Whether something is left to do of a volume.
+def is_open(record: VolumeRecord | None, crop: bool, cut: Cut) -> bool:
+    """Whether work is left for a volume.
 
     Parameters
     ----------
-    receipt
-        Of the volume, None where there is none.
+    record
+        Of the volume; None if it has no receipt.
     crop
         Whether located volumes are to be cropped.
     cut
         How they are cut now.
     """
-    if receipt is None or cut.locates(receipt):
+    if record is None or cut.locates(record):
         return True
-    return crop and (None in receipt.crops or not cut.is_of(receipt))
+    return crop and (None in record.crops or not cut.is_of(record))
 
 
 def crop_digest(config: RunConfig) -> str:
@@ -95,17 +80,17 @@ def crop_digest(config: RunConfig) -> str:
     return settings_digest(config, Binds.CROP)
 
 
-def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
-    """Remove the crops of a volume, to be cut otherwise; its receipt says so before they go."""
-    urls = [url for url in receipt.crops if url is not None]
+def without_crops(record: VolumeRecord, run: RunFolder) -> VolumeRecord:
+    """Remove the crops of a volume, to be cut again; its receipt is written before they go."""
+    urls = [url for url in record.crops if url is not None]
     nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
     specimens = [
-        replace(i, **nothing, margins=None, bytes_written=0) for i in receipt.specimens or []
+        replace(s, **nothing, margins=None, bytes_written=0) for s in record.specimens or []
     ]
-    receipt = replace(
-        receipt,
+    record = replace(
+        record,
         **nothing,
-        specimens=specimens or receipt.specimens,
+        specimens=specimens or record.specimens,
         margins=None,
         promise=None,
         max_loss=None,
@@ -114,50 +99,50 @@ def without_crops(receipt: Receipt, run: RunFolder) -> Receipt:
         bytes_written=0,
     )
     if urls:
-        run.write_receipt(receipt)
-    # The last first: `commit_receipt` counts those that are left from the first on.
+        run.write_receipt(record)
+    # The last first: `commit_receipt` counts the crops that are left from the first on.
     for url in reversed(urls):
         store.delete_tree(url)
-    return receipt
+    return record
 
 
-def commit_receipt(receipt: Receipt, run: RunFolder, taken: frozenset[str]) -> None:
-    """Write a receipt, after what earlier ones of its volume left behind is gone.
+def commit_receipt(record: VolumeRecord, run: RunFolder, taken: frozenset[str]) -> None:
+    """Write a receipt after removing the remains of earlier receipts of its volume.
 
-    That is crops of a source that has changed since and held more specimens, or of a run that was
-    interrupted: nobody shall take them for results. A volume that failed keeps them, since nothing
-    takes their place; no receipt names them then. Pictures and maps are of volumes that were
-    localized.
+    The remains are crops of a source that has changed since and held more specimens, and crops of
+    an interrupted run: nobody must take them for results. A volume that failed keeps them, since
+    nothing replaces them; no receipt names them then. Pictures and maps are kept for volumes that
+    were localized only.
 
     Parameters
     ----------
-    receipt
-        What became of the volume.
+    record
+        Of the volume.
     run
         The run.
     taken
         From `names_taken`.
     """
-    if receipt.status != "failed":
-        for url in reversed(_unnamed_crops(receipt, run, taken)):
+    if record.status != "failed":
+        for url in reversed(_unnamed_crops(record, run, taken)):
             store.delete_tree(url)
-    if not receipt.working:
-        run.delete_preview(receipt.volume_id)
-        store.delete_tree(run.map(receipt.volume_id))
-    run.write_receipt(receipt)
+    if not record.working:
+        run.delete_preview(record.volume_id)
+        store.delete_tree(run.map(record.volume_id))
+    run.write_receipt(record)
 
 
-def _unnamed_crops(receipt: Receipt, run: RunFolder, taken: frozenset[str]) -> list[str]:
+def _unnamed_crops(record: VolumeRecord, run: RunFolder, taken: frozenset[str]) -> list[str]:
     # By name: the folder of a run may have been moved since a crop was written.
-    named = {url.rpartition("/")[2] for url in receipt.crops if url is not None}
+    named = {url.rpartition("/")[2] for url in record.crops if url is not None}
     found: list[str] = []
     for number in itertools.count():
-        url = _specimen_url(run, receipt.volume_id, number, taken)
+        url = _specimen_url(run, record.volume_id, number, taken)
         if url.rpartition("/")[2] in named:
             continue
-        if _is_crop_of(url, receipt.volume_id, number):
+        if _is_crop_of(url, record.volume_id, number):
             found.append(url)
-        elif number > len(receipt.specimens or []):
+        elif number > len(record.specimens or []):
             break
     return found
 
@@ -166,81 +151,64 @@ def _is_crop_of(url: str, volume_id: str, number: int) -> bool:
     try:
         told = open_volume(url).attributes if is_committed(url) else {}
     except InvalidVolumeError:
-        # Whose it is nobody can tell.
+        # Nobody can tell whose crop it is.
         return False
-    return (told.get("volume_id"), told.get("specimen")) == (volume_id, number or None)
+    return (told.get("volume_id"), told.get("specimen", 0)) == (volume_id, number)
 
 
 def crop_located(
-    volume: Volume, receipt: Receipt, run: RunFolder, config: RunConfig, taken: frozenset[str]
-) -> Receipt:
-    """Write the crops of a located volume that are not there, and return the fuller receipt.
+    volume: Volume, record: VolumeRecord, run: RunFolder, config: RunConfig, taken: frozenset[str]
+) -> VolumeRecord:
+    """Write the crops of a located volume that are missing, and return the fuller record.
 
-    What was promised of a crop that an interrupted run wrote is what the crop says. `taken` is
-    from `names_taken`.
+    The promise of a crop that an interrupted run wrote is read from the crop. `taken` is from
+    `names_taken`.
     """
-    sample = receipt.sample_box
-    if sample is None or None not in receipt.crops:
-        return receipt
-    receipt = replace(receipt, crop_settings=crop_digest(config))
+    if record.sample_box is None or None not in record.crops:
+        return record
+    record = replace(record, crop_settings=crop_digest(config))
     began, read_before = time.monotonic(), volume.bytes_read
-    if receipt.specimens:
+    if record.specimens:
         specimens = [
-            _crop_specimen(volume, receipt, number, run, config, taken)
-            for number in range(1, len(receipt.specimens) + 1)
+            _crop_specimen(volume, record, number, run, config, taken)
+            for number in range(1, len(record.specimens) + 1)
         ]
         written = sum(specimen.bytes_written for specimen in specimens)
-        receipt = replace(receipt, specimens=specimens, bytes_written=written)
+        record = replace(record, specimens=specimens, bytes_written=written)
     else:
-        box = box_to_cut(receipt, volume.shape)
-        told = {
-            "sample_box": sample.ranges,
-            "confidence": receipt.confidence,
-            "margins": receipt.margins,
-        }
-        crop = _crop(volume, box, run.crop(receipt.volume_id), receipt, told, config)
-        receipt = replace(receipt, **_cut(crop), **_promised(crop))
+        crop = _crop(volume, record, run.crop(record.volume_id), config)
+        record = replace(record, **_cut(crop), **promise_fields(crop.attributes))
     return replace(
-        receipt,
-        bytes_read=receipt.bytes_read + volume.bytes_read - read_before,
-        seconds=receipt.seconds + time.monotonic() - began,
+        record,
+        bytes_read=record.bytes_read + volume.bytes_read - read_before,
+        seconds=record.seconds + time.monotonic() - began,
     )
 
 
 def _crop_specimen(
     volume: Volume,
-    receipt: Receipt,
+    record: VolumeRecord,
     number: int,
     run: RunFolder,
     config: RunConfig,
     taken: frozenset[str],
-) -> SpecimenReceipt:
-    specimens = receipt.specimens or []
-    specimen = specimens[number - 1]
+) -> SpecimenRecord:
+    specimen = (record.specimens or [])[number - 1]
     if specimen.crop_url is not None:
         return specimen
-    told = {
-        "sample_box": specimen.sample_box.ranges,
-        "confidence": min(specimen.face_confidence),
-        "margins": specimen.margins,
-        "specimen": number,
-        "num_specimens": len(specimens),
-        "all_specimens_box": receipt.sample_box.ranges if receipt.sample_box else None,
-    }
-    url = _specimen_url(run, receipt.volume_id, number, taken)
-    box = box_to_cut(specimen, volume.shape)
-    return replace(specimen, **_cut(_crop(volume, box, url, receipt, told, config)))
+    url = _specimen_url(run, record.volume_id, number, taken)
+    return replace(specimen, **_cut(_crop(volume, record, url, config, number)))
 
 
 def names_taken(run: RunFolder) -> frozenset[str]:
-    """URLs of the crops of whole volumes, in small letters: no crop of a specimen has one."""
+    """URLs of the crops of whole volumes, in small letters; no crop of a specimen has one."""
     return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
 
 
 def _specimen_url(run: RunFolder, volume_id: str, number: int, taken: frozenset[str]) -> str:
-    """URL of a specimen's crop, or with number 0 of the volume's.
+    """URL of the crop of a specimen, or of the volume if `number` is 0.
 
-    A specimen's is not that of another volume whose id ends in the same number.
+    The URL of a specimen is not the URL of another volume whose id ends in the same number.
     """
     url = run.crop(volume_id, number)
     while number and url.lower() in taken:
@@ -250,44 +218,27 @@ def _specimen_url(run: RunFolder, volume_id: str, number: int, taken: frozenset[
 
 
 def _crop(
-    volume: Volume,
-    box: Box,
-    url: str,
-    receipt: Receipt,
-    told: dict[str, Any],
-    config: RunConfig,
+    volume: Volume, record: VolumeRecord, url: str, config: RunConfig, specimen: int = 0
 ) -> Volume:
-    """Crop at `url`, written now unless an interrupted run did."""
-    marks = {
-        "source_stamp": receipt.source.get("stamp"),
-        "crop_settings": receipt.crop_settings,
-    }
+    """Crop at `url`, of the volume or of one of its specimens.
+
+    It is written now unless an interrupted run wrote it.
+    """
+    box = box_to_cut(record.parts[specimen], volume.shape)
+    attributes = crop_attributes(record, specimen)
     if is_committed(url):
-        there = open_volume(url)
-        _check_own(there, receipt.volume_id, told.get("specimen"))
-        asked = {**marks, "asked_box": box.ranges, "sample_box": told["sample_box"]}
-        said = crop_attributes(there.attributes)
-        if any(said.get(name) != value for name, value in asked.items()):
-            # No receipt names it: it was cut from another source, or otherwise.
+        told = open_volume(url).attributes
+        _check_own(url, told, record.volume_id, specimen)
+        wanted = {**attributes, "asked_box": box.ranges}
+        # No receipt names it, so it may be of another source or of other settings.
+        if any(told.get(name) != wanted[name] for name in _SAME_CUT):
             store.delete_tree(url)
     if not is_committed(url):
         write_crop(
             volume,
             box,
             url,
-            provenance={
-                **marks,
-                "volume_id": receipt.volume_id,
-                "source_url": receipt.source_url,
-                "imported_url": receipt.imported_url,
-                "method": receipt.method,
-                "model_digest": receipt.model_digest,
-                "box_settings_digest": receipt.box_settings_digest,
-                **told,
-                "promise": receipt.promise,
-                "max_loss": receipt.max_loss,
-                "coverage": receipt.coverage,
-            },
+            provenance=attributes,
             ome_version=config.crop.ome_version,
             max_stride=config.crop.max_stride,
             snap_chunks=config.crop.snap_chunks,
@@ -296,29 +247,24 @@ def _crop(
     return open_volume(url)
 
 
+# A finished crop with these attributes is the one that would be cut now.
+_SAME_CUT = ("source_stamp", "crop_settings", "asked_box", "sample_box")
+
+
 def _cut(crop: Volume) -> dict[str, Any]:
-    """What a receipt says of a crop, read back from what was committed."""
-    told = crop_attributes(crop.attributes)
+    """Fields of a record that a crop tells, read back from what was committed."""
     return {
+        **crop_fields(crop.attributes),
         "crop_url": crop.url,
-        "asked_box": Box.from_ranges(told["asked_box"]),
-        "crop_box": Box.from_ranges(told["crop_box"]),
-        "margins": told.get("margins"),
-        "checksum": told["checksum"],
         "bytes_written": crop.bytes_stored() or 0,
     }
 
 
-def _promised(crop: Volume) -> dict[str, Any]:
-    told = crop_attributes(crop.attributes)
-    return {name: told.get(name) for name in ("promise", "max_loss", "coverage")}
-
-
-def _check_own(crop: Volume, volume_id: str, specimen: int | None) -> None:
-    """Refuse a crop of another volume: one that came later may have the name of a specimen."""
-    theirs = (crop.attributes["volume_id"], crop.attributes.get("specimen"))
+def _check_own(url: str, told: dict[str, Any], volume_id: str, specimen: int) -> None:
+    """Refuse the crop of another volume, which may have the name of a specimen."""
+    theirs = (told["volume_id"], told.get("specimen", 0))
     if theirs != (volume_id, specimen):
         raise OutputExistsError(
-            f"{crop.url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
+            f"{url} is the crop of volume {theirs[0]}, specimen {theirs[1]}, and not of "
             f"{volume_id}; rename the volume in the archive"
         )

@@ -1,4 +1,4 @@
-"""Finding the volumes of an archive, before anything large is loaded."""
+"""Finding the volumes of an archive, without loading torch or Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ctray.records.events import Event, OnEvent, ignore
 
 
 def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = ignore) -> Catalog:
-    """Find the volumes of an archive as the configuration wants them; nothing is written.
+    """Find the volumes of an archive with the settings of a configuration; nothing is written.
 
     Raises
     ------

@@ -19,15 +19,17 @@ from ctray.core.errors import one_line
 from ctray.formats.opening import open_as
 from ctray.formats.source import VolumeSource
 from ctray.learn.pretext.checkpoint import checkpoint_step
-from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.localizer import Localizer
+from ctray.localization.localizing import record_of
 from ctray.localization.margins import Calibration
-from ctray.localization.promise import box_to_cut, calibration_of, with_promise
+from ctray.localization.promise import calibration_of, with_promise
 from ctray.pipeline.cropping import Cut, is_open
-from ctray.pipeline.volume_work import open_localizer, receipt_of
+from ctray.pipeline.volume_work import open_localizer
 from ctray.preprocess.grey_maps import less_z_median, smoothed
 from ctray.records.receipt_list import iter_receipts
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import is_reduced_to
@@ -78,7 +80,7 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
     """Return the networks of a run; None if its training is not finished."""
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         return None
-    if config.self_train.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_self_trained(run.checkpoint):
         return None
     return Model(localizer=open_localizer(run, config), calibration=calibration_of(run))
 
@@ -125,7 +127,7 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
     )
 
 
-def _look_of_receipt(receipt: Receipt, num_bytes: int) -> Look:
+def _look_of_receipt(receipt: VolumeRecord, num_bytes: int) -> Look:
     """Return the volume of a receipt. Volumes that are not located are kept whole."""
     if receipt.status == "failed" or receipt.shape is None:
         return Look(volume_id=receipt.volume_id, num_bytes=num_bytes, failed=receipt.reason)
@@ -144,11 +146,11 @@ def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tupl
     """Return the fraction of a volume in its crop, and the seconds to find it."""
     volume = open_volume(entry.url)
     found = model.localizer.localize(volume)
-    receipt = receipt_of(entry, volume, found, model.localizer)
-    receipt = with_promise(receipt, config.crop, model.calibration)
-    if receipt.status != "located":
+    record = record_of(volume, found, model.localizer)
+    record = with_promise(record, config.crop, model.calibration)
+    if record.status != "located":
         return 1.0, found.seconds
-    margined = box_to_cut(receipt, volume.shape)
+    margined = box_to_cut(record, volume.shape)
     return margined.num_voxels / math.prod(volume.shape), found.seconds
 
 

@@ -17,8 +17,8 @@ from ctray.learn.pretext.checkpoint import checkpoint_step, read_metrics
 from ctray.learn.pretext.rows import canvas_side, example_rows
 from ctray.learn.pretext.tasks import make_task
 from ctray.learn.pretext.training import Trainer, best_device
-from ctray.learn.selftrain.checkpoint import has_slabs
-from ctray.learn.selftrain.training import SelfTrainer
+from ctray.learn.self_training.checkpoint import has_self_trained
+from ctray.learn.self_training.training import SelfTrainer
 from ctray.phantom import make_phantom, preset
 from ctray.phantom.spec import MIN_SIDE
 from ctray.preprocess.prepare import Prepared, prepare
@@ -90,7 +90,7 @@ def training_cost(
     """
     begun = 0 if run is None else checkpoint_step(run.checkpoint) or 0
     steps = max(0, config.train.steps - begun)
-    trained = run is not None and has_slabs(run.checkpoint)
+    trained = run is not None and has_self_trained(run.checkpoint)
     slab_steps = 0 if trained or not config.self_train.enabled else config.self_train.steps
     shapes = [working_shape(e.shape, config.preprocess.working_size) for e in entries if e.shape]
     if not shapes:

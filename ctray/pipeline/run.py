@@ -1,4 +1,7 @@
-"""A whole run over an archive: catalog, import, pretrain, localize, crop; every stage resumes."""
+"""The stages of a run: catalog, import, pretrain, localize and crop, report; every stage resumes.
+
+`run_archive` is all of them: commands, jobs and Python callers take this one path.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +18,39 @@ from ctray.executors.protocol import Executor
 from ctray.executors.session import executor_session, running_executor
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.checkpoint import has_slabs
+from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.promise import check_promise
 from ctray.pipeline.choosing import hold_out, training_ids, with_known_ids
 from ctray.pipeline.cropping import Cut, commit_receipt, is_open, names_taken
 from ctray.pipeline.finding import find_archive
 from ctray.pipeline.self_training import self_train
 from ctray.pipeline.taking_up import begun_manifest, take_up
-from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_receipt
+from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_record
 from ctray.records.box_table import write_localizations
 from ctray.records.events import Event, OnEvent, Volumes, ignore, nobody, training_event
 from ctray.records.receipt_list import ReceiptList, iter_receipts
-from ctray.records.run_folder import Receipt, RunFolder, check_output
+from ctray.records.run_folder import RunFolder, check_output
 from ctray.records.run_lock import hold_run
 from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.patience import patiently
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
-    """Begin a run, or take up one that was begun; see `ctray.pipeline.taking_up`.
+    """Begin a run, or continue one that was begun; see `ctray.pipeline.taking_up`.
 
     Raises
     ------
     ConfigError
-        If the folder belongs to a run of another archive, or whose boxes another configuration
-        decides.
+        If the folder belongs to a run of another archive, or settings that move boxes differ.
     NotFoundError, OutputExistsError
         See `ctray.records.run_folder.check_output`.
     """
     check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
     begun, ours = read_manifest(run), RunManifest(archive=archive_url, config=config)
-    # Without a catalog nothing was done yet: a slip in the first command binds nobody.
+    # Without a catalog nothing was done yet, so all settings may change.
     if begun is None or (begun != ours and not store.exists(run.catalog)):
         write_manifest(run, ours)
         return run
@@ -81,7 +84,7 @@ def catalog_stage(
 ) -> Catalog:
     """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
 
-    `found` is what `find_archive` gave just now; None looks.
+    `found` is a result of `find_archive`; None searches the archive.
     """
     catalog = find_archive(archive_url, config, on_event) if found is None else found
     catalog = with_known_ids(catalog, run)
@@ -93,7 +96,7 @@ def catalog_stage(
     found_all = Event(stage="catalog", done=len(catalog), total=len(catalog), status="failed")
     for entry in catalog.failed:
         if run.receipt_or_failure(entry.volume_id) is None:
-            run.write_receipt(failed_receipt(entry, entry.reason or "unreadable"))
+            run.write_receipt(failed_record(entry, entry.reason or "unreadable"))
             text = f"{entry.volume_id} failed"
             on_event(replace(found_all, text=text, volume_id=entry.volume_id))
     return catalog
@@ -108,12 +111,12 @@ def begin_run(
 ) -> tuple[RunFolder, Catalog]:
     """Open a run and write its catalog; an archive that is refused leaves no folder behind.
 
-    `found` is what `find_archive` gave just now; None looks. For errors see `open_run` and
+    `found` is a result of `find_archive`; None searches the archive. For errors see `open_run` and
     `find_archive`.
     """
     check_output(archive_url, out_url)
     begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
-    # A run that was begun is refused, if it is, before its archive is searched.
+    # Settings that a begun run refuses are refused before its archive is searched.
     if found is None and not begun:
         found = find_archive(archive_url, config, on_event)
     run = open_run(archive_url, out_url, config)
@@ -121,7 +124,7 @@ def begin_run(
 
 
 def _record_coverage(run: RunFolder, catalog: Catalog) -> None:
-    """Say in `run.json` what of its archive the run covers, and what not."""
+    """Write to `run.json` how much of its archive the run covers."""
     manifest = store.read_json(run.manifest)
     coverage = {"volumes": len(catalog.ok), "failed": len(catalog.failed)}
     coverage |= catalog.coverage.counts()
@@ -136,10 +139,10 @@ def pretrain_stage(
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
 ) -> None:
-    """Import and prepare what training needs, then train; nothing of it is done twice.
+    """Import and prepare the training volumes, then train; finished work is not repeated.
 
-    Last, the boxes of the training volumes teach the slab network, see
-    `ctray.learn.selftrain.training`. `executor` None is the Ray session that is running.
+    Last, the self-trained network is trained on the boxes of these volumes, see
+    `ctray.learn.self_training.training`. `executor` None takes the running Ray session.
     """
     executor = executor or running_executor()
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
@@ -194,9 +197,9 @@ def prepare_stage(
 ) -> list[PreparedRecord]:
     """Import the volumes to train on and write their prepared working levels.
 
-    The result is kept in `working/index.json`, so that a run that is resumed trains on the same
-    volumes in the same order, whatever has been added to the archive since. Of a large archive,
-    the other volumes are imported when their turn to be localized comes.
+    The result is kept in `working/index.json`. So a resumed run trains on the same volumes in the
+    same order, also if volumes were added to the archive. The other volumes of a large archive are
+    imported when they are localized.
     """
     index_url = run.training_index
     if store.exists(index_url):
@@ -207,7 +210,7 @@ def prepare_stage(
     items = [entry for entry in open_entries if entry.volume_id in chosen]
     by_id: dict[str, PreparedRecord] = {}
     volumes = Volumes("prepare", items, on_event)
-    # Nothing of it is done on a GPU.
+    # This work uses no GPU.
     pool = config.pool.model_copy(update={"num_gpus": 0.0})
     volumes.wait("")
     for record in executor.run_pool(PrepareVolume, (run, config), items, pool, volumes.wait):
@@ -217,7 +220,7 @@ def prepare_stage(
         record = by_id.get(entry.volume_id)
         reason = _DIED if record is None else record.failed
         if reason is not None:
-            run.write_receipt(failed_receipt(entry, reason))
+            run.write_receipt(failed_record(entry, reason))
     ordered = [by_id[e.volume_id] for e in items if e.volume_id in by_id]
     kept = hold_out([record for record in ordered if record.working_url], config)
     if kept:
@@ -227,12 +230,12 @@ def prepare_stage(
 
 
 def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
-    """Refuse half-trained weights: receipts that come of them would stand for good.
+    """Refuse half-trained weights: their receipts would never be replaced.
 
     Raises
     ------
     NotFoundError
-        If the run's training has not come to its end.
+        If the training of the run is not finished.
     """
     step = checkpoint_step(run.checkpoint) or 0
     if step < config.train.steps:
@@ -240,7 +243,7 @@ def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
             f"{run.url} is trained for {step} of {config.train.steps} steps; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
         )
-    if config.self_train.enabled and not has_slabs(run.checkpoint):
+    if config.self_train.enabled and not has_self_trained(run.checkpoint):
         raise NotFoundError(
             f"{run.url} has an encoder, and its self-training is not finished; first run "
             f"ctray pretrain {archive_url} --out {run.url}, with the options that it was begun with"
@@ -255,12 +258,12 @@ def localize_stage(
     crop: bool = True,
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
-) -> Sequence[Receipt]:
-    """Localize and crop what has no receipt yet, and write `localizations.parquet`.
+) -> Sequence[VolumeRecord]:
+    """Localize and crop the volumes without a receipt, and write `localizations.parquet`.
 
-    Volumes go through the pool one by one; the driver holds no more of one than its entry in the
-    catalog. The receipts that are returned are read when they are asked for. `executor` None is
-    the Ray session that is running.
+    Volumes go through the pool one by one; the driver holds nothing of a volume but its entry in
+    the catalog. The returned records are read when they are asked for. `executor` None takes the
+    running Ray session.
     """
     executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
@@ -270,7 +273,7 @@ def localize_stage(
         lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, cut)], needed
     )
     if todo:
-        # An actor that finds no model would be started again and again: look here first.
+        # A process without a model would be started again and again, so load it here first.
         load_model(run.checkpoint)
         check_promise(run, config)
     arguments = (run, config, crop, executor.pool_threads(config.pool))
@@ -278,23 +281,40 @@ def localize_stage(
     volumes = Volumes("localize", todo, on_event)
     if todo:
         volumes.wait("")
-    for receipt in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
-        missing.discard(receipt.volume_id)
-        volumes.done(receipt.volume_id, receipt.status, receipt.bytes_read, receipt.bytes_written)
+    for record in executor.run_pool(LocalizeVolume, arguments, todo, config.pool, volumes.wait):
+        missing.discard(record.volume_id)
+        volumes.done(record.volume_id, record.status, record.bytes_read, record.bytes_written)
     for volume_id in sorted(missing):
         died = patiently(partial(_commit_death, by_id[volume_id], run), needed)
         volumes.done(volume_id, died.status)
-    # Every entry has a receipt by now: one that was there, the pool's, or that of a dead worker.
+    # Now every entry has a receipt: an earlier one, one of the pool, or one of a dead process.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
 
 
-def _commit_death(entry: CatalogEntry, run: RunFolder) -> Receipt:
-    """Write the receipt of a volume whose worker died, and return it."""
-    died = failed_receipt(entry, _DIED)
+def _commit_death(entry: CatalogEntry, run: RunFolder) -> VolumeRecord:
+    """Write the receipt of a volume whose worker died, and return its record."""
+    died = failed_record(entry, _DIED)
     commit_receipt(died, run, names_taken(run))
     return died
+
+
+def report_stage(run: RunFolder, on_event: OnEvent = ignore) -> None:
+    """Write the report page of a run, finished or not.
+
+    Raises
+    ------
+    NotFoundError
+        If the folder holds no run.
+    StorageError
+        If the page cannot be written.
+    """
+    # It loads matplotlib, which runs without a report do without.
+    from ctray.report import write_report
+
+    on_event(Event(stage="report", done=1, total=1, text="writing the report", stays=True))
+    write_report(run)
 
 
 def run_archive(
@@ -305,17 +325,18 @@ def run_archive(
     found: Catalog | None = None,
     on_note: Callable[[str], None] = nobody,
     executor: Executor | None = None,
-) -> tuple[RunFolder, Sequence[Receipt]]:
-    """Do everything from the catalog to the table of boxes; resume what was interrupted.
+    report: bool = True,
+) -> tuple[RunFolder, Sequence[VolumeRecord]]:
+    """Do everything from the catalog to the report; resume what was interrupted.
 
-    `found` is what `find_archive` gave just now; None looks. `on_note` is called with a line about
-    what the run waits for while it starts. `executor` None is what the configuration says: Ray, or
-    plain processes.
+    `found` is a result of `find_archive`; None searches the archive. `on_note` is called with lines
+    about what the run waits for while it starts. `executor` None takes the executor that the
+    configuration names: Ray, or plain processes. `report` False writes no report page.
 
     Raises
     ------
     ConfigError
-        If no calibration keeps what the crops are to promise.
+        If no calibration can keep the promise that the crops are to make.
     RunInUseError
         If another process works on the run.
     CtrayError
@@ -334,14 +355,16 @@ def run_archive(
             receipts = localize_stage(
                 run, config, catalog.entries, on_event=on_event, executor=workers
             )
+        if report:
+            report_stage(run, on_event)
     return run, receipts
 
 
-def status_counts(receipts: Iterable[Receipt]) -> dict[str, int]:
+def status_counts(receipts: Iterable[VolumeRecord]) -> dict[str, int]:
     """Number of receipts by status."""
     return dict(Counter(receipt.status for receipt in receipts))
 
 
-# Of notes on volumes; all are in the catalog, the receipts and the page.
+# Number of notes that are shown. All are in the catalog, the receipts and the report.
 _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"

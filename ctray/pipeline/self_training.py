@@ -1,6 +1,6 @@
 """Self-training as a stage of a run: boxes of the training volumes, then the slab network.
 
-Knows nothing of Ray: who runs the processes is an `Executor`.
+An `Executor` runs the processes, so nothing here depends on Ray.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import torch
 from ctray.config import RunConfig
 from ctray.learn.prepared_files import read_prepared
 from ctray.learn.pretext.checkpoint import load_model
-from ctray.learn.selftrain.checkpoint import has_slabs
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.checkpoint import has_self_trained
+from ctray.learn.self_training.work import Record
 from ctray.localization.localizer import Localizer
 from ctray.records.events import Event, OnEvent, ignore
 from ctray.records.run_folder import RunFolder
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 def self_train(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent = ignore
 ) -> None:
-    """Teach the slab network of a run from the boxes of its training volumes; done once.
+    """Train the slab network of a run on the boxes of its training volumes; done once.
 
     Parameters
     ----------
     run
-        With a finished checkpoint and the list of its training volumes.
+        Run with a finished checkpoint and the list of its training volumes.
     config
-        Of the run.
+        Settings of the run.
     executor
-        Who runs the processes.
+        Runs the processes.
     on_event
-        Told of the boxes and of the steps.
+        Called with an event for each box and each row of metrics.
 
     Raises
     ------
     TrainingError
-        If training fails, or the cluster has no kind of node for it.
+        If training fails, or no node of the cluster is large enough for it.
     """
-    if not config.self_train.enabled or has_slabs(run.checkpoint):
+    if not config.self_train.enabled or has_self_trained(run.checkpoint):
         return
     records = _ranges(run, config, executor, on_event)
     on_event(Event(stage="self-train", done=0, total=config.self_train.steps))
@@ -54,7 +54,7 @@ def self_train(
 def _ranges(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent
 ) -> list[Record]:
-    """Training volumes with their boxes, in the order of the index; kept for a rerun."""
+    """Training volumes with their boxes, in the order of the index; a rerun reads them again."""
     url = run.at("working", "ranges.json")
     if store.exists(url):
         kept: list[Record] = store.read_json(url)
@@ -76,7 +76,7 @@ def _ranges(
 
 
 class FindRanges:
-    """Finds the box of the pretext task in prepared working levels; an actor of the pool."""
+    """Finds the box of the pretext task in prepared working levels, in a process of the pool."""
 
     def __init__(self, run: RunFolder, config: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)

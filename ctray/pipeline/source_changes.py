@@ -1,13 +1,14 @@
-"""Sources that change while a run goes on: what was made of the old ones is made anew.
+"""Sources that change during a run: what was made of the old source is made again.
 
-Everything that a run keeps of a source is one of these:
+A run keeps of a source:
 
-- an import has the stamp of its source, and is dropped when that changes (`drop_stale_import`);
-- coarse levels have it too (`ctray.volumes.pyramids`), and so do receipts (`current_receipt`) and
-  crops (`ctray.pipeline.cropping`, where those that no receipt names any more are removed);
-- maps and previews are written whenever a volume is localized, and stand for that receipt alone;
-- prepared working levels teach the networks and nothing else. They stay as training began with
-  them, so that it can go on from its checkpoint; no box of a receipt comes from them.
+- an import, with the stamp of its source; it is removed when the stamp changes
+  (`drop_stale_import`);
+- coarse levels (`ctray.volumes.pyramids`), receipts (`current_receipt`) and crops
+  (`ctray.pipeline.cropping`, which also removes crops that no receipt names), with the same stamp;
+- maps and previews, which are written whenever a volume is localized, for the receipt of then;
+- prepared working levels, which only teach the networks. They stay as they were when training
+  began, so that training can go on from its checkpoint. No box of a receipt comes from them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from ctray.archive.source_record import SourceRecord
 from ctray.archive.source_stamp import stamp_of
 from ctray.core.errors import NotFoundError
 from ctray.localization.promise import is_too_open
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import Volume, open_volume
 
 
-def record_of(entry: CatalogEntry, volume: Volume) -> SourceRecord | None:
-    """What is kept of the source of a volume: as the import had it, or as a Zarr volume is now.
+def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord | None:
+    """State of the source of a volume: as the import noted it, or of a Zarr as it is now.
 
-    To be asked before voxels are read: a source that changes meanwhile is told by it later. None
-    where the source is gone and its import, of an earlier version, does not tell.
+    Call it before voxels are read: if the source changes meanwhile, its stamp tells later. None if
+    the source is gone and nothing was noted.
     """
     if volume.url != entry.url:
         kept = SourceRecord.from_json(volume.attributes.get("source"))
@@ -42,7 +44,7 @@ def record_of(entry: CatalogEntry, volume: Volume) -> SourceRecord | None:
 def drop_stale_import(entry: CatalogEntry, run: RunFolder) -> None:
     """Remove the import of a volume whose source has changed since.
 
-    A source that is gone, and one that an earlier version kept nothing of, cannot be told from it.
+    A source that is gone, or of which nothing was noted, counts as unchanged.
     """
     url = run.imported(entry.volume_id)
     kept = SourceRecord.from_json(open_volume(url).attributes.get("source"))
@@ -57,24 +59,23 @@ def drop_stale_import(entry: CatalogEntry, run: RunFolder) -> None:
 
 
 def current_receipt(
-    entry: CatalogEntry, run: RunFolder, record: SourceRecord | None
-) -> Receipt | None:
-    """Receipt of a volume whose box is known; None if the volume must be localized first.
+    entry: CatalogEntry, run: RunFolder, source: SourceRecord | None
+) -> VolumeRecord | None:
+    """Record of a volume whose box is known; None if the volume must be localized first.
 
-    The box of a source that has changed since may cut what is there now: the volume is localized
-    anew.
+    The box of a changed source may cut its sample. So the volume is localized again.
 
     Parameters
     ----------
     entry, run
-        Which volume of which run.
-    record
-        From `record_of`, now.
+        The volume and its run.
+    source
+        From `source_of`, now.
     """
     earlier = run.read_receipt(entry.volume_id)
     if earlier is None or not (earlier.status == "located" or is_too_open(earlier)):
         return None
     then = SourceRecord.from_json(earlier.source)
-    if then is None or record is None or then.stamp == record.stamp:
+    if then is None or source is None or then.stamp == source.stamp:
         return earlier
     return None

@@ -1,8 +1,8 @@
-"""Taking up a run: with its own settings, and with those that may still change.
+"""Taking up a run: with its own settings, and with the settings that may still change.
 
-What each setting binds stands at its field (`ctray.config.binding`). Until a run has a catalog,
-nothing was done, and a slip in the first command binds nobody. Until it has a box, the settings
-that only boxes depend on may change as well.
+The field of each setting says what the setting binds (`ctray.config.binding`). Until a run has a
+catalog, all settings may change: nothing was done yet. Until it has a box, the settings that only
+boxes depend on may change.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from ctray.config import (
 )
 from ctray.core.errors import ConfigError, NotFoundError
 from ctray.records.receipt_query import all_receipts
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
 from ctray.records.run_manifest import RunManifest, read_manifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 
 def settings_for(run_url: str, given: RunConfig) -> RunConfig:
-    """Settings for a run: its own where it was begun, with what was given on top.
+    """Settings for a run: its own if it was begun, with the given ones on top.
 
     Parameters
     ----------
@@ -43,14 +44,14 @@ def settings_for(run_url: str, given: RunConfig) -> RunConfig:
 
 
 def take_up(run: RunFolder, settings: RunConfig) -> None:
-    """Go on with a run that was begun, with settings that may differ from its own.
+    """Continue a run that was begun, with settings that may differ from its own.
 
-    Settings of crops and the choice of volumes are kept in `run.json` as they are now.
+    `run.json` takes over the new settings of crops and of the choice of volumes.
 
     Raises
     ------
     ConfigError
-        If settings differ that move boxes.
+        If settings that move boxes differ.
     """
     begun = begun_manifest(run)
     fixed = list(BOX_KINDS)
@@ -62,11 +63,10 @@ def take_up(run: RunFolder, settings: RunConfig) -> None:
             f"{run.url} was begun with another {', '.join(changed)}; leave that out to go on with "
             "the settings in run.json, or give another --out"
         )
-    # How and where work is done holds for this command alone.
+    # Settings of how and where work is done are for this command alone.
     kept = with_settings_of(begun.config, settings, *BOX_KINDS, *KEPT_KINDS)
     if kept != begun.config:
-        recut = bool(changed_settings(begun.config, settings, Binds.CROP))
-        write_manifest(run, replace(begun, config=kept, crops_changed=begun.crops_changed or recut))
+        write_manifest(run, replace(begun, config=kept))
 
 
 def begun_manifest(run: RunFolder) -> RunManifest:
@@ -78,8 +78,8 @@ def begun_manifest(run: RunFolder) -> RunManifest:
 
 
 def _has_boxes(run: RunFolder) -> bool:
-    """Whether any volume was localized, with whatever outcome."""
+    """Whether any volume was localized, with any status but `failed`."""
     return any(
-        isinstance(receipt, Receipt) and receipt.status != "failed"
-        for _, receipt in all_receipts(run)
+        isinstance(record, VolumeRecord) and record.status != "failed"
+        for _, record in all_receipts(run)
     )

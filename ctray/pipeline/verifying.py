@@ -1,4 +1,4 @@
-"""Whether the crops of a run are still what was written, and what their sources hold."""
+"""Checks that the crops of a run are as they were written, and agree with their sources."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from ctray.archive.source_comparison import Share, SourceComparison, compare_wit
 from ctray.archive.source_record import SourceRecord
 from ctray.core.errors import CtrayError, NotFoundError, one_line
 from ctray.core.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
-from ctray.crops.voxel_checksum import voxel_checksum
 from ctray.records.receipt_query import all_receipts
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.volumes.manifest import MANIFEST, differences
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
+from ctray.volumes.manifest import differences
 from ctray.volumes.volume import open_volume
 
-# Of the objects that are not as they were, so many are named.
+# Number of changed objects that are named.
 _NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropCheck:
-    """What `verify_run` found about one crop.
+    """Result of `verify_run` for one crop.
 
     Parameters
     ----------
     volume_id, specimen
         Which crop; `specimen` is 0 unless the volume holds several specimens.
     crop_url
-        Where it is, None for a receipt that cannot be read.
+        URL of the crop; None for a receipt that cannot be read.
     problem
-        What is wrong with it, on one line; None for a sound one.
+        The fault in one line; None for a sound crop.
     voxels_compared
-        Voxels that were compared with the source.
+        Number of voxels that were compared with the source.
     """
 
     volume_id: str
@@ -65,8 +65,8 @@ def verify_run(
 ) -> Iterator[CropCheck]:
     """Check every crop that the receipts of a run name, in their order.
 
-    What a crop's store holds is compared with its manifest, and that with the checksum in crop and
-    receipt. Crops of earlier versions are unpacked and their voxels compared with their checksum.
+    The objects of a crop are compared with its manifest, and the manifest with the checksums in the
+    crop and in the receipt.
 
     Parameters
     ----------
@@ -76,17 +76,17 @@ def verify_run(
         Compare voxels with the source in the archive too, see
         `ctray.archive.source_comparison.compare_with_source`.
     sample
-        Part of each crop's shards, or of its source's slabs, that is compared then, at least one;
-        chosen by `seed`.
+        Fraction of each crop's shards, or of its source's slabs, that is then compared; at least
+        one. `seed` chooses them.
     bytes_in_flight
-        Bound of what is held in memory.
+        Bound of the bytes held in memory.
     """
 
     def one(asked: _Asked) -> CropCheck:
         compared = 0
         problem = asked.problem
         if problem is None:
-            # One bad crop, or a store that fails once, is no reason to leave out the rest.
+            # After a bad crop, or a store that fails once, the other crops are still checked.
             try:
                 problem = _stored_problem(asked, bytes_in_flight // MAX_THREADS)
                 if problem is None and sources:
@@ -95,7 +95,7 @@ def verify_run(
                         rng=np.random.default_rng(
                             [seed, *asked.volume_id.encode(), asked.specimen]
                         ),
-                        # Once a volume is enough, however many crops it has.
+                        # Once for each volume is enough.
                         whole=asked.specimen <= 1,
                         bytes_in_flight=bytes_in_flight // MAX_THREADS,
                     )
@@ -115,33 +115,29 @@ def verify_run(
 
 
 def _asked(run: RunFolder) -> Iterator[_Asked]:
-    for volume_id, receipt in all_receipts(run):
-        if isinstance(receipt, CtrayError):
+    for volume_id, record in all_receipts(run):
+        if isinstance(record, CtrayError):
             yield _Asked(
                 volume_id=volume_id,
                 specimen=0,
                 crop_url=None,
                 checksum=None,
-                problem=one_line(receipt),
+                problem=one_line(record),
             )
-        elif receipt.status == "located":
-            yield from _crops_of(receipt)
+        elif record.status == "located":
+            yield from _crops_of(record)
 
 
-def _crops_of(receipt: Receipt) -> Iterator[_Asked]:
-    if not receipt.specimens:
-        found = [(0, receipt.crop_url, receipt.checksum)]
-    else:
-        found = [(n, i.crop_url, i.checksum) for n, i in enumerate(receipt.specimens, start=1)]
-    for specimen, url, checksum in found:
-        if url is not None:
+def _crops_of(record: VolumeRecord) -> Iterator[_Asked]:
+    for specimen, part in record.parts.items():
+        if part.crop_url is not None:
             yield _Asked(
-                volume_id=receipt.volume_id,
+                volume_id=record.volume_id,
                 specimen=specimen,
-                crop_url=url,
-                checksum=checksum,
-                source_url=receipt.source_url,
-                source=SourceRecord.from_json(receipt.source),
+                crop_url=part.crop_url,
+                checksum=part.checksum,
+                source_url=record.source_url,
+                source=SourceRecord.from_json(record.source),
             )
 
 
@@ -151,7 +147,7 @@ def _source_comparison(asked: _Asked, share: Share) -> SourceComparison:
 
 
 def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
-    """What is wrong with a crop as it is stored, None for a sound one."""
+    """Fault of a crop as it is stored, in one line; None for a sound crop."""
     assert asked.crop_url is not None
     try:
         crop = open_volume(asked.crop_url)
@@ -160,9 +156,6 @@ def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
     told = crop.attributes.get("checksum")
     if told is None or told != asked.checksum:
         return f"checksum {told} is not {asked.checksum} of the receipt; it is another crop"
-    if crop.attributes.get("checksum_of") != MANIFEST:
-        same = voxel_checksum(crop, bytes_in_flight) == told
-        return None if same else "voxels are not those that were written"
     found = list(differences(crop.url, told, bytes_in_flight))
     if not found:
         return None

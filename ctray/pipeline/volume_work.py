@@ -1,7 +1,7 @@
-"""What the actors of the pool do: import, prepare, localize and crop one volume after another.
+"""The work on one volume, which a process of the pool does: import, prepare, localize and crop.
 
-What crosses a process boundary is a catalog entry one way and a small record back; voxels are
-read and written inside the actor.
+A catalog entry goes to the process and a small record comes back. Voxels are read and written
+inside the process.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from ctray.core.geometry import VoxelSize, as_triple
 from ctray.core.version import __version__
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.rows import canvas_side
-from ctray.learn.selftrain.checkpoint import load_slabs
-from ctray.localization.localizer import Localization, Localizer
+from ctray.learn.self_training.checkpoint import load_self_trained
+from ctray.localization.decide import Evidence, decide
+from ctray.localization.localizer import Localizer
+from ctray.localization.localizing import record_of
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.pipeline.cropping import Cut, commit_receipt, crop_located, names_taken, without_crops
-from ctray.pipeline.source_changes import current_receipt, drop_stale_import, record_of
+from ctray.pipeline.source_changes import current_receipt, drop_stale_import, source_of
 from ctray.preprocess.prepare import is_constant, prepare
-from ctray.records.run_folder import Receipt, RunFolder
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
+from ctray.report.preview import preview_of
 from ctray.storage import store
 from ctray.storage.patience import patiently
 from ctray.volumes.group import is_committed
@@ -38,18 +41,18 @@ from ctray.volumes.working import read_working
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedRecord:
-    """What became of one volume before training.
+    """Result of preparing one volume for training.
 
     Parameters
     ----------
     volume_id
-        Which volume.
+        Id of the volume.
     working_url
-        Prepared working level, None where there is nothing to learn from.
+        URL of the prepared working level; None if there is nothing to learn from.
     side
         Side of the square that holds its slices, pixels.
     failed
-        Why the volume cannot be used, None if it can.
+        Why the volume cannot be used; None if it can.
     validation
         Whether it is held out of the training.
     """
@@ -62,7 +65,7 @@ class PreparedRecord:
 
 
 class PrepareVolume:
-    """Imports a volume where needed and writes its prepared working level."""
+    """Imports a volume if necessary and writes its prepared working level."""
 
     def __init__(self, run: RunFolder, config: RunConfig) -> None:
         self._run = run
@@ -97,7 +100,7 @@ class LocalizeVolume:
         self._run = run
         self._config = config
         self._crop = crop
-        # Actors start at any time of a run, also while its store is away.
+        # A process may start while the store is away.
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
@@ -105,55 +108,59 @@ class LocalizeVolume:
         self._taken = names_taken(self._run)
         self._localizer = open_localizer(self._run, self._config)
 
-    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
-        """Do what is left to do of a volume and return its receipt."""
+    def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
+        """Do the work that is left for a volume and return its record."""
         needed = (entry.url, self._run.manifest)
         try:
             try:
-                receipt = patiently(lambda: self._localize(entry), needed)
+                record = patiently(lambda: self._localize(entry), needed)
             except Exception as error:
                 if _ends_run(error, self._run):
                     raise
-                receipt = failed_receipt(entry, _reason(error))
-            patiently(lambda: commit_receipt(receipt, self._run, self._taken), needed)
+                record = failed_record(entry, _reason(error))
+            patiently(lambda: commit_receipt(record, self._run, self._taken), needed)
         except (CtrayError, MemoryError) as error:
             return CtrayError(_reason(error))
-        return receipt
+        return record
 
-    def _localize(self, entry: CatalogEntry) -> Receipt:
-        volume, record = open_entry(entry, self._run, self._config)
-        receipt = current_receipt(entry, self._run, record)
-        if receipt is None:
-            receipt = self._found(entry, volume, record)
-        return self._cropped(volume, receipt) if self._crop else self._cut.decide(receipt)
+    def _localize(self, entry: CatalogEntry) -> VolumeRecord:
+        volume, source = open_entry(entry, self._run, self._config)
+        record = current_receipt(entry, self._run, source)
+        if record is None:
+            record = self._found(entry, volume, source)
+        return self._cropped(volume, record) if self._crop else self._cut.decide(record)
 
-    def _found(self, entry: CatalogEntry, volume: Volume, record: SourceRecord | None) -> Receipt:
-        """Receipt of a volume that is localized now, with its pictures and its map."""
-        found = self._localizer.localize(volume)
-        receipt = receipt_of(entry, volume, found, self._localizer)
-        if record is not None:
-            receipt = replace(receipt, source=record.to_json())
-        if found.preview is not None:
-            self._run.write_preview(entry.volume_id, found.preview.pictures())
+    def _found(
+        self, entry: CatalogEntry, volume: Volume, source: SourceRecord | None
+    ) -> VolumeRecord:
+        """Record of a volume that is localized now, with its pictures and its map."""
+        prepared = self._localizer.read(volume)
+        found = self._localizer.find(prepared)
+        record = of_entry(record_of(volume, found, self._localizer), entry, volume)
+        if source is not None:
+            record = replace(record, source=source.to_json())
+        preview = preview_of(prepared, found)
+        if preview is not None:
+            self._run.write_preview(entry.volume_id, preview.pictures())
         if found.uncertainty is not None:
-            receipt = replace(receipt, map_url=self._write_map(volume, receipt, found.uncertainty))
-        return receipt
+            record = replace(record, map_url=self._write_map(volume, record, found.uncertainty))
+        return record
 
-    def _cropped(self, volume: Volume, receipt: Receipt) -> Receipt:
-        """Receipt with its crops, cut with the settings and the calibration of today."""
-        if not self._cut.is_of(receipt):
-            receipt = without_crops(receipt, self._run)
-        if not receipt.crop_boxes or receipt.margins is None:
-            receipt = self._cut.decide(receipt)
-        if receipt.status != "located":
-            return receipt
-        return crop_located(volume, receipt, self._run, self._config, self._taken)
+    def _cropped(self, volume: Volume, record: VolumeRecord) -> VolumeRecord:
+        """Record with its crops, cut with the settings and the calibration of today."""
+        if not self._cut.is_of(record):
+            record = without_crops(record, self._run)
+        if not record.crop_boxes or record.margins is None:
+            record = self._cut.decide(record)
+        if record.status != "located":
+            return record
+        return crop_located(volume, record, self._run, self._config, self._taken)
 
-    def _write_map(self, volume: Volume, receipt: Receipt, uncertainty: UncertaintyMap) -> str:
+    def _write_map(self, volume: Volume, record: VolumeRecord, uncertainty: UncertaintyMap) -> str:
         """Write the map as a small OME-Zarr and return its URL."""
-        url = self._run.map(receipt.volume_id)
+        url = self._run.map(record.volume_id)
         if is_committed(url):
-            # Of an earlier receipt, or of an interrupted run: of another source, it may be.
+            # Of an earlier receipt or an interrupted run, and maybe of another source.
             store.delete_tree(url)
         write_map(
             url,
@@ -161,13 +168,13 @@ class LocalizeVolume:
             volume=volume,
             cell=uncertainty.cell,
             offset=uncertainty.offset,
-            factors=as_triple(receipt.working["factors"], "factors"),
+            factors=as_triple(record.working["factors"], "factors"),
             provenance={
-                "volume_id": receipt.volume_id,
-                "source_url": receipt.source_url,
-                "source_stamp": receipt.source.get("stamp"),
-                "method": receipt.method,
-                "model_digest": receipt.model_digest,
+                "volume_id": record.volume_id,
+                "source_url": record.source_url,
+                "source_stamp": record.source.get("stamp"),
+                "method": record.method,
+                "model_digest": record.model_digest,
                 "scale": uncertainty.scale,
             },
         )
@@ -177,32 +184,32 @@ class LocalizeVolume:
 def open_localizer(run: RunFolder, config: RunConfig) -> Localizer:
     """Localizer with the trained networks of a run."""
     trained = load_model(run.checkpoint)
-    slabs = load_slabs(run.checkpoint, trained) if config.self_train.enabled else None
-    return Localizer(trained, config, slabs)
+    own = load_self_trained(run.checkpoint, trained) if config.self_train.enabled else None
+    return Localizer(trained, config, own)
 
 
 def open_entry(
     entry: CatalogEntry, run: RunFolder, config: RunConfig
 ) -> tuple[Volume, SourceRecord | None]:
-    """Volume of `entry`, and what is kept of its source; see `record_of`.
+    """Volume of `entry`, imported if necessary, and the state of its source; see `source_of`.
 
-    The volume is imported where needed, and has the coarse levels that the run keeps of it.
+    The volume has the coarse levels that the run keeps of it.
     """
     volume = open_volume(ensure_imported(entry, run, config))
-    record = record_of(entry, volume)
-    if record is not None:
+    source = source_of(entry, volume)
+    if source is not None:
         volume = with_kept_pyramid(
             volume,
             run.pyramid(entry.volume_id),
             config.preprocess.working_size,
-            stamp=record.stamp,
+            stamp=source.stamp,
             write=config.pool.write_pyramid,
         )
-    return volume, record
+    return volume, source
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:
-    """URL of the Zarr volume of `entry`: itself, or its import, made now if it is not there."""
+    """URL of the Zarr volume of `entry`: itself, or its import, which is made if missing."""
     if entry.kind in ("ome-zarr", "zarr"):
         return entry.url
     url = run.imported(entry.volume_id)
@@ -221,47 +228,25 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
     return url
 
 
-def receipt_of(
-    entry: CatalogEntry, volume: Volume, found: Localization, localizer: Localizer
-) -> Receipt:
-    """Receipt of a volume that `localizer` localized, before its promise and its crop."""
-    return Receipt(
+def of_entry(record: VolumeRecord, entry: CatalogEntry, volume: Volume) -> VolumeRecord:
+    """Record of a volume that was localized, as the volume of an entry of the catalog."""
+    return replace(
+        record,
         volume_id=entry.volume_id,
         source_url=entry.url,
         imported_url=None if volume.url == entry.url else volume.url,
-        status=found.status,
-        reason=found.reason,
         notes=entry.notes,
-        method=localizer.config.task,
-        model_digest=localizer.digest,
-        box_settings_digest=localizer.box_settings_digest,
-        sample_box=found.box,
-        confidence=found.confidence,
-        face_confidence=list(found.face_confidence) if found.face_confidence else None,
-        shape=list(volume.shape),
-        dtype=str(volume.dtype),
-        voxel_size_um=list(volume.voxel_size.um) if volume.voxel_size else None,
-        plain_scale=str(volume.plain_scale) if volume.plain_scale else None,
-        bytes_total=volume.num_bytes,
-        bytes_read=volume.bytes_read,
-        seconds=found.seconds,
-        profiles=found.profiles,
-        refined=found.refined.to_json() if found.refined else {},
-        scales=None if found.scales is None else [round(s, 3) for s in found.scales],
-        specimens=_specimens(found),
-        stretches={a: s.to_json() if s else None for a, s in found.stretches.items()},
-        working=found.working,
-        ctray_version=__version__,
     )
 
 
-def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
-    """Receipt of a volume that cannot be worked on."""
-    return Receipt(
+def failed_record(entry: CatalogEntry, reason: str) -> VolumeRecord:
+    """Record of a volume that cannot be worked on."""
+    verdict = decide(Evidence(failure=reason))
+    return VolumeRecord(
         volume_id=entry.volume_id,
         source_url=entry.url,
-        status="failed",
-        reason=reason,
+        status=verdict.status,
+        reason=verdict.reason,
         notes=entry.notes,
         shape=list(entry.shape) if entry.shape else None,
         dtype=entry.dtype,
@@ -270,27 +255,8 @@ def failed_receipt(entry: CatalogEntry, reason: str) -> Receipt:
     )
 
 
-def _specimens(found: Localization) -> list[SpecimenReceipt] | None:
-    if found.specimens is None:
-        return None
-    receipts = []
-    for specimen in found.specimens:
-        box, certainty, scales = specimen.box, specimen.certainty, specimen.scales()
-        assert box is not None
-        assert certainty is not None
-        assert scales is not None
-        receipts.append(
-            SpecimenReceipt(
-                sample_box=box,
-                face_confidence=list(certainty),
-                scales=[round(s, 3) for s in scales],
-            )
-        )
-    return receipts
-
-
 def _reason(error: BaseException) -> str:
-    """Reason for a receipt: one volume's surprise must not end the work on the others."""
+    """Reason for a receipt: an unexpected error of one volume must not end the others' work."""
     text = one_line(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
@@ -298,7 +264,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
-    """Whether other volumes would fail as this one: by the run's own folder, store or keys."""
+    """Whether other volumes would fail too, because of the run's folder, its store or its keys."""
     if isinstance(error, OutageError | KeysError):
         return True
     return isinstance(error, StorageError) and run.url in str(error)

@@ -1,8 +1,8 @@
-"""Noise that matches a volume's background, to fill what must not be seen.
+"""Noise that matches a volume's background, to fill the voxels outside the field of view.
 
-Filling with a constant, or with white noise where the reconstruction's noise is correlated, would
-leave the edge of the field of view visible in slices along y and x, and the network would read
-the orientation off that edge.
+A constant would leave the edge of the field of view visible in slices along y and x. So would white
+noise where the reconstruction's noise is correlated. The network would read the orientation of a
+slice off that edge.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Background:
-    """What the surroundings of the sample look like.
+    """Grey values and noise of the surroundings of the sample.
 
     Parameters
     ----------
     level
         Grey value of each slice, float32, (z,).
     noise
-        Periodic tile of noise with the background's spectrum and spread, zero mean, float32,
-        (64, 64, 64).
+        Periodic tile of noise with the background's spectrum and standard deviation, zero mean,
+        float32, (64, 64, 64).
     """
 
     level: FloatArray
@@ -83,8 +83,8 @@ def _level_per_slice(volume: FloatArray, rim: npt.NDArray[np.bool_]) -> FloatArr
         float(np.median(plane[ring])) if ring.sum() >= 16 else whole
         for plane, ring in zip(volume, rim, strict=True)
     ]
-    # Running mean over neighbours: a slice's median is noisy, and a noisy fill level would make
-    # stripes in the side views.
+    # Running mean over neighbours: medians of slices are noisy, and would make stripes in slices
+    # along y and x.
     width = max(1, len(medians) // 16)
     padded = np.pad(np.array(medians), width, mode="edge")
     kernel = np.ones(2 * width + 1) / (2 * width + 1)
@@ -94,13 +94,13 @@ def _level_per_slice(volume: FloatArray, rim: npt.NDArray[np.bool_]) -> FloatArr
 def _quiet_blocks(
     residual: FloatArray, inside: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_]
 ) -> FloatArray:
-    """Blocks (N, 8, 8, 8) of the rim, less the louder half, which may hold sample."""
+    """Blocks (N, 8, 8, 8) of the rim: the half with less noise, since others may hold sample."""
     counts = [n // _BLOCK for n in residual.shape]
     if min(counts) == 0:
-        spread = float(residual[inside].std()) if inside.any() else 0.0
-        # Thinner than a block: white noise is as near as one gets.
+        deviation = float(residual[inside].std()) if inside.any() else 0.0
+        # A volume thinner than a block tells no spectrum: white noise.
         white = np.random.default_rng(0).standard_normal((8, _BLOCK, _BLOCK, _BLOCK))
-        return (spread * white).astype(np.float32)
+        return (deviation * white).astype(np.float32)
 
     def tiles(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
         cut = array[tuple(slice(0, c * _BLOCK) for c in counts)]
@@ -114,8 +114,8 @@ def _quiet_blocks(
     if not candidates.any():
         candidates = np.ones(len(full), dtype=bool)
     blocks = tiles(residual)[candidates]
-    spread = blocks.std(axis=(1, 2, 3))
-    quiet: FloatArray = blocks[spread <= np.median(spread)].astype(np.float32)
+    deviations = blocks.std(axis=(1, 2, 3))
+    quiet: FloatArray = blocks[deviations <= np.median(deviations)].astype(np.float32)
     return quiet
 
 
@@ -128,7 +128,7 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     lag = np.minimum(np.arange(size), size - np.arange(size))
     overlap = np.maximum(_BLOCK - lag, 1) / _BLOCK
     correlation /= _BLOCK**3 * overlap[:, None, None] * overlap[None, :, None] * overlap
-    # Lags near a whole block are too noisy to use; a raised cosine leaves the first ones alone.
+    # Lags near a whole block are too noisy to use: a raised cosine leaves them out.
     last = _BLOCK - 1
     taper = np.where(lag < last, 0.5 * (1 + np.cos(np.pi * lag / last)), 0.0)
     correlation *= taper[:, None, None] * taper[None, :, None] * taper
@@ -138,5 +138,5 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     spectrum: FloatArray = np.clip(np.fft.rfftn(tile).real, 0, None).astype(np.float32)
     total = float(correlation[0, 0, 0])
     scale = spectrum.mean() if spectrum.any() else 1.0
-    # Clipping negative lobes changes the variance a little: set it back.
+    # Clipping negative lobes changed the variance a little: restore it.
     return spectrum * (total / scale) if total > 0 else spectrum * 0

@@ -1,9 +1,9 @@
-"""What lies beyond a wall: air and the wall itself, or more of the sample.
+"""A look beyond a wall: at air and the wall itself, or at more of the sample.
 
 A ring of bone can pass for the wall of a container, and a sample can touch its wall or lie across
-it. The wall, and whatever surrounds a container, look the same at all angles. What differs from
-that, and hangs together with what lies inside, is sample: it stays in view, and where there is
-much of it there is no container.
+it. A wall and the surroundings of a container look the same at all angles. Voxels that differ from
+that, and are connected to the sample inside, are sample. They stay in view. Where there are many of
+them there is no container.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ctray.preprocess.cylinder import Cylinder, whole_radial_profile
+from ctray.preprocess.deviation import robust_deviation
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# Gaussian that calms the noise, voxels.
+# Gaussian against noise, voxels.
 _SIGMA = 0.8
-# What differs from the usual grey value at its radius by this many spreads, and by this fraction of
-# the largest contrast inside, stands out.
-_SPREADS = 6.0
-_LEAST_FRACTION = 0.02
+# A voxel stands out where it differs from the usual grey value at its radius by this many
+# deviations of the surroundings, and by this fraction of the largest contrast inside.
+_DEVIATIONS = 6.0
+_MIN_CONTRAST = 0.02
 # Voxels by which the wall may lie elsewhere than its cylinder: bent, or not quite round.
 _MISFIT = 0.5
 # The medium inside: the lower quarter of the grey values next to the wall.
@@ -34,23 +35,23 @@ _MEDIUM_PERCENTILE = 25
 # Voxels from the middle of a wall to where it has ended.
 _WALL = 3.0
 # A wall ends where its profile falls by less than this fraction of its height in a voxel. Rings
-# count of which this fraction is in view.
+# count where this fraction of them is in view.
 _ENDS = 0.08
 _IN_VIEW = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beyond:
-    """What stands out beyond a wall and hangs together with what stands out inside.
+    """Voxels that stand out beyond a wall and are connected to those that stand out inside.
 
     Parameters
     ----------
     voxels
-        Where it is, bool, (z, y, x).
+        The voxels, bool, (z, y, x).
     fraction
-        Its voxels, as a fraction of those that stand out inside.
+        Their number, as a fraction of those that stand out inside.
     far_fraction
-        The same of those that lie beyond the wall altogether.
+        The same of the voxels beyond the outside of the wall.
     change
         Largest difference of the usual grey values beyond the wall, as a fraction of the largest
         contrast: air and medium are the same at all distances, flesh around bone is not.
@@ -63,7 +64,7 @@ class Beyond:
 
 
 def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: BoolArray) -> Beyond:
-    """What of the sample lies beyond the inside of a wall.
+    """Voxels of the sample beyond the inside of a wall.
 
     Parameters
     ----------
@@ -72,8 +73,7 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
     wall, inner
         Middle of the wall, and its inside; both around the same axis or nearly so.
     known
-        Voxels that hold data, bool, same shape: what lies outside of the reconstruction circle
-        tells nothing.
+        Voxels that hold data, bool, same shape; those outside the reconstruction circle do not.
     """
     smooth = ndimage.gaussian_filter(volume, _SIGMA)
     distance = wall.distances(volume.shape)
@@ -91,9 +91,9 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
     near_wall = inside & (distance > _NEAR_WALL * inner.radius)
     medium = np.percentile(smooth[near_wall if near_wall.any() else inside], _MEDIUM_PERCENTILE)
     contrast = np.abs(smooth - np.float32(medium))
-    spread = 1.4826 * float(np.median(differs[outside]))
     largest = float(np.percentile(contrast[inside], 99))
-    threshold = max(_SPREADS * spread, _LEAST_FRACTION * largest)
+    usual_difference = robust_deviation(differs[outside])
+    threshold = max(_DEVIATIONS * usual_difference, _MIN_CONTRAST * largest)
     sample = inside & (contrast > threshold)
     labels, _ = ndimage.label(outside & (differs - slack > threshold))
     touching = np.unique(labels[ndimage.binary_dilation(sample)])
@@ -109,7 +109,7 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
 
 
 def _change_beyond(profile: npt.NDArray[np.float64], wall: Cylinder, largest: float) -> float:
-    """Range of a radial profile beyond a wall, in units of the wall or of `largest`, if higher."""
+    """Range of a radial profile beyond a wall, over the wall's height or `largest`, if higher."""
     first = max(0, round(wall.radius) - 2)
     ridge = first + int(np.argmax(profile[first : first + 5]))
     height = float(profile[ridge] - profile[ridge:].min())

@@ -1,8 +1,8 @@
 """Finding a column of medium without a wall: agarose or resin that stands in darker surroundings.
 
 Its edge is a circle in every slice, around one straight axis and with one radius, and the grey
-value falls there at once. A sample may be round as well, such as a drill core. So a column counts
-only where what lies inside its edge is as plain as what lies outside.
+value falls sharply there. A sample may be round as well, such as a drill core. So a column counts
+only where the inside of its edge is as plain as the outside.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from ctray.preprocess.cylinder import Cylinder, polar_planes, whole_radial_profile
+from ctray.preprocess.cylinder import Cylinder, polar_along, polar_planes, whole_radial_profile
 from ctray.preprocess.round_search import Slabs, find_round, mean_planes
 
 FloatArray = npt.NDArray[np.float32]
 
-# Pixels of the reduced plane over which the fall is measured, and over which a slow drift of the
-# grey value, such as cupping, would fall as much again.
+# Pixels of the reduced plane over which the fall is measured, and over which a slow drift such as
+# cupping would fall as much again.
 _GAP = 3
 _DRIFT = 6
 # Round samples at the border of their volume score up to 0.3, strong rings 0.46, a faint column
 # 0.55.
 _MIN_SCORE = 0.5
-# Rings on both sides of the edge: from this many voxels on, this part of the radius wide.
-_CLEAR = 3
+# Rings on both sides of the edge: their distance from it, voxels, and their width as a fraction of
+# the radius.
+_APART = 3
 _RING = 0.15
 # How much rougher the inside may be than the outside.
 _ROUGHER = 1.5
 _SECTORS = 16
-# Part of an edge's fall that must lie this close to it to be measured there.
+# Fraction of an edge's fall that must lie within a small gap for the fall to be measured there.
 _SHARP = 0.5
 
 
@@ -46,16 +47,16 @@ def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder 
         Region that is known to hold the data (the reconstruction circle).
     """
     edge = find_round(volume, within, _edge_votes)
-    clear = edge.stands_out and edge.score >= _MIN_SCORE
-    # What is so narrow has no room in it for a ring and a sample.
+    found = edge.stands_out and edge.score >= _MIN_SCORE
+    # So narrow a column has no room for a ring and a sample.
     narrow = round(edge.cylinder.radius) <= _ring_width(edge.cylinder)
-    if not clear or narrow or not _is_plain(volume, edge.cylinder):
+    if not found or narrow or not _is_plain(volume, edge.cylinder):
         return None
     return _fitted(volume, edge.cylinder)
 
 
 def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
-    """How surely the grey value falls at each radius and not beside it, (N, radii), in [-1, 1]."""
+    """How surely the grey value falls at each radius, and not beside it: (N, radii), in [-1, 1]."""
     best = np.full(polar.shape[:2], -1.0, dtype=np.float32)
     reach = _GAP + _DRIFT
     if polar.shape[1] <= 2 * reach:
@@ -65,7 +66,7 @@ def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
     sharp = fall[:, _DRIFT:-_DRIFT] - beside
     votes = np.where(np.isfinite(sharp), np.clip(sharp / slabs.noise, -1, 1), 0)
     best[:, reach:-reach] = votes.mean(axis=2)
-    # The edge of the reconstruction circle is no column's.
+    # The edge of the reconstruction circle is not that of a column.
     best[:, max(0, int(slabs.limit) - reach) :] = -1
     return best
 
@@ -77,8 +78,8 @@ def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
     for z in range(0, volume.shape[0], max(1, volume.shape[0] // 32)):
         cy, cx = edge.centers([z])
         polar = polar_planes(volume[z], cy, cx, np.arange(radius + width))[0]
-        inner.append(_roughness(polar[radius - width : radius - _CLEAR]))
-        outer.append(_roughness(polar[radius + _CLEAR :]))
+        inner.append(_roughness(polar[radius - width : radius - _APART]))
+        outer.append(_roughness(polar[radius + _APART :]))
     within, beyond = np.concatenate(inner), np.concatenate(outer)
     if not within.size or not beyond.size:
         return False
@@ -86,8 +87,8 @@ def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
 
 
 def _ring_width(edge: Cylinder) -> int:
-    """Voxels on either side of an edge that tell what lies there."""
-    return max(2 * _CLEAR, round(_RING * edge.radius))
+    """Width of the ring on either side of an edge, voxels."""
+    return max(2 * _APART, round(_RING * edge.radius))
 
 
 def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
@@ -99,38 +100,24 @@ def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
-    """Cylinder at which the grey value falls most, over all slices and angles, to parts of a voxel.
+    """Cylinder at which the grey value falls most, over all slices and angles, to subvoxels.
 
     No place counts for more than twice the usual fall, so that a bright sample at the edge does not
-    draw it aside. Towards the end the fall is measured close to the edge, but not where the edge is
-    too soft for that: noise would decide then.
+    draw the edge aside. The last rounds measure the fall close to the edge. Where the edge is too
+    soft for that they are left out, since noise would decide.
     """
     planes, middles = mean_planes(volume)
 
     def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
-        slope_y, slope_x = (p[1] - p[0]) / volume.shape[0], (p[3] - p[2]) / volume.shape[0]
-        return Cylinder(
-            center_y=float(p[0]),
-            center_x=float(p[2]),
-            slope_y=float(slope_y),
-            slope_x=float(slope_x),
-            radius=float(p[4]),
-        )
+        return Cylinder.through(p[:4], 0, volume.shape[0], float(p[4]))
 
     def falls(p: npt.NDArray[np.float64], gap: float) -> npt.NDArray[np.float64]:
-        radii = [p[4] - gap, p[4] + gap]
-        cy, cx = cylinder(p).centers(middles)
-        sides = np.concatenate(
-            [
-                polar_planes(plane, np.array([y]), np.array([x]), radii)
-                for plane, y, x in zip(planes, cy, cx, strict=True)
-            ]
-        )
+        sides = polar_along(planes, middles, cylinder(p), [p[4] - gap, p[4] + gap])
         return np.asarray(sides[:, 0] - sides[:, 1], dtype=np.float64)
 
     best = np.array([*np.concatenate(edge.centers([0, volume.shape[0]])), edge.radius])
-    for gap in (_CLEAR, _CLEAR / 2, _CLEAR / 4):
-        usual = float(np.nanmedian(falls(best, _CLEAR)))
+    for gap in (_APART, _APART / 2, _APART / 4):
+        usual = float(np.nanmedian(falls(best, _APART)))
         most = 2 * usual
 
         def loss(p: npt.NDArray[np.float64], gap: float = gap, most: float = most) -> float:
@@ -138,7 +125,7 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
 
         simplex = np.vstack([best, best + np.eye(5) * gap])
         closer = optimize.fmin(loss, best, maxfun=300, initial_simplex=simplex, disp=False)
-        # Looked at only now: a step before may have stopped anywhere within its own gap.
+        # Checked after the step: the step before may have stopped anywhere within its own gap.
         if np.nanmedian(falls(closer, gap)) < _SHARP * usual:
             break
         best = closer
@@ -160,9 +147,9 @@ def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
     num_radii = int(math.hypot(*volume.shape[1:])) + 1
     profile = whole_radial_profile(volume, column, num_radii)
     radius, width = round(column.radius), _ring_width(column)
-    level = float(np.median(profile[max(0, radius - width) : radius - _CLEAR]))
+    level = float(np.median(profile[max(0, radius - width) : radius - _APART]))
     missing = level - profile
-    missing[: radius - _CLEAR] = 0
+    missing[: radius - _APART] = 0
     levelled = np.empty_like(volume)
     y, x = np.arange(volume.shape[1])[:, None], np.arange(volume.shape[2])[None, :]
     for z, plane in enumerate(volume):

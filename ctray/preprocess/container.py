@@ -15,47 +15,48 @@ from scipy import ndimage
 
 from ctray.preprocess.beyond import look_beyond
 from ctray.preprocess.cylinder import Cylinder, radial_profile, whole_radial_profile
+from ctray.preprocess.deviation import robust_deviation
 from ctray.preprocess.round_search import PLANE, Slabs, find_round
 from ctray.preprocess.wall_fit import fit_inside
 
 FloatArray = npt.NDArray[np.float32]
 
-# Distances over which the wall is compared with its two sides, as parts of the plane: from thin
+# Distances over which the wall is compared with its two sides, as fractions of the plane: from thin
 # to thick walls.
 _SIDES = (0.03, 0.06, 0.1)
-# A centred wall rises above the ring artefacts' spread at least this often.
-_RING_SPREADS = 6.0
+# Deviations of the ring artefacts by which a centred wall rises above them, at least.
+_RING_DEVIATIONS = 6.0
 # A wall that scores less is faint, and the outline of a sample may score as much along some axis. A
-# faint wall is believed only where what lies this many voxels beyond it is plain: it differs by no
-# more than this part of what the inside differs by. Around tubes of real scans that part is 0.015
-# at most, around outlines of samples 0.2 and more.
-_CLEAR_SCORE = 0.7
+# faint wall counts only where the grey values this many voxels beyond it are plain: their deviation
+# is at most this fraction of the deviation inside. Around tubes of real scans the fraction is at
+# most 0.015, around outlines of samples at least 0.2.
+_STRONG_SCORE = 0.7
 _BEYOND = 4
 _PLAIN = 0.1
-# What hangs together with the sample beyond a wall, as a fraction of what stands out inside: above
-# these the wall is part of the sample. In scans of heads that touch their tube, turned, shifted and
-# cut, 0.08 at most, and nothing beyond the wall altogether; where the outline of a head was taken
-# for a wall, 0.37 and 0.02 at least.
-_MOST_BEYOND = 0.16
-_MOST_FAR = 0.02
-# And what surrounds a container has one grey value but for cupping and rings: true ones of phantoms
-# change by 0.08 at most.
-_MOST_CHANGE = 0.12
-# The wall's blur must not draw a circle on every slice: it reaches a voxel inwards of half its
-# height.
+# Voxels beyond a wall that are connected to the sample, as a fraction of those that stand out
+# inside: above these limits the wall is part of the sample. In scans of heads that touch their tube
+# (turned, shifted and cut) the first is at most 0.08 and the second 0. Where the outline of a head
+# was taken for a wall they are at least 0.37 and 0.02.
+_MAX_BEYOND = 0.16
+_MAX_FAR = 0.02
+# The surroundings of a container have one grey value, except for cupping and rings: those of
+# phantoms change by at most 0.08.
+_MAX_CHANGE = 0.12
+# Voxels from half the height of the wall to the inner end of its blur, which must not draw a circle
+# on every slice.
 _BLUR = 1.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """A container and what of the sample reaches into its wall, or lies across it.
+    """A container, and the voxels of the sample that reach into its wall or lie across it.
 
     Parameters
     ----------
     inside
         Inside of the wall.
     kept
-        Voxels beyond it that hang together with the sample, bool, (z, y, x).
+        Voxels beyond it that are connected to the sample, bool, (z, y, x).
     kept_fraction
         Their number, as a fraction of the voxels that stand out inside.
     """
@@ -78,7 +79,7 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Contai
     wall = find_round(volume, within, _ring_votes)
     if not wall.stands_out or _is_ring_artefact(volume, wall.cylinder):
         return None
-    faint = wall.score < _CLEAR_SCORE
+    faint = wall.score < _STRONG_SCORE
     if faint and not _is_plain_beyond(volume, wall.cylinder, within):
         return None
     fitted = None if faint else fit_inside(volume, wall.cylinder)
@@ -90,14 +91,14 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Contai
     known = within.mask(volume.shape) if within else np.ones(volume.shape, dtype=bool)
     middle = replace(inside, radius=max(wall.cylinder.radius, inside.radius + 1))
     beyond = look_beyond(volume, middle, inside, known)
-    much = beyond.fraction > _MOST_BEYOND or beyond.far_fraction > _MOST_FAR
-    if much or beyond.change > _MOST_CHANGE:
+    much = beyond.fraction > _MAX_BEYOND or beyond.far_fraction > _MAX_FAR
+    if much or beyond.change > _MAX_CHANGE:
         return None
     return Container(inside=inside, kept=beyond.voxels, kept_fraction=beyond.fraction)
 
 
 def _is_plain_beyond(volume: FloatArray, wall: Cylinder, within: Cylinder | None) -> bool:
-    """Whether what lies beyond a wall differs little, beside what lies inside: no sample does."""
+    """Whether the deviation beyond a wall is small beside that inside; a sample's is not."""
     smooth = ndimage.gaussian_filter(volume, 1.0)
     inside = replace(wall, radius=wall.radius - _BEYOND).mask(volume.shape)
     beyond = ~replace(wall, radius=wall.radius + _BEYOND).mask(volume.shape)
@@ -124,23 +125,23 @@ def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
     at = round(wall.radius)
     peak = float(fine[max(0, at - 2) : at + 3].max(initial=0.0))
     elsewhere = np.delete(fine, np.s_[max(0, at - 6) : at + 7])[len(fine) // 8 :]
-    spread = 1.4826 * float(np.median(np.abs(elsewhere))) if elsewhere.size else 0.0
-    return peak < _RING_SPREADS * spread
+    usual = robust_deviation(np.abs(elsewhere)) if elsewhere.size else 0.0
+    return peak < _RING_DEVIATIONS * usual
 
 
 def _ring_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
     """How surely each radius is brighter than both its sides, (N, radii), in [-1, 1].
 
-    Every angle votes between -1 and 1, in units of the noise, so that a few bright bones weigh
-    no more than as many angles of a faint wall.
+    Every angle votes between -1 and 1, in units of the noise. So a few bright bones count no more
+    than as many angles of a faint wall.
     """
     best = np.full(polar.shape[:2], -1.0, dtype=np.float32)
-    for part in _SIDES:
-        gap = max(2, round(part * PLANE))
+    for fraction in _SIDES:
+        gap = max(2, round(fraction * PLANE))
         if 2 * gap >= polar.shape[1]:
             continue
         rise = polar[:, gap:-gap] - np.maximum(polar[:, : -2 * gap], polar[:, 2 * gap :])
-        # What lies outside the view does not vote.
+        # Angles outside the view do not vote.
         votes = np.where(np.isfinite(rise), np.clip(rise / slabs.noise, -1, 1), 0)
         best[:, gap:-gap] = np.maximum(best[:, gap:-gap], votes.mean(axis=2))
     best[:, int(slabs.limit) + 1 :] = -1
@@ -158,11 +159,5 @@ def _inner_edge(volume: FloatArray, wall: Cylinder) -> Cylinder:
     edge = peak_at
     while edge > 0.7 * wall.radius and profile[edge] > level:
         edge -= 1
-    return Cylinder(
-        center_y=wall.center_y,
-        center_x=wall.center_x,
-        slope_y=wall.slope_y,
-        slope_x=wall.slope_x,
-        # One voxel inward: the wall's blur must not draw a circle on every slice.
-        radius=float(edge - 1),
-    )
+    # One voxel inward: the wall's blur must not draw a circle on every slice.
+    return replace(wall, radius=float(edge - 1))

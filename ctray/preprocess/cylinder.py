@@ -1,7 +1,8 @@
-"""Round regions around a straight axis, and how a volume looks around one."""
+"""Round regions around a straight axis, and radial profiles of a volume around one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,23 @@ class Cylinder:
     slope_y: float = 0.0
     slope_x: float = 0.0
     radius: float
+
+    @classmethod
+    def through(
+        cls, ends: npt.NDArray[np.float64], low: float, high: float, radius: float
+    ) -> Cylinder:
+        """Cylinder whose centre is (y, x) at the heights `low` and `high`.
+
+        `ends` holds y at `low`, y at `high`, x at `low`, x at `high`.
+        """
+        slope_y, slope_x = (ends[1] - ends[0]) / (high - low), (ends[3] - ends[2]) / (high - low)
+        return cls(
+            center_y=float(ends[0] - slope_y * low),
+            center_x=float(ends[2] - slope_x * low),
+            slope_y=float(slope_y),
+            slope_x=float(slope_x),
+            radius=radius,
+        )
 
     def centers(self, z: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Centre (y, x) in slices `z`."""
@@ -72,6 +90,21 @@ def polar_planes(
     return result
 
 
+def polar_along(
+    planes: Sequence[FloatArray],
+    z: npt.ArrayLike,
+    axis: Cylinder,
+    radii: npt.ArrayLike,
+) -> FloatArray:
+    """Planes at the heights `z` around an axis, as (planes, radii, angles); see `polar_planes`."""
+    cy, cx = axis.centers(z)
+    polar = [
+        polar_planes(plane, np.array([y]), np.array([x]), radii)
+        for plane, y, x in zip(planes, cy, cx, strict=True)
+    ]
+    return np.concatenate(polar)
+
+
 def radial_profile(
     volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
@@ -98,7 +131,7 @@ def radial_profile(
 def whole_radial_profile(
     volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """`radial_profile` with what is not in view taken from the radii beside it; 0 without any."""
+    """`radial_profile`, interpolated at radii that are not in view; 0 where no radius is."""
     profile = radial_profile(volume, axis, num_radii, least_fraction=least_fraction)
     known = np.isfinite(profile)
     if not known.any():

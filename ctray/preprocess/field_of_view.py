@@ -1,8 +1,8 @@
 """The field of view: where in a volume a sample can be at all.
 
 Two things bound it: the reconstruction circle, beyond which reconstructions are constant, and the
-inner wall of a container. Neither is rotation-invariant in slices along y and x, where both show
-as straight edges, so whatever lies beyond them is replaced before the learning sees it.
+inner wall of a container. Slices along y and x show both as straight edges, which would tell the
+networks the orientation of a slice. So voxels beyond them are replaced before training.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from ctray.preprocess.background import outer_rim
 from ctray.preprocess.column import find_column
 from ctray.preprocess.container import find_container
 from ctray.preprocess.cylinder import Cylinder, whole_radial_profile
+from ctray.preprocess.deviation import robust_deviation
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# Inscribed circles leave 21% of the slice; less than this is no circle but some dead corner.
+# Fraction of a slice outside the circle: inscribed circles leave 21%, a dead corner leaves less.
 _MIN_OUTSIDE = 0.03
 _MIN_AGREEMENT = 0.97
-# Voxels by which nearly all of a circle's rim may be off; samples in clipped air are off by 1 and
-# more, true circles by half a voxel.
+# Voxels by which nearly all of a circle's rim may be off: true circles are off by half a voxel,
+# samples in clipped air by at least 1.
 _MAX_OFF_CIRCLE = 0.75
-# Part of a ring that must lie inside for its grey value to be told: of less the sample may be most.
-_RING_PART = 1 / 3
+# Fraction of a ring that must lie inside for its grey value to count: the sample may be most of a
+# smaller one.
+_RING_FRACTION = 1 / 3
+# Background deviations within which a grey value belongs to the drift.
+_OUTLIER = 2.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,10 +51,10 @@ class FieldOfView:
         Inside of the container wall, None where there is no container.
     column
         Edge of a column of medium without a wall. It bounds nothing, since a sample may reach out
-        of its medium; what surrounds it is made as bright instead.
+        of its medium; its surroundings are made as bright instead.
     kept
-        Voxels beyond the container's wall that hang together with the sample and stay in view,
-        bool, (z, y, x); None where there are none.
+        Voxels beyond the container's wall that are connected to the sample and stay in view, bool,
+        (z, y, x); None where there are none.
     kept_fraction
         Their number, as a fraction of the voxels that stand out inside.
     """
@@ -85,15 +89,17 @@ class FieldOfView:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], kept: BoolArray | None = None) -> FieldOfView:
-        """Inverse of `to_json`; the voxels that were kept are stored apart."""
+        """Inverse of `to_json`, and a view without bounds for an empty form.
+
+        The voxels that were kept are stored separately.
+        """
         names = ("circle", "container", "column")
         bounds = {name: Cylinder(**data[name]) if data.get(name) else None for name in names}
-        # Receipts of earlier versions hold no such fraction.
         return cls(**bounds, kept=kept, kept_fraction=float(data.get("kept_fraction", 0.0)))
 
 
 def find_circle(volume: FloatArray) -> Cylinder | None:
-    """Reconstruction circle: what is the same in every slice and touches the corners lies outside.
+    """Reconstruction circle: voxels outside are the same in every slice and touch the corners.
 
     Parameters
     ----------
@@ -115,7 +121,7 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     if not inside.any():
         return None
     y, x = np.nonzero(inside)
-    # A circle that reaches past the slice is cut at its sides: the diagonals tell its radius.
+    # Where the sides of the slice cut the circle, the diagonals still tell its radius.
     cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
     rim = inside & ~ndimage.binary_erosion(inside, border_value=1)
     ry, rx = np.nonzero(rim)
@@ -124,12 +130,13 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     # The rim's voxels lie half a voxel inside the circle, which counts in small slices.
     distances = np.hypot(ry - cy, rx - cx)
     radius = float(np.median(distances)) + 0.45
-    # Air that was clipped to 0 around a round sample is constant too, but its rim is no circle.
+    # Air that was clipped to 0 around a round sample is constant too, but the sample's rim is no
+    # circle.
     if np.percentile(np.abs(distances - np.median(distances)), 98) > _MAX_OFF_CIRCLE:
         return None
     circle = Cylinder(center_y=float(cy), center_x=float(cx), radius=radius)
-    # Reconstructions are centred on their axis and fill the slice; anything else that is constant
-    # up to the corners (air clipped to zero around a tube) is no reconstruction circle.
+    # A reconstruction is centred on its axis and fills the slice. Air that was clipped to 0 around
+    # a tube is constant up to the corners too, and does not.
     side = min(inside.shape)
     off = np.hypot(cy - (inside.shape[0] - 1) / 2, cx - (inside.shape[1] - 1) / 2)
     if off > 0.03 * side or radius < 0.45 * side:
@@ -149,7 +156,7 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
     volume
         Working level, float32, (z, y, x).
     config
-        Tells which of both is searched.
+        Which of them is searched.
     """
     circle = find_circle(volume) if config.circle == "auto" else None
     container, column = None, None
@@ -169,11 +176,11 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
 
 
 def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> FloatArray:
-    """Volume without what depends on the distance from the rotation axis alone and is sharp.
+    """Volume without ring artefacts.
 
-    Rings are invisible to the rotation task along z but are stripes along y and x, in every
-    slice, sample or not. The median over angles and slices keeps the sample out of the estimate;
-    only its fine part is subtracted, so that a round sample on the axis stays.
+    The rotation task does not see rings along z. Along y and x they are stripes in every slice,
+    with or without sample. The median over angles and slices keeps the sample out of the estimate.
+    Only sharp changes along the radius are subtracted, so that a round sample on the axis stays.
 
     Parameters
     ----------
@@ -182,14 +189,14 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
     circle
         Reconstruction circle, around whose axis the rings lie.
     inside
-        Voxels that tell of rings, bool, same shape: a wall that is not centred would be taken for
-        part of a ring, and leave its print in the medium beside it.
+        Voxels to estimate rings from, bool, same shape. A wall that is not centred would count as
+        a piece of a ring, and leave a trace in the medium beside it.
     """
     num_radii = int(circle.radius) + 1
     known = np.where(inside, volume, np.float32(np.nan))
-    profile = whole_radial_profile(known, circle, num_radii, least_fraction=_RING_PART)
+    profile = whole_radial_profile(known, circle, num_radii, least_fraction=_RING_FRACTION)
     fine = profile - ndimage.gaussian_filter1d(profile, 2.0, mode="nearest")
-    # Near the axis a circle has too few voxels for its median to mean anything.
+    # Near the axis a ring has too few voxels for a median.
     fine[: max(2, num_radii // 16)] = 0
     y = np.arange(volume.shape[1])[:, None] - circle.center_y
     x = np.arange(volume.shape[2])[None, :] - circle.center_x
@@ -202,9 +209,9 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
 def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> FloatArray:
     """Volume without the slow drift of grey values: cupping, uneven embedding medium.
 
-    A drift is the same in a slice and its twin, so the network could read the orientation of an
-    empty slice off it. The drift is a polynomial in z, y, x, fitted to what is no outlier of it,
-    in a few rounds, so that a sample brighter or darker than its medium leaves no halo.
+    A slice and its twin share their drift, so the network could read the orientation of an empty
+    slice off it. The drift is a polynomial in z, y, x. It is fitted in a few rounds to the values
+    that are no outliers of it, so that a sample brighter or darker than its medium leaves no halo.
 
     Parameters
     ----------
@@ -215,7 +222,7 @@ def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> Floa
     degree
         Total degree of the polynomial.
     """
-    # So slow a drift is as well known on a coarse grid, where the noise is averaged out.
+    # A coarse grid is enough for so slow a drift, and averages the noise out.
     step = max(1, max(volume.shape) // 32)
     grid = (slice(step // 2, None, step),) * 3
     weight = ndimage.uniform_filter(inside.astype(np.float32), 2 * step + 1)[grid]
@@ -230,8 +237,8 @@ def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> Floa
     ]
     basis = [legendre.legvander(axis, degree) for axis in axes]
     columns = np.stack([_outer(basis, term)[known] for term in terms], axis=1)
-    # The rim of the field of view is mostly medium: what counts as an outlier is measured there,
-    # and the polynomial starts as a constant, so that it never bends towards a large sample.
+    # The rim of the field of view is mostly medium, so outliers are measured there. The polynomial
+    # starts as a constant, so that it never bends towards a large sample.
     rim = outer_rim(inside)[grid][known]
     if not rim.any():
         rim = np.ones(len(values), dtype=bool)
@@ -240,7 +247,7 @@ def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> Floa
     factors[0] = np.median(values[rim])
     for order in range(degree + 1):
         rest = np.abs(values - columns @ factors)
-        trusted = rest <= max(2.5 * 1.4826 * float(np.median(rest[rim])), least)
+        trusted = rest <= max(robust_deviation(rest[rim], _OUTLIER), least)
         used = np.array([sum(term) <= order for term in terms])
         factors[:] = 0
         factors[used], *_ = np.linalg.lstsq(columns[trusted][:, used], values[trusted], rcond=None)

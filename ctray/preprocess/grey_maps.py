@@ -1,50 +1,19 @@
-"""Maps that classical pipelines threshold: each turns a working level into "how much sample"."""
+"""Maps of a working level that classical pipelines threshold: smoothed, deviation, difference."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ctray.core.errors import GeometryError
-
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BaselineArrays:
-    """What the baselines see of one volume at its working level, all of shape (z, y, x).
-
-    Parameters
-    ----------
-    raw
-        Grey values as stored, any real dtype.
-    filled
-        The same after our own preprocessing: beyond the field of view matched noise. None: `raw`.
-    inside
-        Our own field of view, bool. None: everything.
-    """
-
-    raw: npt.NDArray[Any]
-    filled: npt.NDArray[Any] | None = None
-    inside: BoolArray | None = None
-
-    def __post_init__(self) -> None:
-        for name, array in (("filled", self.filled), ("inside", self.inside)):
-            if array is not None and array.shape != self.raw.shape:
-                raise GeometryError(
-                    f"baseline array {name!r} has shape {array.shape}, the raw one "
-                    f"{self.raw.shape}; they must be of the same level"
-                )
-
-
 def as_float(volume: npt.NDArray[Any]) -> FloatArray:
-    """`volume` as float32, what is not finite at the lowest finite grey value (never sample)."""
+    """`volume` as float32; voxels that are not finite get the lowest finite grey value."""
     values = volume.astype(np.float32)
     finite = np.isfinite(values)
     if not finite.all():
@@ -58,10 +27,10 @@ def smoothed(volume: npt.NDArray[Any], sigma: float) -> FloatArray:
 
 
 def less_z_median(volume: FloatArray) -> FloatArray:
-    """Volume less the median along z of every (y, x): what is the same in all slices goes.
+    """Volume minus the median along z at every (y, x).
 
-    A straight container, rings and cupping go with it; so does a sample that fills more than
-    half of the slices at a place.
+    That removes a straight container, rings and cupping. It also removes a sample that fills more
+    than half of the slices at a place.
     """
     difference: FloatArray = volume - np.median(volume, axis=0, keepdims=True)
     return difference
@@ -99,21 +68,3 @@ def local_deviation(
         core = ndimage.minimum_filter(inside.astype(np.uint8), size, mode="nearest")
         deviation[core == 0] = -np.inf
     return deviation
-
-
-def baseline_maps(
-    arrays: BaselineArrays, *, sigma: float, deviation_sigma: float, radius: int
-) -> Iterator[tuple[str, FloatArray]]:
-    """Yield the maps of one volume in turn: name, float32 (z, y, x), -inf where invalid.
-
-    ``raw``; ``smoothed``; ``zmedian`` (smoothed less its median along z) and
-    ``zmedian-absolute``; ``localstd`` (local standard deviation in our own field of view).
-    """
-    yield "raw", as_float(arrays.raw)
-    smooth = smoothed(arrays.raw, sigma)
-    yield "smoothed", smooth
-    difference = less_z_median(smooth)
-    yield "zmedian", difference
-    yield "zmedian-absolute", np.abs(difference)
-    filled = arrays.raw if arrays.filled is None else arrays.filled
-    yield "localstd", local_deviation(filled, arrays.inside, sigma=deviation_sigma, radius=radius)

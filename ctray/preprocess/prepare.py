@@ -1,4 +1,4 @@
-"""From a volume's working level to what the network sees: windowed, bounded, filled."""
+"""From a volume's working level to the input of the networks: windowed, bounded, filled."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ctray.preprocess.field_of_view import (
     remove_drift,
     remove_rings,
 )
-from ctray.preprocess.streaks import calm_planes
+from ctray.preprocess.streaks import reduce_streaks
 
 FloatArray = npt.NDArray[np.float32]
 
-# What NumPy raises for an archive that is cut off, changed, or another file altogether.
+# Errors of NumPy for an archive that is truncated, changed, or another file altogether.
 _DAMAGE = (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -47,12 +47,12 @@ class Prepared:
     window
         Grey values that became 0 and 255.
     field_of_view
-        What bounds the volume, at this level.
+        Bounds of the volume, at this level.
     factors
         Level-0 voxels per voxel, (z, y, x).
     noisy, noisy_noise
         `voxels` and `noise` with noise added, for the pretext tasks; None where the scan has
-        enough.
+        enough noise of its own.
     """
 
     voxels: npt.NDArray[np.uint8]
@@ -77,15 +77,15 @@ class Prepared:
         return self.voxels.nbytes + (0 if self.noisy is None else self.noisy.nbytes)
 
     def slice(
-        self, axis: int, index: int, side: int, shift: int = 0, *, clear: bool = False
+        self, axis: int, index: int, side: int, shift: int = 0, *, added_noise: bool = True
     ) -> npt.NDArray[np.uint8]:
         """Slice perpendicular to `axis`, centred on a canvas of background, (side, side) uint8.
 
-        `shift` moves the background, so that two slices do not share their padding. `clear`
-        leaves out the noise that was added.
+        `shift` moves the background, so that two slices do not share their padding. `added_noise`
+        False leaves out the noise that was added for the pretext tasks.
         """
         source, tile = self.voxels, self.noise
-        if not clear and self.noisy is not None and self.noisy_noise is not None:
+        if added_noise and self.noisy is not None and self.noisy_noise is not None:
             source, tile = self.noisy, self.noisy_noise
         plane: npt.NDArray[np.uint8] = np.take(source, index, axis=axis)
         if plane.shape == (side, side):
@@ -166,8 +166,8 @@ def prepare(
     config
         Window and field of view.
     seed
-        Draws the noise. None takes it from the voxels: volumes that shared their noise would tell
-        a network by it where along an axis a slice lies.
+        Draws the noise. None derives it from the voxels. Volumes that share their noise would tell
+        a network where along an axis a slice lies.
 
     Raises
     ------
@@ -189,7 +189,7 @@ def prepare(
     if config.drift == "auto":
         grey = remove_drift(grey, inside, config.drift_degree)
     if config.streaks == "auto":
-        grey = calm_planes(grey, inside)
+        grey = reduce_streaks(grey, inside)
     drawn = zlib.crc32(np.ascontiguousarray(grey).data) if seed is None else seed
     rng = np.random.default_rng(drawn)
     background = estimate_background(grey, inside, rng)
@@ -200,7 +200,7 @@ def prepare(
     missing = _missing_noise(usual, float(background.noise.std()), config.noise_floor)
     noisy = _with_noise(grey, missing, rng)
     low, high = (float(v) for v in np.percentile(noisy[inside], config.window_percentiles))
-    if high <= low:  # nearly all voxels equal: take what there is
+    if high <= low:  # Nearly all voxels are equal: take the whole range.
         low, high = float(grey.min()), float(grey.max())
     voxels = _quantise(grey, low, high)
     tile = background.noise + np.float32(np.median(background.level))
@@ -219,15 +219,18 @@ def prepare(
 
 
 def _missing_noise(values: FloatArray, present: float, floor: float) -> float:
-    """Standard deviation of the noise that brings what is there up to `floor` of the values'."""
+    """Standard deviation of the noise to add.
+
+    Together with the noise that is `present` it has `floor` times the deviation of the values.
+    """
     missing = (floor * float(values.std())) ** 2 - present**2
     return float(max(0.0, missing) ** 0.5)
 
 
-def _with_noise(grey: FloatArray, spread: float, rng: np.random.Generator) -> FloatArray:
-    if spread == 0:
+def _with_noise(grey: FloatArray, deviation: float, rng: np.random.Generator) -> FloatArray:
+    if deviation == 0:
         return grey
-    noisy: FloatArray = grey + rng.normal(0, spread, grey.shape).astype(np.float32)
+    noisy: FloatArray = grey + rng.normal(0, deviation, grey.shape).astype(np.float32)
     return noisy
 
 

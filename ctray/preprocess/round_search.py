@@ -1,7 +1,7 @@
-"""Searching what is round in every slice, around one straight axis and with one radius.
+"""Search for a circle in every slice, around one straight axis and with one radius.
 
-What counts as round is told by votes: a score in [-1, 1] for every radius around a centre, from a
-plane in polar coordinates. The search knows nothing else of what it looks for.
+The caller says what the circle looks like by votes: a score in [-1, 1] for every radius around a
+centre, from a plane in polar coordinates.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, optimize
 
-from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_along, polar_planes
 
 FloatArray = npt.NDArray[np.float32]
 
 PLANE = 96  # pixels per side of the reduced slabs that the search runs on
-# Smallest radius of what holds a sample, as part of the slice's side: bones and organs draw smaller
+# Smallest radius of a container, as a fraction of the slice's side: bones and organs draw smaller
 # rings.
 _MIN_RADIUS = 0.26
 _SLABS = 12
@@ -30,10 +30,10 @@ _SLABS = 12
 _GRID = 2.0
 _REACH = 9
 _MAX_TILT = 8
-# Grey values this many pixels apart tell the noise.
+# Pixels between the grey values whose differences are the noise.
 _NOISE_GAP = 3
-# Score of what is there, and part of the slabs in which it must show. For a wall noise alone scores
-# about -0.3, a faint thin one with gaps 0.4 and more, a clear one nearly 1.
+# Least score, and least fraction of the slabs in which the circle shows. Noise alone scores about
+# -0.3 for a wall, a faint thin wall with gaps at least 0.4, a strong one nearly 1.
 _MIN_SCORE = 0.3
 _MIN_INLIERS = 0.6
 
@@ -62,13 +62,13 @@ class Slabs:
 
     @property
     def radii(self) -> npt.NDArray[np.int64]:
-        """Radii that are looked at, pixels."""
+        """Radii that are searched, pixels."""
         return np.arange(int(0.62 * max(self.planes[0].shape)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What speaks for a round thing.
+    """The best circle, and its evidence.
 
     Parameters
     ----------
@@ -76,18 +76,18 @@ class Finding:
         Its axis and radius, in voxels of the volume.
     score
         Mean score of the slabs.
-    part
-        Part of the slabs in which it shows by itself: a round sample does so in a few only.
+    fraction
+        Fraction of the slabs in which it shows by itself: a round sample shows in a few only.
     """
 
     cylinder: Cylinder
     score: float
-    part: float
+    fraction: float
 
     @property
     def stands_out(self) -> bool:
-        """Whether there is such a thing."""
-        return self.score >= _MIN_SCORE and self.part >= _MIN_INLIERS
+        """Whether there is such a circle."""
+        return self.score >= _MIN_SCORE and self.fraction >= _MIN_INLIERS
 
 
 # From planes in polar coordinates, (N, radii, angles), to scores (N, radii).
@@ -104,12 +104,12 @@ def find_round(volume: FloatArray, within: Cylinder | None, votes: Votes) -> Fin
     within
         Region that is known to hold the data (the reconstruction circle).
     votes
-        What is looked for.
+        Score what is searched for.
     """
     slabs = _reduced_slabs(volume, within)
-    score, found = _refine(_best_line(slabs, votes), slabs, votes)
-    part = _part_of_slabs(found, slabs, votes)
-    return Finding(cylinder=_to_volume(found, slabs.factor), score=score, part=part)
+    score, found = _improved(_best_line(slabs, votes), slabs, votes)
+    fraction = _fraction_of_slabs(found, slabs, votes)
+    return Finding(cylinder=_to_volume(found, slabs.factor), score=score, fraction=fraction)
 
 
 def _to_volume(small: Cylinder, factor: float) -> Cylinder:
@@ -124,7 +124,7 @@ def _to_volume(small: Cylinder, factor: float) -> Cylinder:
 
 
 def mean_planes(volume: FloatArray) -> tuple[list[FloatArray], npt.NDArray[np.float64]]:
-    """Means of a dozen stretches of consecutive slices, and the z of their middles."""
+    """Means of a dozen slabs along z, and the z of their middles."""
     edges = np.linspace(0, volume.shape[0], min(_SLABS, volume.shape[0]) + 1).astype(int)
     planes = [volume[a:b].mean(axis=0) for a, b in itertools.pairwise(edges)]
     return planes, (edges[:-1] + edges[1:] - 1) / 2
@@ -142,7 +142,7 @@ def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
         planes.append(ndimage.gaussian_filter(small, 0.8).astype(np.float32))
     stack = np.stack(planes)
     gap = _NOISE_GAP
-    # Air that was clipped to 0 has no noise at all: a small part of the contrast takes its place.
+    # Air that was clipped to 0 has no noise at all: a small fraction of the contrast replaces it.
     contrast = float(np.subtract(*np.percentile(stack, [99, 1])))
     # A low percentile, scaled to a normal distribution's median, keeps the sample's edges out.
     steps = np.abs(stack[:, gap:] - stack[:, :-gap])
@@ -166,16 +166,11 @@ def _scores(polar: FloatArray, slabs: Slabs, votes: Votes) -> FloatArray:
 
 def _score_along(wall: Cylinder, slabs: Slabs, votes: Votes) -> FloatArray:
     """Score of every slab around an axis, (slabs, radii)."""
-    cy, cx = wall.centers(slabs.z)
-    polar = [
-        polar_planes(plane, np.array([y]), np.array([x]), slabs.radii)
-        for plane, y, x in zip(slabs.planes, cy, cx, strict=True)
-    ]
-    return _scores(np.concatenate(polar), slabs, votes)
+    return _scores(polar_along(slabs.planes, slabs.z, wall, slabs.radii), slabs, votes)
 
 
-def _part_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
-    """Part of the slabs in which it scores at least half of what it takes to be found."""
+def _fraction_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
+    """Fraction of the slabs in which it scores at least half of the least score."""
     radius = round(found.radius)
     scores = _score_along(found, slabs, votes)[:, max(0, radius - 1) : radius + 2].max(axis=1)
     return float((scores > _MIN_SCORE / 2).mean())
@@ -184,8 +179,8 @@ def _part_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
 def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
     """Straight axis and radius with the highest score over all slabs, on a grid of centres.
 
-    Every slab is scored once at every centre; a line then only adds up scores of the centres
-    that it passes.
+    Every slab is scored once at every centre. The score of a line is the sum over the centres that
+    it passes.
     """
     shape = slabs.planes[0].shape
     offset = np.arange(-_REACH, _REACH + 1)
@@ -208,16 +203,16 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
             for plane in slabs.planes
         ]
     ).reshape(len(slabs.planes), len(offset), len(offset), -1)
-    share = np.linspace(-0.5, 0.5, len(slabs.planes))
+    places = np.linspace(-0.5, 0.5, len(slabs.planes))
     steps = np.arange(len(offset))
     best = (-np.inf, Cylinder(center_y=mid_y, center_x=mid_x, radius=0.0))
     for tilt_y in range(-_MAX_TILT, _MAX_TILT + 1):
         for tilt_x in range(-_MAX_TILT, _MAX_TILT + 1):
             total = np.zeros(scores.shape[1:])
-            for slab, part in zip(scores, share, strict=True):
+            for slab, place in zip(scores, places, strict=True):
                 # Beyond the grid its outermost centres count.
-                rows = np.clip(steps + round(part * tilt_y), 0, len(steps) - 1)
-                columns = np.clip(steps + round(part * tilt_x), 0, len(steps) - 1)
+                rows = np.clip(steps + round(place * tilt_y), 0, len(steps) - 1)
+                columns = np.clip(steps + round(place * tilt_x), 0, len(steps) - 1)
                 total += slab[rows[:, None], columns]
             i, j, radius = np.unravel_index(int(total.argmax()), total.shape)
             if total[i, j, radius] > best[0]:
@@ -235,20 +230,13 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
     return best[1]
 
 
-def _refine(wall: Cylinder, slabs: Slabs, votes: Votes) -> tuple[float, Cylinder]:
+def _improved(wall: Cylinder, slabs: Slabs, votes: Votes) -> tuple[float, Cylinder]:
     """Line with the highest score over all slabs, in pixels, with its score."""
     ends = np.array([slabs.z[0], slabs.z[-1]])
-    span = max(1.0, ends[1] - ends[0])
+    high = ends[0] + max(1.0, ends[1] - ends[0])
 
     def cylinder(p: npt.NDArray[np.float64]) -> Cylinder:
-        slope_y, slope_x = (p[1] - p[0]) / span, (p[3] - p[2]) / span
-        return Cylinder(
-            center_y=float(p[0] - slope_y * ends[0]),
-            center_x=float(p[2] - slope_x * ends[0]),
-            slope_y=float(slope_y),
-            slope_x=float(slope_x),
-            radius=wall.radius,
-        )
+        return Cylinder.through(p, ends[0], high, wall.radius)
 
     def evaluate(p: npt.NDArray[np.float64]) -> FloatArray:
         score: FloatArray = _score_along(cylinder(p), slabs, votes).mean(axis=0)

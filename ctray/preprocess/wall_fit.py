@@ -1,33 +1,35 @@
-"""Fitting the inside of a container's wall to parts of a voxel, from where every ray meets it."""
+"""Fitting the inside of a container's wall to subvoxels, from where every ray meets it."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_planes
+from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_along
+from ctray.preprocess.deviation import robust_deviation
 from ctray.preprocess.round_search import mean_planes
 
 FloatArray = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
-# Along a ray the wall is looked for this many voxels around the radius that is known so far, and
-# what lies before it is told by as many voxels inside of that.
+# The wall is searched this many voxels around the radius that is known so far. As many voxels
+# before these tell the grey value inside.
 _REACH = 3.0
 _STEP = 0.25
-# Part of the usual rise that a ray must show: where the sample touches the wall it shows less.
-_CLEAR = 0.5
-# Part of the rays that must tell, and voxels by which the middle one of them may be off.
+# Fraction of the usual rise that a ray must show: where the sample touches the wall it shows less.
+_MIN_RISE = 0.5
+# Fraction of the rays that must show the wall, and voxels by which their median may be off.
 _MIN_RAYS = 0.5
 _MAX_OFF = 0.5
-# Rounds of the fit, in each of which rays that are further off than three usual ones are left out.
+# Rounds of the fit; each leaves out rays that are further off than so many deviations.
 _ROUNDS = 4
+_OUTLIER = 3
 
 
 def fit_inside(volume: FloatArray, wall: Cylinder) -> Cylinder | None:
     """Cylinder at which the grey value is half way up the wall, seen from inside.
 
-    None where too few rays tell, or they do not agree to half a voxel: a faint wall, or none.
+    None where too few rays show the wall, or they do not agree to half a voxel.
 
     Parameters
     ----------
@@ -56,13 +58,13 @@ def _fit(planes: list[FloatArray], z: Vector, near: Cylinder) -> Cylinder | None
     angle = np.broadcast_to(np.arange(ANGLES) * (2 * np.pi / ANGLES), places.shape)[known]
     height = np.broadcast_to(z[:, None], places.shape)[known]
     sine, cosine = np.sin(angle), np.cos(angle)
-    # A small shift of the axis moves the edge along each ray by its part in that direction.
+    # A small shift of the axis moves the edge along each ray by its component in that direction.
     columns = np.stack([np.ones_like(sine), sine, sine * height, cosine, cosine * height], axis=1)
     edges, used = places[known], np.ones(int(known.sum()), bool)
     for _ in range(_ROUNDS):
         factors, *_ = np.linalg.lstsq(columns[used], edges[used], rcond=None)
         off = np.abs(edges - columns @ factors)
-        used = off <= max(3 * 1.4826 * float(np.median(off)), 0.1)
+        used = off <= max(robust_deviation(off, _OUTLIER), 0.1)
     if np.median(off) > _MAX_OFF:
         return None
     radius, y, slope_y, x, slope_x = (float(f) for f in factors)
@@ -81,20 +83,14 @@ def _edges(planes: list[FloatArray], z: Vector, near: Cylinder) -> Vector:
     A ray begins at the axis of `near`.
     """
     radii = np.arange(near.radius - 2 * _REACH, near.radius + _REACH, _STEP)
-    cy, cx = near.centers(z)
-    rays = np.concatenate(
-        [
-            polar_planes(plane, np.array([y]), np.array([x]), radii)
-            for plane, y, x in zip(planes, cy, cx, strict=True)
-        ]
-    ).transpose(0, 2, 1)
+    rays = polar_along(planes, z, near, radii).transpose(0, 2, 1)
     rays = np.where(np.isfinite(rays).all(axis=2, keepdims=True), rays, np.nan)
     wall_from = int(np.searchsorted(radii, near.radius - _REACH))
     base = np.median(rays[:, :, :wall_from], axis=2)
     at = wall_from + np.where(np.isfinite(rays), rays, -np.inf)[:, :, wall_from:].argmax(axis=2)
     rise = np.take_along_axis(rays, at[:, :, None], axis=2)[:, :, 0] - base
     with np.errstate(invalid="ignore"):
-        clear = rise > _CLEAR * np.nanmedian(rise) if np.isfinite(rise).any() else rise > 0
+        shown = rise > _MIN_RISE * np.nanmedian(rise) if np.isfinite(rise).any() else rise > 0
         above = rays >= (base + rise / 2)[:, :, None]
     # The last place before the wall's ridge that is below half of it.
     below = ~above & (np.arange(len(radii)) < at[:, :, None])
@@ -103,6 +99,6 @@ def _edges(planes: list[FloatArray], z: Vector, near: Cylinder) -> Vector:
         np.take_along_axis(rays, np.minimum(last + d, len(radii) - 1)[:, :, None], axis=2)[:, :, 0]
         for d in (0, 1)
     )
-    part = (base + rise / 2 - inner) / np.where(outer > inner, outer - inner, np.inf)
-    places: Vector = radii[0] + _STEP * (last + part)
-    return np.where(clear & below.any(axis=2), places, np.nan)
+    fraction = (base + rise / 2 - inner) / np.where(outer > inner, outer - inner, np.inf)
+    places: Vector = radii[0] + _STEP * (last + fraction)
+    return np.where(shown & below.any(axis=2), places, np.nan)

@@ -1,1 +1,1 @@
-"""What a run writes down: its folder, receipts, table, events."""
+"""Records of a run: `VolumeRecord` and its views, run folder, table of boxes, lock, events."""

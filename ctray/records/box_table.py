@@ -1,7 +1,7 @@
-"""The table of boxes, `localizations.parquet`: one row a box, for readers outside.
+"""The table of boxes, `localizations.parquet`: one row for each box, made of the `VolumeRecord`s.
 
-Its columns have the names of a receipt's fields; a box or another list has a column an entry.
-docs/data-contract.md tells what they mean.
+Columns have the names of the record's fields. A box or another list has one column for each entry.
+Names and units are in docs/data-contract.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctray.core.errors import CtrayError
-from ctray.core.geometry import AXES, Box
-from ctray.records.run_folder import FACES, Receipt
+from ctray.core.geometry import AXES, FACES, Box
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 CROP_FACES = tuple(f"crop_{face}" for face in FACES)
@@ -50,15 +50,13 @@ _SCHEMA = pa.schema(
 )
 
 
-def write_localizations(url: str, receipts: Iterable[Receipt]) -> None:
+def write_localizations(url: str, records: Iterable[VolumeRecord]) -> None:
     """Write `localizations.parquet`.
 
-    A volume of several specimens has a row each, `specimen` 1 and on, with boxes, certainty, crop
-    and `bytes_written` of the specimen, and everything else of the volume. Receipts are taken one
-    by one: only the compressed table is held whole.
+    Records are taken one by one; only the compressed table is held whole.
     """
     buffer = io.BytesIO()
-    rows = (row for receipt in receipts for row in _rows(receipt))
+    rows = (row for record in records for row in table_rows(record))
     with pq.ParquetWriter(buffer, _SCHEMA) as writer:
         while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
             writer.write_table(pa.Table.from_pylist(some, schema=_SCHEMA))
@@ -71,7 +69,7 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
     Raises
     ------
     CtrayError
-        If there is no such file, or it is no Parquet.
+        If there is no such file, or it is not Parquet.
     """
     try:
         rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(store.read_bytes(url))).to_pylist()
@@ -80,43 +78,48 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _rows(receipt: Receipt) -> list[dict[str, Any]]:
-    whole = _row(receipt)
-    if receipt.status != "located" or not receipt.specimens:
-        return [whole]
+def table_rows(record: VolumeRecord) -> list[dict[str, Any]]:
+    """Rows of a volume: one, or one for each of several specimens if it is located.
+
+    A row of a specimen has `specimen` from 1 and its own boxes, certainty, crop and
+    `bytes_written`; all else is of the volume.
+    """
+    if record.status != "located" or not record.specimens:
+        return [_row(record)]
     return [
         {
-            **whole,
+            **_row(record),
             "specimen": number,
             **box_columns(specimen.sample_box, specimen.crop_box),
             "confidence": min(specimen.face_confidence),
-            **_spread([f"confidence_{face}" for face in FACES], specimen.face_confidence),
+            **_columns("confidence_{}", FACES, specimen.face_confidence),
             "bytes_written": specimen.bytes_written,
             "crop_url": specimen.crop_url,
         }
-        for number, specimen in enumerate(receipt.specimens, start=1)
+        for number, specimen in enumerate(record.specimens, start=1)
     ]
 
 
 def box_columns(sample: Box | None, crop: Box | None) -> dict[str, int | None]:
     """Columns of the sample's box and of the crop's."""
     return {
-        **_spread(FACES, sample.faces if sample else None),
-        **_spread(CROP_FACES, crop.faces if crop else None),
+        **_columns("{}", FACES, sample.faces if sample else None),
+        **_columns("crop_{}", FACES, crop.faces if crop else None),
     }
 
 
-def _spread(names: Sequence[str], values: Sequence[Any] | None) -> dict[str, Any]:
-    return dict(zip(names, values or [None] * len(names), strict=True))
-
-
-def _row(receipt: Receipt) -> dict[str, Any]:
-    box = receipt.sample_box if receipt.status == "located" else None
+def _row(record: VolumeRecord) -> dict[str, Any]:
+    box = record.sample_box if record.status == "located" else None
     return {
-        **{name: getattr(receipt, name) for name in _SCHEMA.names if hasattr(receipt, name)},
+        **{name: getattr(record, name) for name in _SCHEMA.names if hasattr(record, name)},
         "specimen": 0,
-        **box_columns(box, receipt.crop_box),
-        **_spread([f"confidence_{face}" for face in FACES], receipt.face_confidence),
-        **_spread([f"shape_{axis}" for axis in AXES], receipt.shape),
-        **_spread([f"voxel_size_um_{axis}" for axis in AXES], receipt.voxel_size_um),
+        **box_columns(box, record.crop_box),
+        **_columns("confidence_{}", FACES, record.face_confidence),
+        **_columns("shape_{}", AXES, record.shape),
+        **_columns("voxel_size_um_{}", AXES, record.voxel_size_um),
     }
+
+
+def _columns(form: str, entries: Sequence[str], values: Sequence[Any] | None) -> dict[str, Any]:
+    names = [form.format(entry) for entry in entries]
+    return dict(zip(names, values or [None] * len(names), strict=True))

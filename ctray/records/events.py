@@ -1,4 +1,4 @@
-"""What a run tells of its progress, and to whom."""
+"""Progress of a run as events, and the functions that listen to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ctray.archive.catalog import CatalogEntry
 
-STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize")
+STAGES = ("catalog", "prepare", "pretrain", "boxes", "self-train", "localize", "report")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,19 +19,19 @@ class Event:
     stage
         One of `STAGES`.
     done, total
-        Volumes or steps.
+        Number of volumes or steps.
     text
-        What was just done, or what is waited for, one short line.
+        One short line: the work that was just done, or what the stage waits for.
     bytes_done, bytes_total
-        The same by voxels, where volumes differ in size; 0 where nothing is known of it.
+        Bytes of the volumes that are done, and of all; 0 if unknown.
     volume_id, status
-        Volume that was just done and what became of it; empty where it is not about one.
+        Volume that was just done, and its status; empty if the event is not about a volume.
     bytes_read, bytes_written
-        Of that volume.
+        Bytes of that volume.
     metrics
         Row of metrics of a training step.
     stays
-        Whether `text` is a line of its own that people must read, and no passing state.
+        Whether `text` is a line that people must read, and not a passing state.
     """
 
     stage: str
@@ -52,11 +52,11 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Listen to nothing."""
+    """Drop the event."""
 
 
 def nobody(text: str) -> None:
-    """Tell nobody what is waited for."""
+    """Drop the line."""
 
 
 def training_event(stage: str, row: Mapping[str, float], steps: int) -> Event:
@@ -65,7 +65,7 @@ def training_event(stage: str, row: Mapping[str, float], steps: int) -> Event:
     return Event(stage=stage, done=int(row["step"]), total=steps, text=text, metrics=row)
 
 
-# What the line of progress shows of a row of metrics.
+# How the progress line shows the metrics of a row.
 _METRICS = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:.0%}",
@@ -77,16 +77,16 @@ _METRICS = {
 
 
 class Volumes:
-    """Counts the volumes of a stage, and tells of each.
+    """Counts the volumes of a stage and sends an event for each.
 
     Parameters
     ----------
     stage
         One of `STAGES`.
     entries
-        All that are to be done.
+        All volumes of the stage.
     on_event
-        Who is told.
+        Called with every event.
     """
 
     def __init__(self, stage: str, entries: Sequence[CatalogEntry], on_event: OnEvent) -> None:
@@ -98,7 +98,7 @@ class Volumes:
     def done(
         self, volume_id: str, status: str = "", bytes_read: int = 0, bytes_written: int = 0
     ) -> None:
-        """Count a volume, with a word about what became of it."""
+        """Count a volume that ended with `status`."""
         self._count += 1
         self._bytes += self._sizes[volume_id]
         event = replace(
@@ -111,7 +111,7 @@ class Volumes:
         self._on_event(event)
 
     def wait(self, text: str) -> None:
-        """Say what the stage waits for."""
+        """Send an event with a line about what the stage waits for."""
         self._on_event(self._event(text))
 
     def _event(self, text: str) -> Event:

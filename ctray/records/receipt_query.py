@@ -9,10 +9,12 @@ from contextlib import closing
 from typing import Any
 
 from ctray.core.errors import ConfigError, CtrayError, NotFoundError, one_line
+from ctray.core.geometry import FACES
 from ctray.core.parallel import bounded_map
 from ctray.records.box_table import CROP_FACES, box_columns
 from ctray.records.receipt_list import RECEIPT_BYTES, RECEIPTS_AT_ONCE
-from ctray.records.run_folder import FACES, Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 FIELDS = (
@@ -88,7 +90,7 @@ class RowFilter:
             ) from error
 
 
-def all_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
+def all_receipts(run: RunFolder) -> Iterator[tuple[str, VolumeRecord | CtrayError]]:
     """Yield volume id and receipt of all volumes, sorted by id; an error for an unreadable receipt.
 
     Only a few receipts are in memory at a time.
@@ -105,12 +107,12 @@ def all_receipts(run: RunFolder) -> Iterator[tuple[str, Receipt | CtrayError]]:
             raise NotFoundError(f"{run.url} is no run: there is no run.json; check it") from None
         return
 
-    def read(volume_id: str) -> tuple[str, Receipt | CtrayError] | None:
+    def read(volume_id: str) -> tuple[str, VolumeRecord | CtrayError] | None:
         try:
-            receipt = run.read_receipt(volume_id)
+            record = run.read_receipt(volume_id)
         except CtrayError as error:
             return volume_id, error
-        return None if receipt is None else (volume_id, receipt)
+        return None if record is None else (volume_id, record)
 
     found = bounded_map(read, ids, bytes_per_item=RECEIPT_BYTES, max_threads=RECEIPTS_AT_ONCE)
     yield from (item for item in found if item is not None)
@@ -139,20 +141,20 @@ def query_receipts(
                 yield row
 
 
-def _row(volume_id: str, receipt: Receipt | CtrayError) -> dict[str, Any]:
+def _row(volume_id: str, record: VolumeRecord | CtrayError) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys((*FIELDS, *DERIVED))
-    if isinstance(receipt, CtrayError):
-        told = {"volume_id": volume_id, "status": "unreadable", "reason": one_line(receipt)}
+    if isinstance(record, CtrayError):
+        told = {"volume_id": volume_id, "status": "unreadable", "reason": one_line(record)}
         return {**row, **told}
-    row |= {name: getattr(receipt, name) for name in FIELDS}
-    written = [url for url in receipt.crops if url is not None]
-    voxels = math.prod(receipt.shape) if receipt.shape else None
-    boxes = receipt.crop_boxes
+    row |= {name: getattr(record, name) for name in FIELDS}
+    written = [url for url in record.crops if url is not None]
+    voxels = math.prod(record.shape) if record.shape else None
+    boxes = record.crop_boxes
     kept = sum(box.num_voxels for box in boxes)
     return {
         **row,
         **box_columns(
-            receipt.sample_box if receipt.status == "located" else None,
+            record.sample_box if record.status == "located" else None,
             boxes[0] if boxes else None,
         ),
         "crops": len(written),

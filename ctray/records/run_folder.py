@@ -1,4 +1,4 @@
-"""The folder of a run: where everything lies, and its receipts.
+"""The folder of a run: the place of each file, and its receipts and previews.
 
 It holds run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/, receipts/,
 previews/, maps/, localizations.parquet, crops/ and report/index.html.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,170 +22,13 @@ from ctray.core.errors import (
     StoreUnavailableError,
     one_line,
 )
-from ctray.core.geometry import Box
-from ctray.crops.old_names import modern_receipt
-from ctray.records.receipt_checks import MAX_RECEIPT_BYTES, check_receipt
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.receipt import MAX_RECEIPT_BYTES, from_receipt, to_receipt
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.urls import is_inside
 
-# Names the process that writes into a run; see `ctray.records.run_lock`.
+# Name of the file that names the process that writes into a run; see `ctray.records.run_lock`.
 LOCK = "lock.json"
-Status = Literal["located", "empty", "uncertain", "failed"]
-FACES = ("z0", "z1", "y0", "y1", "x0", "x1")
-BOXES = ("sample_box", "asked_box", "crop_box")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Receipt:
-    """What became of one volume; its presence means that a rerun skips the volume.
-
-    Parameters
-    ----------
-    volume_id, source_url
-        Which volume; `source_url` is the archive's own file or folder.
-    imported_url
-        The Zarr that was made of the source; None where the source is a Zarr and was read itself.
-    status, reason
-        `located`, `empty`, `uncertain`, or `failed` with one line that says why.
-    notes
-        Oddities of the source that are no failure, such as slices missing in the numbering.
-    method, model_digest, box_settings_digest
-        What localized it: pretext task, digest of the networks' weights, and digest of the
-        settings that move a box (`ctray.config.box_settings`).
-    sample_box, asked_box, crop_box
-        Box of the sample; the same with its margins; that box snapped outward to what is stored,
-        which the crop holds. At level 0, in JSON as [start, stop) pairs (z, y, x).
-    confidence, face_confidence
-        Certainty in [0, 1] of the least certain face, and of z0, z1, y0, y1, x0, x1.
-    scales, margins
-        Level-0 voxels of the six faces: how open each is (None without self-training), and the
-        margin that is added for it.
-    promise
-        `calibrated`, `not calibrated` or `fixed margin`; None where nothing is to be cropped.
-    max_loss, coverage
-        What is promised of a crop that is `calibrated`: at most this fraction of the sample's
-        voxels is lost, in this fraction of all volumes at least. None where no rate is stated.
-    shape, dtype, voxel_size_um
-        Of level 0; voxel size (z, y, x) in micrometres.
-    plain_scale
-        Voxel size in words where metadata give numbers without a unit of length.
-    bytes_total, bytes_read, bytes_written
-        Bytes of level 0 without compression; fetched while localizing and cropping; stored in
-        the crop.
-    seconds
-        Wall time of localizing and cropping.
-    crop_url, checksum
-        Crop and its checksum.
-    specimens
-        Several specimens, the largest first, each with its own crop in place of the volume's;
-        empty where there is one, None where nobody looked. `sample_box` is the one around all.
-    map_url
-        Uncertainty map of the sorting method.
-    profiles, stretches
-        Certainty per slice of the working level (for the sorting method its largest relative
-        variance), and range, threshold and background found in it, by axis.
-    refined
-        What the slab network says: probability per slice that it holds sample, and faces.
-    working
-        Shape, factors, window and field of view of the working level.
-    source
-        What was kept of the source: a `ctray.archive.source_record.SourceRecord`.
-    crop_settings
-        Digest of the settings that the crop was cut with.
-    """
-
-    volume_id: str
-    source_url: str
-    status: Status
-    reason: str | None = None
-    notes: str | None = None
-    imported_url: str | None = None
-    method: str | None = None
-    model_digest: str | None = None
-    box_settings_digest: str | None = None
-    sample_box: Box | None = None
-    asked_box: Box | None = None
-    crop_box: Box | None = None
-    confidence: float | None = None
-    face_confidence: list[float] | None = None
-    scales: list[float] | None = None
-    margins: list[int] | None = None
-    promise: str | None = None
-    max_loss: float | None = None
-    coverage: float | None = None
-    shape: list[int] | None = None
-    dtype: str | None = None
-    voxel_size_um: list[float] | None = None
-    plain_scale: str | None = None
-    bytes_total: int | None = None
-    bytes_read: int = 0
-    bytes_written: int = 0
-    seconds: float = 0.0
-    crop_url: str | None = None
-    checksum: str | None = None
-    specimens: list[SpecimenReceipt] | None = None
-    map_url: str | None = None
-    profiles: dict[str, list[float]] = field(default_factory=dict)
-    stretches: dict[str, Any] = field(default_factory=dict)
-    refined: dict[str, Any] = field(default_factory=dict)
-    working: dict[str, Any] = field(default_factory=dict)
-    source: dict[str, Any] = field(default_factory=dict)
-    crop_settings: str | None = None
-    ctray_version: str | None = None
-
-    @property
-    def cut_url(self) -> str | None:
-        """URL of the Zarr whose voxels were read; None where none could be."""
-        return None if self.status == "failed" else self.imported_url or self.source_url
-
-    @property
-    def crops(self) -> list[str | None]:
-        """URLs of the crops that a located volume is to have, None where one is missing."""
-        if self.status != "located":
-            return []
-        return [i.crop_url for i in self.specimens] if self.specimens else [self.crop_url]
-
-    @property
-    def crop_boxes(self) -> list[Box]:
-        """Boxes of the crops that are there."""
-        boxes = [i.crop_box for i in self.specimens] if self.specimens else [self.crop_box]
-        return [box for box in boxes if box is not None]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; boxes as [start, stop) pairs."""
-        told = _shallow(self)
-        if self.specimens is not None:
-            told["specimens"] = [_shallow(specimen) for specimen in self.specimens]
-        return told
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Receipt:
-        """Inverse of `to_json`, also for receipts of earlier versions.
-
-        What a later version added is left out.
-
-        Raises
-        ------
-        AttributeError, LookupError, TypeError, ValueError, GeometryError
-            For anything else. The values themselves are for
-            `ctray.records.receipt_checks.check_receipt`.
-        """
-        known = {f.name for f in fields(cls)}
-        told = {k: v for k, v in _with_boxes(modern_receipt(data)).items() if k in known}
-        if told.get("specimens") is not None:
-            told["specimens"] = [SpecimenReceipt(**_with_boxes(i)) for i in told["specimens"]]
-        return cls(**told)
-
-
-def _shallow(receipt: Receipt | SpecimenReceipt) -> dict[str, Any]:
-    values = {f.name: getattr(receipt, f.name) for f in fields(receipt)}
-    return {name: v.ranges if isinstance(v, Box) else v for name, v in values.items()}
-
-
-def _with_boxes(told: dict[str, Any]) -> dict[str, Any]:
-    made = {name: Box.from_ranges(told[name]) for name in BOXES if told.get(name) is not None}
-    return {**told, **made}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -276,12 +118,18 @@ class RunFolder:
         """URL of a volume's preview pictures."""
         return self.at("previews", f"{volume_id}.npz")
 
-    def write_receipt(self, receipt: Receipt) -> None:
-        """Write a receipt; it is the last thing that is written for a volume."""
-        store.write_json(self.receipt(receipt.volume_id), receipt.to_json())
+    def write_receipt(self, record: VolumeRecord) -> None:
+        """Write the receipt of a volume; it is the last thing that is written for it."""
+        store.write_json(self.receipt(record.volume_id), to_receipt(record))
 
-    def read_receipt(self, volume_id: str) -> Receipt | None:
-        """Receipt of a volume, None where there is none; `CtrayError` for what is no receipt."""
+    def read_receipt(self, volume_id: str) -> VolumeRecord | None:
+        """Record in the receipt of a volume; None if there is none.
+
+        Raises
+        ------
+        CtrayError
+            If what is there is no receipt of this volume.
+        """
         url, remedy = self.receipt(volume_id), "delete it to do the volume anew"
         try:
             data = store.read_json(url, max_bytes=MAX_RECEIPT_BYTES)
@@ -292,35 +140,33 @@ class RunFolder:
         except StorageError as error:
             raise StorageError(f"{one_line(error)}; {remedy}") from error
         try:
-            receipt = Receipt.from_json(data)
-            check_receipt(receipt, volume_id)
-        except (AttributeError, LookupError, TypeError, ValueError, CtrayError) as error:
+            return from_receipt(data, volume_id)
+        except CtrayError as error:
             raise CtrayError(f"{url} is no receipt ({one_line(error)}); {remedy}") from error
-        return receipt
 
-    def receipt_or_failure(self, volume_id: str) -> Receipt | None:
-        """As `read_receipt`; a `failed` one that says why in place of one that is damaged."""
+    def receipt_or_failure(self, volume_id: str) -> VolumeRecord | None:
+        """As `read_receipt`, but a `failed` record with the reason if the receipt is damaged."""
         try:
             return self.read_receipt(volume_id)
         except StoreUnavailableError:
             raise
         except CtrayError as error:
             reason = f"its receipt cannot be read: {one_line(error)}"
-            return Receipt(volume_id=volume_id, source_url="", status="failed", reason=reason)
+            return VolumeRecord(volume_id=volume_id, source_url="", status="failed", reason=reason)
 
     def receipt_ids(self) -> list[str]:
         """Ids of the volumes that have a receipt, sorted; `NotFoundError` before the first."""
         entries = store.list_dir(self.at("receipts"))
         return sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
 
-    def receipts(self) -> list[Receipt]:
-        """All receipts, by volume id; see `receipt_or_failure`."""
+    def receipts(self) -> list[VolumeRecord]:
+        """Records in all receipts, by volume id; see `receipt_or_failure`."""
         try:
             ids = self.receipt_ids()
         except NotFoundError:
             return []
         found = [self.receipt_or_failure(volume_id) for volume_id in ids]
-        return [receipt for receipt in found if receipt is not None]
+        return [record for record in found if record is not None]
 
     def write_preview(self, volume_id: str, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
         """Write preview pictures, 2D uint8 arrays by name."""
@@ -347,14 +193,14 @@ class RunFolder:
 
 
 def check_output(archive_url: str, out_url: str) -> None:
-    """Refuse an output that would harm the archive or what lies there already.
+    """Refuse an output that would harm the archive, or files that are there already.
 
     Raises
     ------
     NotFoundError
         If nothing is at `archive_url`.
     OutputExistsError
-        If `out_url` is the archive, lies in it, or is a folder with something else in it.
+        If `out_url` is the archive, is inside it, or is a folder with other files.
     """
     archive, out = store.normalize(archive_url), store.normalize(out_url)
     # A pattern such as scan_*.tif names files of a folder.
@@ -368,7 +214,7 @@ def check_output(archive_url: str, out_url: str) -> None:
     if store.exists(RunFolder(url=out).manifest) or not store.exists(out):
         return
     try:
-        # A run that is just beginning has its lock alone.
+        # A run that has just begun holds nothing but its lock.
         found = [entry for entry in store.list_dir(out) if entry.name != LOCK]
     except NotADirectoryError:
         found = []

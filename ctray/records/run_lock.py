@@ -1,9 +1,10 @@
 """The lock of a run folder: one process at a time writes into a run.
 
 `RUN/lock.json` names its owner. It is created only if absent (`ctray.storage.exclusive`), renewed
-every few seconds, and removed at the end. The lock of an owner that is gone is taken over: on
-the same machine the process tells, from elsewhere the renewals that stay away. The clocks of two
-machines are never compared alone: an old lock is watched for a while before it counts as dead.
+every few seconds, and removed at the end. If the owner is gone, the next process takes the lock
+over. On the same machine an owner is gone if its process has ended. On another machine it is gone
+if it stops renewing. Clocks of two machines may differ, so an old lock is watched for a while
+before it counts as dead.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from ctray.records.run_folder import LOCK
 from ctray.storage import store
 
 RENEW_S = 20.0
-# An owner elsewhere that has not renewed its lock for so long is gone.
+# An owner on another machine is gone if it did not renew its lock for this long.
 STALE_S = 180.0
-# Whoever comes while the lock is this fresh is refused at once.
+# While the lock is this fresh, another process is refused at once.
 _FRESH_S = 3 * RENEW_S
 _LOOK_S = 1.0
 _ATTEMPTS = 5
@@ -35,18 +36,18 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Owner:
-    """Who holds a run.
+    """The process that holds a run.
 
     Parameters
     ----------
     process
-        The process that writes, or starts and ends those that do.
+        The process that writes, or that starts and ends the writing processes.
     job
-        Job of a cluster that it is, empty for none.
+        Id of its cluster job; empty if it is none.
     since, renewed
         Seconds since 1970 by its own clock.
     token
-        Random: no two owners have the same.
+        Random text that no other owner has.
     """
 
     process: Process
@@ -61,7 +62,7 @@ class Owner:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Owner | None:
-        """Owner that a lock names; None where it is damaged, such as one cut off by a full disk."""
+        """Owner that a lock names; None if the lock is damaged, for example by a full disk."""
         try:
             told = json.loads(data)
             process = Process(**told.pop("process"))
@@ -86,26 +87,26 @@ def hold_run(
     renew_s: float = RENEW_S,
     stale_s: float = STALE_S,
 ) -> Iterator[None]:
-    """Be the only one who writes into a run while the block runs.
+    """Be the only process that writes into a run while the block runs.
 
-    A block within another one of the same thread changes nothing. Where the lock is lost on the
-    way, to somebody who took this process for dead, the main thread is interrupted.
+    A block within another block of the same thread changes nothing. If another process takes the
+    lock over meanwhile, because it found no sign of life, the main thread is interrupted.
 
     Parameters
     ----------
     run_url
-        Folder of the run; it is made if need be, and removed again if nothing else came into it.
+        Folder of the run. It is created if necessary, and removed again if it stays empty.
     job
-        Id of the job of a cluster that this process is; None takes CTRAY_JOB_ID.
+        Id of the cluster job of this process; None takes CTRAY_JOB_ID.
     on_wait
-        Told with a line when an old lock from elsewhere is watched.
+        Called with a line when an old lock of another machine is watched.
     renew_s, stale_s
-        Seconds between renewals, and after which an owner elsewhere is gone without one.
+        Seconds between renewals, and without a renewal until an owner on another machine is gone.
 
     Raises
     ------
     RunInUseError
-        If another process holds the run, or took it over on the way.
+        If another process holds the run, or took it over meanwhile.
     """
     url = store.normalize(run_url)
     if (url, threading.get_ident()) in _held:
@@ -136,7 +137,7 @@ _held: set[tuple[str, int]] = set()
 
 @dataclass(kw_only=True, slots=True)
 class _Lock:
-    """The lock as this process wrote it last."""
+    """The lock as this process last wrote it."""
 
     url: str
     owner: Owner
@@ -170,7 +171,7 @@ def _refuse_alive(
     if owner is not None:
         alive = is_alive(owner.process)
         age = abs(time.time() - owner.renewed)
-        # A job that a cluster starts anew comes seconds after the node of the first was lost.
+        # A cluster restarts a job seconds after the node of its first try was lost.
         if alive or (alive is None and age < min(_FRESH_S, stale_s) and not patient):
             raise _in_use(url, owner, stale_s)
         if alive is False:
@@ -229,7 +230,7 @@ class _Renewals:
             try:
                 renewed = store.replace(self._lock.url, self._lock.data, data)
             except CtrayError:
-                # A store that is away is away for everybody: the next renewal tells.
+                # A store that fails does so for all processes; the next renewal tries again.
                 continue
             if renewed:
                 self._lock.owner, self._lock.data = owner, data
@@ -240,7 +241,7 @@ class _Renewals:
                 return
 
     def _owned_by_another(self) -> bool:
-        """Whether the lock is gone or somebody else's; not so if only an answer was lost."""
+        """Whether the lock is gone or another's; False if only the answer of the store was lost."""
         try:
             found = store.read_bytes(self._lock.url)
         except NotFoundError:
@@ -254,7 +255,7 @@ class _Renewals:
         return True
 
     def end(self) -> None:
-        """Stop, and remove the lock unless it is somebody else's."""
+        """Stop, and remove the lock unless another process owns it."""
         if os.getpid() != self._pid:
             return
         self._ended.set()
@@ -262,12 +263,12 @@ class _Renewals:
         try:
             store.delete_unchanged(self._lock.url, self._lock.data)
         except StorageError:
-            # It stays: this process will be gone, and the next one takes it over.
+            # The lock stays. This process ends, so the next one takes the lock over.
             return
 
 
 def _interrupt_main_thread() -> None:
-    """Raise a `KeyboardInterrupt` there, also where SIGINT is ignored, as in background."""
+    """Raise a `KeyboardInterrupt` in it, also if SIGINT is ignored, as in the background."""
     main = threading.main_thread().ident
     handled = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
     if main is not None and handled:
@@ -275,9 +276,9 @@ def _interrupt_main_thread() -> None:
 
 
 def _clear_partials(url: str) -> None:
-    """Remove what a killed process left of small objects; the holder of the lock writes none yet.
+    """Remove unfinished small files of a killed process; the holder of the lock writes none yet.
 
-    Object stores have no such leftovers, and unfinished volumes are known by their own note.
+    Object stores have no such files, and unfinished volumes carry a note of their own.
     """
     if not store.is_local(url):
         return
@@ -287,7 +288,7 @@ def _clear_partials(url: str) -> None:
 
 
 def _missing_folders(url: str) -> list[Path]:
-    """Local folders that are made with a run, the run's own first."""
+    """Local folders that do not exist yet: the run's, then its parents."""
     if not store.is_local(url):
         return []
     path = Path(url)

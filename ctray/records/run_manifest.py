@@ -14,7 +14,7 @@ from ctray.storage import store
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunManifest:
-    """What `run.json` says.
+    """The content of `run.json`.
 
     Parameters
     ----------
@@ -22,16 +22,12 @@ class RunManifest:
         URL of the archive.
     config
         Settings of the run.
-    crops_changed
-        Whether settings of the crops were changed after the run had begun: crops of which it is
-        not known with what they were cut are then cut again.
     coverage
-        How much of the archive the run covers, as its catalog counted; None before that.
+        How much of the archive the run covers, as its catalog counted it; None before that.
     """
 
     archive: str
     config: RunConfig
-    crops_changed: bool = False
     coverage: dict[str, Any] | None = field(default=None, compare=False)
 
 
@@ -41,14 +37,13 @@ def write_manifest(run: RunFolder, manifest: RunManifest) -> None:
         "archive": manifest.archive,
         "config": manifest.config.model_dump(mode="json"),
         "ctray_version": __version__,
-        **({"crops_changed": True} if manifest.crops_changed else {}),
         **({"coverage": manifest.coverage} if manifest.coverage is not None else {}),
     }
     store.write_json(run.manifest, told)
 
 
 def read_manifest(run: RunFolder) -> RunManifest | None:
-    """What `run.json` says; None where there is none.
+    """Content of `run.json`; None if there is no such file.
 
     Raises
     ------
@@ -72,6 +67,5 @@ def read_manifest(run: RunFolder) -> RunManifest | None:
     return RunManifest(
         archive=data["archive"],
         config=config,
-        crops_changed=data.get("crops_changed") is True,
         coverage=coverage if isinstance(coverage, dict) else None,
     )

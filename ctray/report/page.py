@@ -16,9 +16,9 @@ from ctray.core import readable
 from ctray.core.errors import printable
 from ctray.core.geometry import AXES
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
-from ctray.localization.promise import promise_text
 from ctray.preprocess.field_of_view import FieldOfView
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report.figures import lines
 from ctray.report.figures.encoding import png_bytes, svg_data_uri
 from ctray.report.figures.training import metric_title, training_figure
@@ -122,7 +122,6 @@ def _templates() -> Environment:
         "OWN_METHOD": OWN_METHOD,
         "lines": lines,
         "metric_title": metric_title,
-        "promise_text": promise_text,
     }
     return environment
 
@@ -199,5 +198,5 @@ def _view(run: RunFolder, row: VolumeRow) -> VolumeView | None:
     )
 
 
-def _field_of_view(receipt: Receipt) -> FieldOfView:
+def _field_of_view(receipt: VolumeRecord) -> FieldOfView:
     return FieldOfView.from_json(receipt.working.get("field_of_view") or {})

@@ -20,10 +20,11 @@ from ctray.config import (
     recorded_config,
 )
 from ctray.core.errors import CtrayError, NotFoundError
-from ctray.core.geometry import Box
+from ctray.core.geometry import FACES, Box
 from ctray.evaluate.scoring import CROP_METHOD, OWN_METHOD
 from ctray.localization.promise import calibration_of, why_not_calibrated
-from ctray.records.run_folder import FACES, Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class VolumeRow:
         True box; None if the run was not scored.
     """
 
-    receipt: Receipt
+    receipt: VolumeRecord
     status: str
     bytes_before: int | None = None
     bytes_after: int | None = None
@@ -269,7 +270,7 @@ def _training(run: RunFolder, notes: list[str]) -> tuple[dict[str, Any], list[di
 
 
 def _why_not_calibrated(
-    run: RunFolder, manifest: dict[str, Any], receipts: Sequence[Receipt], notes: list[str]
+    run: RunFolder, manifest: dict[str, Any], receipts: Sequence[VolumeRecord], notes: list[str]
 ) -> str | None:
     unstated = [r for r in receipts if r.status == "located" and r.promise == "not calibrated"]
     if not unstated:
@@ -294,7 +295,7 @@ def _guessing(config: Any) -> float:
 
 
 def _facts(
-    manifest: dict[str, Any], training: dict[str, Any], receipts: list[Receipt]
+    manifest: dict[str, Any], training: dict[str, Any], receipts: list[VolumeRecord]
 ) -> list[tuple[str, str]]:
     digests = dict.fromkeys(
         str(d) for d in [training.get("digest"), *(r.model_digest for r in receipts)] if d
@@ -317,7 +318,7 @@ def _facts(
 
 
 def _rows(
-    receipts: list[Receipt], catalog: list[CatalogEntry], scores: dict[str, Any]
+    receipts: list[VolumeRecord], catalog: list[CatalogEntry], scores: dict[str, Any]
 ) -> list[VolumeRow]:
     own = {
         str(row.get("volume_id")): row
@@ -333,7 +334,7 @@ def _rows(
     return rows
 
 
-def _row(receipt: Receipt, status: str, score: dict[str, Any]) -> VolumeRow:
+def _row(receipt: VolumeRecord, status: str, score: dict[str, Any]) -> VolumeRow:
     before = receipt.bytes_total
     after = None
     boxes = receipt.crop_boxes
@@ -356,8 +357,8 @@ def _row(receipt: Receipt, status: str, score: dict[str, Any]) -> VolumeRow:
     )
 
 
-def _as_receipt(entry: CatalogEntry) -> Receipt:
-    return Receipt(
+def _as_receipt(entry: CatalogEntry) -> VolumeRecord:
+    return VolumeRecord(
         volume_id=entry.volume_id,
         source_url=entry.url,
         status="failed",

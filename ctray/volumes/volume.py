@@ -287,7 +287,7 @@ def _factors(
 ) -> Triple | None:
     """Whole level-0 voxels per voxel: from the metadata's scales, else from the shapes' ratio."""
     by_shape = [n0 / n for n0, n in zip(shape0, shape, strict=True)]
-    # A crop may begin within a coarse voxel and then has one more of them. Only metadata can say so.
+    # A crop may begin within a coarse voxel and has one more then. Only metadata can say so.
     for ratios, more in ((relative_scale, 1), (by_shape, 0)):
         if ratios is None:
             continue

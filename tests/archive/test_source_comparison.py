@@ -24,7 +24,8 @@ from ctray.core.errors import InvalidVolumeError, NotFoundError
 from ctray.core.geometry import Box
 from ctray.crops.cutting import write_crop
 from ctray.pipeline.verifying import CropCheck, verify_run
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 
@@ -95,7 +96,7 @@ def fill_run(archive: Path, kind: Any) -> RunFolder:
         record = kept
     crop = write_crop(open_volume(url), BOX, run.crop("a"), provenance={}, snap_chunks=0)
     run.write_receipt(
-        Receipt(
+        VolumeRecord(
             volume_id="a",
             source_url=source,
             status="located",

@@ -30,7 +30,7 @@ from ctray.core.parallel import bounded_map
 from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.pipeline.run import run_archive
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.group import is_committed
 from ctray.volumes.writer import create_volume
@@ -186,7 +186,7 @@ def main() -> None:
     _print(receipt, stored, memory.peak_kib)
 
 
-def _print(receipt: Receipt, stored: int, peak_kib: dict[str, int]) -> None:
+def _print(receipt: VolumeRecord, stored: int, peak_kib: dict[str, int]) -> None:
     assert receipt.bytes_total is not None
     about = describe_machine()
     shape = " x ".join(str(n) for n in receipt.shape or [])

@@ -27,7 +27,8 @@ from ctray.pipeline import run as archive
 from ctray.pipeline.run import catalog_stage, localize_stage, open_run
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 
 # As large as those of real volumes: three profiles and what the networks said.
 PROFILES = {axis: [round(0.1 + i / 1000, 4) for i in range(128)] for axis in "zyx"}
@@ -39,8 +40,8 @@ class TinyWork(LocalizeVolume):
     def __init__(self, run: RunFolder, config: RunConfig, crop: bool, threads: int) -> None:
         self._run = run
 
-    def __call__(self, entry: CatalogEntry) -> Receipt:
-        receipt = Receipt(
+    def __call__(self, entry: CatalogEntry) -> VolumeRecord:
+        receipt = VolumeRecord(
             volume_id=entry.volume_id,
             source_url=entry.url,
             status="empty",

@@ -23,17 +23,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctray.archive.catalog import CatalogEntry
 from ctray.config import RunConfig, parse_config
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model, restore, save_checkpoint
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.pretext.training import Trainer, first_round, local_rounds, train
-from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
-from ctray.learn.selftrain.training import SelfTrainer
+from ctray.learn.self_training.checkpoint import (
+    has_self_trained,
+    load_self_trained,
+    save_self_trained,
+)
+from ctray.learn.self_training.training import SelfTrainer
 from ctray.localization.localizer import Localizer
-from ctray.localization.margins import expand_faces, margins_of, shipped_calibration
+from ctray.localization.localizing import record_of
+from ctray.localization.margins import margins_of, shipped_calibration
 from ctray.localization.promise import with_promise
-from ctray.pipeline.volume_work import receipt_of
 from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.volumes.volume import Volume, open_volume
@@ -90,7 +93,7 @@ def trained(training: Training, scans: Sequence[Scan], folder: Path) -> Localize
             on_checkpoint=lambda trainer: _saved(url, trainer),
         )
     model = load_model(url)
-    if not has_slabs(url):
+    if not has_self_trained(url):
         localizer = Localizer(model, config)
         teacher = SelfTrainer(
             model.model.encoder,
@@ -103,8 +106,8 @@ def trained(training: Training, scans: Sequence[Scan], folder: Path) -> Localize
         )
         while not teacher.finished:
             teacher.advance(50)
-        save_slabs(url, teacher.network, config, model.digest)
-    return Localizer(model, config, load_slabs(url, model))
+        save_self_trained(url, teacher.network, config, model.digest)
+    return Localizer(model, config, load_self_trained(url, model))
 
 
 def _saved(url: str, trainer: Trainer) -> None:
@@ -146,21 +149,20 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
     config = localizer.config
     with _on_disk(scan) as volume:
         found = localizer.localize(volume)
-        entry = CatalogEntry(volume_id=scan.name, url=volume.url, kind="ome-zarr")
-        receipt = receipt_of(entry, volume, found, localizer)
-        receipt = with_promise(receipt, config.crop, shipped_calibration())
+        record = record_of(volume, found, localizer)
+        record = with_promise(record, config.crop, shipped_calibration())
         shape, hidden = volume.shape, _hidden(scan, volume, config)
     total = int(np.count_nonzero(scan.sample))
     told: dict[str, Any] = {
-        "status": receipt.status,
-        "reason": receipt.reason,
+        "status": record.status,
+        "reason": record.reason,
         "container": found.working["field_of_view"]["container"] is not None,
         "kept": found.working["field_of_view"]["kept_fraction"],
         "hidden": hidden,
         "cut_pieces": found.working.get("last_look"),
     }
     if found.box is not None and found.scales is not None:
-        crop = expand_faces(found.box, margins_of(found.scales, 1.0), shape)
+        crop = found.box.expand(margins_of(found.scales, 1.0), shape)
         told |= {
             "box": found.box.ranges,
             "crop": crop.ranges,

@@ -20,7 +20,8 @@ from ctray.cli.progress import Reporter
 from ctray.cluster.job_log import JobLog, parse_line
 from ctray.core.errors import printable
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 
 VOLUME = np.arange(6 * 7 * 8, dtype=np.uint16).reshape(6, 7, 8)
@@ -58,7 +59,7 @@ def run(archive: Path, tmp_path: Path) -> RunFolder:
     Path(folder.manifest).write_text(json.dumps({"archive": str(archive)}))
     for entry in catalog:
         reason = f"{entry.url} is damaged"
-        receipt = Receipt(
+        receipt = VolumeRecord(
             volume_id=entry.volume_id,
             source_url=entry.url,
             status="failed",

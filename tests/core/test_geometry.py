@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.core.errors import GeometryError
-from ctray.core.geometry import Box, VoxelSize, micrometres_per, tiles
+from ctray.core.geometry import AxisFaces, Box, VoxelSize, micrometres_per, tiles
 
 EXTENT = 12
 SHAPE = (EXTENT,) * 3
@@ -78,10 +78,31 @@ def test_snapping_outward_is_the_smallest_box_on_the_stride(
 def test_expanding_adds_a_margin_within_the_volume(box: Box, margin: int) -> None:
     grown = box.expand(margin, SHAPE)
     assert grown.contains(box)
-    assert grown == box.expand((margin,) * 3, SHAPE)
+    assert grown == box.expand(AxisFaces.both_sides((margin,) * 3), SHAPE)
     for a, b, a0, b0 in zip(grown.start, grown.stop, box.start, box.stop, strict=True):
         assert a == max(0, a0 - margin)
         assert b == min(EXTENT, b0 + margin)
+
+
+def test_each_face_has_a_margin_of_its_own() -> None:
+    box = Box(start=(13, 11, 17), stop=(50, 37, 51))
+    grown = box.expand(AxisFaces(3, 2, 20, 1, 2, 9), (70, 50, 55))
+    assert grown == Box(start=(10, 0, 15), stop=(52, 38, 55))
+
+
+@given(boxes())
+def test_box_is_that_of_its_faces(box: Box) -> None:
+    assert Box.from_faces(box.faces) == box
+    assert list(zip(*box.faces.pairs, strict=True)) == [box.start, box.stop]
+
+
+def test_six_values_are_faces_and_others_are_refused() -> None:
+    margins = AxisFaces.of([1, 2, 3, 4, 5, 6], "margins")
+    assert (margins.z0, margins.y1, margins.x1) == (1, 4, 6)
+    assert margins.map(str) == ("1", "2", "3", "4", "5", "6")
+    assert margins.combine(AxisFaces.both_sides((4, 2, 0)), max) == (4, 4, 3, 4, 5, 6)
+    with pytest.raises(GeometryError, match=r"margins \[1, 2\] has 2 values; .* z0, z1, y0"):
+        AxisFaces.of([1, 2], "margins")
 
 
 @given(boxes(), st.tuples(*[st.integers(0, 9)] * 3))

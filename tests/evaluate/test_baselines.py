@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from skimage.filters import threshold_otsu
 
 from ctray.core.errors import ConfigError, GeometryError
 from ctray.core.geometry import Box
+from ctray.evaluate import baselines
+from ctray.evaluate.baseline_maps import BaselineArrays, baseline_maps
 from ctray.evaluate.baselines import (
     BaselineCase,
-    BaselineConfig,
     BaselineResult,
     run_baselines,
 )
@@ -37,13 +38,7 @@ from ctray.evaluate.thresholds import (
     thin,
 )
 from ctray.evaluate.truth import Truth, read_truths
-from ctray.preprocess.grey_maps import (
-    BaselineArrays,
-    as_float,
-    baseline_maps,
-    less_z_median,
-    local_deviation,
-)
+from ctray.preprocess.grey_maps import as_float, less_z_median, local_deviation
 from ctray.volumes.multiscale import downsample_mean
 
 GREY = hnp.arrays(
@@ -69,8 +64,17 @@ def case(
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_thresholds() -> Iterator[None]:
+    """Search with fewer thresholds than in use, which is faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "_NUM_COARSE", 16)
+        patch.setattr(baselines, "_NUM_FINE", 5)
+        yield
+
+
 def by_method(cases: Sequence[BaselineCase]) -> dict[str, BaselineResult]:
-    return {r.method: r for r in run_baselines(cases, BaselineConfig(num_coarse=16, num_fine=5))}
+    return {r.method: r for r in run_baselines(cases)}
 
 
 def tight(foreground: npt.NDArray[np.bool_]) -> list[int]:
@@ -333,8 +337,6 @@ def test_maps_are_float32_of_the_volumes_shape() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="no volume"):
         run_baselines([])
-    with pytest.raises(ConfigError, match="radius=0 is below 1"):
-        BaselineConfig(radius=0)
     with pytest.raises(GeometryError, match="'inside' has shape"):
         BaselineArrays(raw=np.zeros((3, 3, 3)), inside=np.zeros((3, 3, 5), bool))
     other = BaselineCase(
@@ -364,7 +366,7 @@ def test_supervised_component_is_strong_on_scans_whose_air_is_clipped() -> None:
             )
         )
     found = by_method(cases)
-    table = score_methods({m: r.boxes for m, r in found.items()}, truths, with_mask=False)
+    table = score_methods({m: r.boxes for m, r in found.items()}, truths)
     best = table.summary("raw-best").mean_voxels
     nonzero = table.summary("nonzero").mean_voxels
     assert best is not None

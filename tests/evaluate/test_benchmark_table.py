@@ -21,7 +21,7 @@ from ctray.evaluate.benchmark_table import (
     volume_scores,
 )
 from ctray.evaluate.truth import Truth
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 
 SHAPE = (20, 20, 20)
 TRUE_BOX = Box.from_ranges([[4, 16], [5, 15], [3, 17]])
@@ -43,8 +43,8 @@ def score(**values: Any) -> VolumeScore:
 
 def receipt(
     name: str, box: Box | None, status: Any = "located", crop: Box | None = None
-) -> Receipt:
-    return Receipt(
+) -> VolumeRecord:
+    return VolumeRecord(
         volume_id=name,
         source_url=f"{name}.zarr",
         status=status,

@@ -22,7 +22,8 @@ from ctray.evaluate.against_truth import (
 from ctray.evaluate.phantom_archive import PhantomRecord, write_phantoms
 from ctray.evaluate.scoring import OWN_METHOD
 from ctray.evaluate.truth import read_truths
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 SIZE = 32
@@ -41,7 +42,7 @@ def begin(tmp_path: Path, config: RunConfig = CONFIG) -> RunFolder:
     return run
 
 
-def receipt_for(record: PhantomRecord, box: Box | None, **more: Any) -> Receipt:
+def receipt_for(record: PhantomRecord, box: Box | None, **more: Any) -> VolumeRecord:
     fields: dict[str, Any] = {
         "volume_id": record.volume_id,
         "source_url": record.url,
@@ -49,7 +50,7 @@ def receipt_for(record: PhantomRecord, box: Box | None, **more: Any) -> Receipt:
         "sample_box": box,
         "working": {"factors": [2, 2, 2]},
     }
-    return Receipt(**{**fields, **more})
+    return VolumeRecord(**{**fields, **more})
 
 
 def true_box(record: PhantomRecord) -> Box:

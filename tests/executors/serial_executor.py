@@ -18,7 +18,7 @@ from ctray.learn.pretext.checkpoint import restore, save_checkpoint
 from ctray.learn.pretext.examples import num_rounds, runs_of_round
 from ctray.learn.pretext.training import Trainer, best_device, first_round, train
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record, SlabTraining
+from ctray.learn.self_training.work import Record, SelfTraining
 from ctray.records.events import OnEvent, ignore, nobody, training_event
 from ctray.records.run_folder import RunFolder
 
@@ -87,7 +87,7 @@ class SerialExecutor:
     def train_slabs(
         self, run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent
     ) -> None:
-        training = SlabTraining(run, config, records, training_threads(config, self._cpus))
+        training = SelfTraining(run, config, records, training_threads(config, self._cpus))
         finished = False
         while not finished:
             row, finished = training.advance()

@@ -19,7 +19,7 @@ from ctray.executors.protocol import Executor
 from ctray.executors.session import EXECUTORS, executor_session
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.preprocess.prepare import Prepared
 from ctray.records.events import Event
 from ctray.records.run_folder import RunFolder
@@ -180,7 +180,7 @@ def test_self_training_gives_the_same_weights_everywhere(
     events: list[Event] = []
     case.executor.train_slabs(run, training.config, records, events.append)
     assert (events[-1].done, events[-1].total) == (3, 3)
-    slabs = load_slabs(run.checkpoint, load_model(run.checkpoint))
-    assert slabs is not None
-    assert len(DIGESTS.setdefault("slabs", set()) | {slabs.digest}) == 1
-    DIGESTS["slabs"].add(slabs.digest)
+    found = load_self_trained(run.checkpoint, load_model(run.checkpoint))
+    assert found is not None
+    assert len(DIGESTS.setdefault("slabs", set()) | {found.digest}) == 1
+    DIGESTS["slabs"].add(found.digest)

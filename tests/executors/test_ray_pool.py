@@ -21,7 +21,7 @@ from ctray.pipeline import run as archive
 from ctray.pipeline.plan import plan_archive
 from ctray.pipeline.run import localize_stage
 from ctray.pipeline.volume_work import LocalizeVolume
-from ctray.records.run_folder import Receipt
+from ctray.records.volume_record import VolumeRecord
 
 pytestmark = pytest.mark.ray
 
@@ -227,7 +227,7 @@ def test_volume_whose_worker_dies_becomes_a_failed_receipt(
     """Out of memory, a segmentation fault in a codec: the process is gone without a word."""
 
     class Dying(LocalizeVolume):
-        def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+        def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
             if entry.volume_id == "embryo_b":
                 os._exit(1)
             return super().__call__(entry)

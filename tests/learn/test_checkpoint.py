@@ -69,7 +69,7 @@ def test_model_comes_back_as_it_was(trainer: Trainer, tmp_path: Path, place: str
     trainer.model.eval()
     with torch.no_grad():
         assert torch.equal(loaded.model(a, b), trainer.model(a, b))
-    assert read_metrics(url) == trainer.metrics.rows
+    assert read_metrics(url) == trainer.metrics
     assert checkpoint_step(url) == 3
 
 

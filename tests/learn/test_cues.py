@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctray.config import PreprocessConfig
-from ctray.learn.selftrain.cues import NUM_CUES, SlabSource, cue_values, find_cues
+from ctray.learn.self_training.cues import NUM_CUES, SlabSource, cue_values, find_cues
 from ctray.preprocess.prepare import Prepared, prepare
 
 SIDE = 32

@@ -12,16 +12,25 @@ import torch
 from ctray.config import RunConfig
 from ctray.core.errors import CheckpointError, TrainingError
 from ctray.learn.pretext.checkpoint import TrainedModel, load_model, weights_digest
-from ctray.learn.selftrain.checkpoint import has_slabs, load_slabs, save_slabs
-from ctray.learn.selftrain.cues import NUM_CUES, SlabSource, cue_values, find_cues
-from ctray.learn.selftrain.slabs import SlabNetwork, slab_profiles, slab_tensor
-from ctray.learn.selftrain.training import (
+from ctray.learn.self_training.checkpoint import (
+    has_self_trained,
+    load_self_trained,
+    save_self_trained,
+)
+from ctray.learn.self_training.cues import NUM_CUES, SlabSource, cue_values, find_cues
+from ctray.learn.self_training.network import (
+    SelfTrainedNetwork,
+    evidence_maps,
+    pooled_profiles,
+)
+from ctray.learn.self_training.slabs import slab_tensor
+from ctray.learn.self_training.training import (
     Ranges,
     SelfTrainer,
     draw_slabs,
     resident_volumes,
 )
-from ctray.localization.faces import find_faces
+from ctray.localization.profile_faces import find_faces
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.preprocess.prepare import Prepared, prepare
 
@@ -89,7 +98,7 @@ def test_slab_holds_the_neighbours_and_mirrors_at_the_ends(volumes: list[Prepare
 
 def test_network_starts_from_the_encoder_and_leaves_it_as_it_was(trained: TrainedModel) -> None:
     before = weights_digest(trained.model.state_dict())
-    network = SlabNetwork(trained.model.encoder, 2)
+    network = SelfTrainedNetwork(trained.model.encoder, 2)
 
     with torch.no_grad():
         for parameter in network.parameters():
@@ -100,7 +109,7 @@ def test_network_starts_from_the_encoder_and_leaves_it_as_it_was(trained: Traine
 
 
 def test_slice_is_as_sure_as_its_surest_cell(trained: TrainedModel) -> None:
-    network = SlabNetwork(trained.model.encoder, 1)
+    network = SelfTrainedNetwork(trained.model.encoder, 1)
     empty = torch.full((1, 8, 8), -6.0)
     one = empty.clone()
     one[0, 3, 5] = 9.0
@@ -194,7 +203,8 @@ def test_errors_of_single_boxes_are_not_learned(
 
     found = []
     for volume, phantom in zip(volumes, phantoms, strict=True):
-        profiles = slab_profiles(trainer.network, SlabSource.of(volume, cues=True), SIDE)
+        maps = evidence_maps(trainer.network, SlabSource.of(volume, cues=True), SIDE)
+        profiles = pooled_profiles(trainer.network, maps)
         for name, (start, stop) in zip("zyx", true_ranges(phantom) or (), strict=True):
             faces = find_faces(profiles[name], -0.5)
             assert faces is not None
@@ -213,12 +223,12 @@ def test_without_volumes_there_is_nothing_to_learn(
 @pytest.mark.parametrize("cues", [True, False])
 def test_network_survives_its_files(trained: TrainedModel, tmp_path: Path, cues: bool) -> None:
     url = str(tmp_path)
-    network = SlabNetwork(trained.model.encoder, 2, cues=cues)
-    assert not has_slabs(url)
-    assert load_slabs(url, trained) is None
+    network = SelfTrainedNetwork(trained.model.encoder, 2, cues=cues)
+    assert not has_self_trained(url)
+    assert load_self_trained(url, trained) is None
 
-    digest = save_slabs(url, network, trained.config, trained.digest)
-    loaded = load_slabs(url, trained)
+    digest = save_self_trained(url, network, trained.config, trained.digest)
+    loaded = load_self_trained(url, trained)
 
     assert loaded is not None
     assert loaded.digest == digest == weights_digest(loaded.network.state_dict())
@@ -229,14 +239,16 @@ def test_network_of_another_encoder_or_damaged_is_refused(
     trained: TrainedModel, tmp_path: Path
 ) -> None:
     url = str(tmp_path)
-    save_slabs(url, SlabNetwork(trained.model.encoder, 2), trained.config, "another")
+    save_self_trained(url, SelfTrainedNetwork(trained.model.encoder, 2), trained.config, "another")
     with pytest.raises(CheckpointError, match="another encoder"):
-        load_slabs(url, trained)
+        load_self_trained(url, trained)
 
-    save_slabs(url, SlabNetwork(trained.model.encoder, 2), trained.config, trained.digest)
-    weights = tmp_path / "slabs.safetensors"
+    save_self_trained(
+        url, SelfTrainedNetwork(trained.model.encoder, 2), trained.config, trained.digest
+    )
+    weights = tmp_path / "self-trained.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
     with pytest.raises(CheckpointError, match="does not match its digest"):
-        load_slabs(url, trained)
+        load_self_trained(url, trained)

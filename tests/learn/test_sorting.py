@@ -237,7 +237,7 @@ def test_order_that_can_be_seen_is_learned_and_holds_for_other_volumes(
         (load(i) for i in range(num_rounds(config))),
         validation={"validation": held_out, "none": None},
     )
-    last = trainer.metrics.rows[-1]
+    last = trainer.metrics[-1]
     assert before["displacement"] > 2
     assert last["validation_displacement"] < 0.8
     assert last["validation_rank_displacement"] < last["validation_displacement"]

@@ -138,7 +138,7 @@ def test_resumed_training_gives_the_same_bits(
         for name, value in state.items():
             assert torch.equal(ours[index][name], value), (index, name)
     for key in ("step", "loss", "accuracy", "learning_rate"):
-        assert [r[key] for r in resumed.metrics.rows] == [r[key] for r in whole.metrics.rows], key
+        assert [r[key] for r in resumed.metrics] == [r[key] for r in whole.metrics], key
 
 
 def test_resuming_a_finished_training_does_nothing(
@@ -179,7 +179,7 @@ def test_batch_of_empty_volumes_cannot_be_learned(config_of: ConfigOf) -> None:
     ]
     trained = run(config, volumes)
     # 60 x 24 pairs with chance 1/3: spread 0.0124, so this is five spreads.
-    assert trained.metrics.rows[-1]["accuracy"] < 1 / 3 + 0.062
+    assert trained.metrics[-1]["accuracy"] < 1 / 3 + 0.062
 
 
 # --- learning rate, log, checkpoints --------------------------------------------------------
@@ -222,8 +222,8 @@ def test_rows_and_checkpoints_come_when_asked_for(
 def test_logged_loss_is_the_mean_over_its_steps(
     config_of: ConfigOf, small_volumes: list[Prepared]
 ) -> None:
-    each = run(config_of(train={"log_every": 1}), small_volumes).metrics.rows
-    every = run(config_of(train={"log_every": 3}), small_volumes).metrics.rows
+    each = run(config_of(train={"log_every": 1}), small_volumes).metrics
+    every = run(config_of(train={"log_every": 3}), small_volumes).metrics
     assert len(each) == 9
     for i, row in enumerate(every):
         expected = np.mean([r["loss"] for r in each[3 * i : 3 * i + 3]])

@@ -11,13 +11,13 @@ import pytest
 from ctray.config import RunConfig, override
 from ctray.config.box_settings import METHOD_VERSION, box_settings_digest
 from ctray.learn.pretext.checkpoint import TrainedModel, load_model
-from ctray.learn.selftrain.checkpoint import (
-    TrainedSlabs,
+from ctray.learn.self_training.checkpoint import (
+    SelfTrainedModel,
     digest_of_boxes,
-    load_slabs,
-    save_slabs,
+    load_self_trained,
+    save_self_trained,
 )
-from ctray.learn.selftrain.slabs import SlabNetwork
+from ctray.learn.self_training.network import SelfTrainedNetwork
 from ctray.localization.localizer import Localizer
 from ctray.storage import store
 
@@ -29,10 +29,10 @@ def trained(trained_url: str, tmp_path: Path) -> TrainedModel:
     return load_model(str(tmp_path / "checkpoint"))
 
 
-def self_trained(trained: TrainedModel, config: RunConfig) -> TrainedSlabs:
-    network = SlabNetwork(trained.model.encoder, config.self_train.neighbours)
-    save_slabs(trained.url, network, config, trained.digest)
-    slabs = load_slabs(trained.url, trained)
+def self_trained(trained: TrainedModel, config: RunConfig) -> SelfTrainedModel:
+    network = SelfTrainedNetwork(trained.model.encoder, config.self_train.neighbours)
+    save_self_trained(trained.url, network, config, trained.digest)
+    slabs = load_self_trained(trained.url, trained)
     assert slabs is not None
     return slabs
 
@@ -69,17 +69,19 @@ def test_self_training_counts_as_it_was_done(trained: TrainedModel) -> None:
     assert digest_of_boxes(said, trained, slabs) == box_settings_digest(done)
 
 
-@pytest.mark.parametrize("name", ["checkpoint.json", "slabs.json"])
+@pytest.mark.parametrize("name", ["checkpoint.json", "self-trained.json"])
 def test_networks_of_an_earlier_method_are_told_apart(trained: TrainedModel, name: str) -> None:
     config = override(trained.config, ("self_train.enabled=true",))
     self_trained(trained, config)
     manifest = f"{trained.url}/{name}"
     told = store.read_json(manifest)
-    assert told.pop("method_version") == METHOD_VERSION
-    store.write_json(manifest, told)
+    assert told["method_version"] == METHOD_VERSION
+    store.write_json(manifest, {**told, "method_version": 0})
     again = load_model(trained.url)
-    assert 0 in {again.method_version, getattr(load_slabs(trained.url, again), "method_version", 1)}
-    digest = digest_of_boxes(config, again, load_slabs(trained.url, again))
+    network = load_self_trained(trained.url, again)
+    assert network is not None
+    assert 0 in {again.method_version, network.method_version}
+    digest = digest_of_boxes(config, again, network)
     assert digest == box_settings_digest(config, [0])
     assert digest != box_settings_digest(config)
 
@@ -92,8 +94,7 @@ def test_training_that_an_earlier_method_began_stays_its_own(trained: TrainedMod
 
     manifest = f"{trained.url}/checkpoint.json"
     told = store.read_json(manifest)
-    del told["method_version"]
-    store.write_json(manifest, told)
+    store.write_json(manifest, {**told, "method_version": 0})
     trainer = Trainer(trained.config, trained.side, device=torch.device("cpu"))
     assert restore(trainer, trained.url)
     save_checkpoint(trained.url, trainer)

@@ -10,20 +10,26 @@ import pytest
 
 import ctray
 from ctray.core.errors import CtrayError, GeometryError
-from ctray.core.geometry import Box, VoxelSize
+from ctray.core.geometry import AxisFaces, Box, VoxelSize
 from ctray.core.grid import ShardGrid
-from ctray.localization.found import Found
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.writer import create_volume
 
 SHAPE = (70, 50, 66)
-FOUND = Found(
+TO_CUT = Box(start=(10, 0, 15), stop=(52, 38, 55))
+FOUND = VolumeRecord(
+    volume_id="",
+    source_url="scan.zarr",
     status="located",
-    box=Box(start=(13, 11, 17), stop=(50, 37, 51)),
-    face_confidence=(0.9, 0.8, 0.7, 0.6, 0.75, 0.95),
-    shape=SHAPE,
-    margins=(3, 2, 20, 1, 2, 4),
+    sample_box=Box(start=(13, 11, 17), stop=(50, 37, 51)),
+    asked_box=TO_CUT,
+    crop_box=TO_CUT,
+    confidence=0.6,
+    face_confidence=AxisFaces(0.9, 0.8, 0.7, 0.6, 0.75, 0.95),
+    shape=list(SHAPE),
+    margins=AxisFaces(3, 2, 20, 1, 2, 4),
     promise="calibrated",
     max_loss=0.001,
     coverage=0.95,
@@ -39,7 +45,7 @@ def source(tmp_path: Path) -> tuple[Volume, np.ndarray]:
     array = np.random.default_rng(3).integers(0, 255, SHAPE, dtype=np.uint8)
     writer = create_volume(
         str(tmp_path / "v"),
-        shape=SHAPE,
+        shape=list(SHAPE),
         dtype=np.uint8,
         voxel_size=VoxelSize.of((1.5,)),
         num_levels=3,
@@ -52,19 +58,19 @@ def source(tmp_path: Path) -> tuple[Volume, np.ndarray]:
 
 
 def test_box_to_crop_has_the_margin_of_each_face_and_stays_inside() -> None:
-    assert FOUND.crop_box == Box(start=(10, 0, 15), stop=(52, 38, 55))
-    assert replace(FOUND, box=None, margins=None).crop_box is None
+    assert box_to_cut(FOUND, SHAPE) == TO_CUT
 
 
 def test_one_line_tells_what_was_found() -> None:
     said = repr(FOUND)
     assert "\n" not in said
     assert said == (
-        "<Found located; box z 13:50 y 11:37 x 17:51; crop_box z 10:52 y 0:38 x 15:55; "
+        "<VolumeRecord located; sample_box z 13:50 y 11:37 x 17:51; "
+        "crop_box z 10:52 y 0:38 x 15:55; "
         "confidence 0.60; at most 0.10% lost, stated for 95% of volumes>"
     )
-    empty = Found(status="empty", reason="nothing stands out")
-    assert repr(empty) == "<Found empty: nothing stands out>"
+    empty = VolumeRecord(volume_id="", source_url="", status="empty", reason="nothing stands out")
+    assert repr(empty) == "<VolumeRecord empty: nothing stands out>"
 
 
 def test_what_was_found_is_cut_with_its_margin_and_says_what_cut_it(
@@ -72,15 +78,14 @@ def test_what_was_found_is_cut_with_its_margin_and_says_what_cut_it(
 ) -> None:
     volume, array = source
     done = ctray.crop(volume, FOUND, str(tmp_path / "c"))
-    assert FOUND.crop_box is not None
-    assert done.asked_box == FOUND.crop_box
+    assert done.asked_box == TO_CUT
     # Whole voxels of the coarsest level, of stride 4.
     assert done.box.contains(Box(start=(8, 0, 12), stop=(52, 40, 56)))
     crop = open_volume(done.url)
     np.testing.assert_array_equal(crop.read_level(0), array[done.box.slices])
     told = crop.attributes
     assert told["sample_box"] == [[13, 50], [11, 37], [17, 51]]
-    assert told["asked_box"] == FOUND.crop_box.ranges
+    assert told["asked_box"] == TO_CUT.ranges
     assert told["crop_box"] == done.box.ranges
     assert (told["promise"], told["max_loss"], told["coverage"]) == ("calibrated", 0.001, 0.95)
     assert (told["method"], told["model_digest"]) == ("rotation", "d1")
@@ -142,9 +147,12 @@ def test_imported_volume_names_its_own_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"status": "empty", "box": None, "reason": "no sample"}, "has no crop: it is empty"),
+        (
+            {"status": "empty", "sample_box": None, "reason": "no sample"},
+            "has no crop: it is empty",
+        ),
         ({"status": "uncertain", "reason": "the boxes differ"}, r"found\.crop_box, url\) cuts"),
-        ({"shape": (70, 50, 65)}, "localize this one"),
+        ({"shape": [70, 50, 65]}, "localize this volume"),
     ],
 )
 def test_what_is_not_to_be_cut_is_refused(

@@ -1,4 +1,4 @@
-"""What becomes of a volume when the pretext task and the slab network say different things."""
+"""The status of a volume when pretext task and self-trained network say different things."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import torch
 from ctray.config import override
 from ctray.core.geometry import AXES, Box
 from ctray.learn.pretext.checkpoint import TrainedModel, load_model
-from ctray.learn.selftrain.checkpoint import TrainedSlabs
-from ctray.learn.selftrain.slabs import SlabNetwork
-from ctray.localization import localizer, refined
+from ctray.learn.self_training.checkpoint import SelfTrainedModel
+from ctray.learn.self_training.network import SelfTrainedNetwork
+from ctray.localization import localizer, self_trained
 from ctray.localization.localizer import Localization, Localizer
-from ctray.localization.refined import disagreement
 from ctray.phantom import Phantom, make_phantom, preset
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
@@ -31,19 +30,19 @@ def trained(trained_url: str) -> TrainedModel:
 def localized(
     folder: Path, voxels: np.ndarray, trained: TrainedModel, odds: float, *settings: str
 ) -> Localization:
-    """Localization with a slab network that says the same of every slice, about `odds`."""
+    """Localization with a self-trained network that says the same of every slice, about `odds`."""
     url = str(folder / "volume.zarr")
     writer = create_volume(url, shape=voxels.shape, dtype=voxels.dtype, voxel_size=None)
     for box in writer.grid.shards():
         writer.write(box, voxels[box.slices])
     writer.build_pyramid()
     writer.commit({})
-    network = SlabNetwork(trained.model.encoder, 1)
+    network = SelfTrainedNetwork(trained.model.encoder, 1)
     with torch.no_grad():
         network.bias.fill_(odds)
     config = override(trained.config, ("self_train.enabled=true", *settings))
-    slabs = TrainedSlabs(network=network, digest="planted")
-    return Localizer(trained, config, slabs, torch.device("cpu")).localize(open_volume(url))
+    own = SelfTrainedModel(network=network, digest="planted")
+    return Localizer(trained, config, own, torch.device("cpu")).localize(open_volume(url))
 
 
 def test_sure_pretext_task_is_not_overruled(
@@ -63,13 +62,13 @@ def test_faint_sample_counts_where_the_pretext_task_is_sure_of_it(
     for name, voxels in (("sample", held_out[0].volume), ("noise", noise)):
         (tmp_path / name).mkdir()
         first = localized(tmp_path / name, voxels, trained, 50, "self_train.min_agreement=0")
-        assert first.refined is not None
+        assert first.self_trained is not None
         for above in (0.5, 1.5):
             folder = tmp_path / f"{name}-{above}"
             folder.mkdir()
             settings = (
                 "self_train.min_agreement=0",
-                f"self_train.min_peak={first.refined.peak + above}",
+                f"self_train.min_peak={first.self_trained.peak + above}",
             )
             found = localized(folder, voxels, trained, 50, *settings)
             statuses[name, above] = found.status
@@ -93,29 +92,29 @@ def test_boxes_that_differ_are_for_review(
     assert "intersection over union" in (found.reason or "")
 
 
-def test_box_is_that_of_the_slab_network(
+def test_box_is_that_of_the_self_trained_network(
     trained: TrainedModel, held_out: list[Phantom], tmp_path: Path
 ) -> None:
     found = localized(tmp_path, held_out[0].volume, trained, 50, "self_train.min_agreement=0")
     assert found.status == "located"
     assert found.box == Box.whole((SIDE,) * 3)
     assert found.face_confidence == (1.0,) * 6
-    assert found.refined is not None
-    assert found.refined.scales() == (1.0,) * 6
+    assert found.self_trained is not None
+    assert found.self_trained.scales() == (1.0,) * 6
     # The pretext task has its faces elsewhere: the profile alone does not say how open they are.
     assert found.scales is not None
     assert max(found.scales) > 1
-    agreed = found.refined.scales(found.box)
+    agreed = found.self_trained.scales(found.box)
     assert agreed == (1.0,) * 6
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, box: Box) -> None:
-    """Let the slab network be sure of `box`, in voxels of level 0, and of nothing else."""
+    """Let the self-trained network be sure of `box`, in voxels of level 0, and of nothing else."""
     profiles = {}
     for name, (start, stop) in zip(AXES, box.ranges, strict=True):
         middles = 2 * np.arange(SIDE) + 1
         profiles[name] = np.where((middles > start) & (middles < stop), 6.0, -6.0)
-    monkeypatch.setattr(refined, "pooled_profiles", lambda *_: profiles)
+    monkeypatch.setattr(self_trained, "pooled_profiles", lambda *_: profiles)
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +138,11 @@ def test_clear_scan_has_its_faces_from_the_finer_level(
 
     found = localized(tmp_path, clear_scan.volume, trained, 0, f"self_train.clear_faces={clear}")
 
-    assert found.refined is not None
-    assert found.refined.factors == (2, 2, 2)
-    assert found.refined.box is not None
-    off = np.abs(np.subtract(found.refined.box.faces, clear_scan.box.faces))
-    assert found.refined.clear is (clear == "auto")
+    assert found.self_trained is not None
+    assert found.self_trained.factors == (2, 2, 2)
+    assert found.self_trained.box is not None
+    off = np.abs(np.subtract(found.self_trained.box.faces, clear_scan.box.faces))
+    assert found.self_trained.clear is (clear == "auto")
     assert (off.max() <= 1) == (clear == "auto")
 
 
@@ -189,16 +188,5 @@ def test_without_self_training_the_box_is_that_of_the_pretext_task(
 ) -> None:
     found = localized(tmp_path, held_out[0].volume, trained, 50, "self_train.enabled=false")
     assert found.status == "located"
-    assert found.refined is None
+    assert found.self_trained is None
     assert found.box != Box.whole((SIDE,) * 3)
-
-
-def test_who_disagrees_is_named() -> None:
-    one, far = Box(start=(0, 0, 0), stop=(4, 4, 4)), Box(start=(2, 0, 0), stop=(6, 4, 4))
-    assert disagreement(None, None, 0.5) is None
-    assert disagreement(one, one, 1.0) is None
-    assert "finds no sample" in (disagreement(None, one, 0.5) or "")
-    assert "does not" in (disagreement(one, None, 0.5) or "")
-    # Two of six slabs are shared.
-    assert "0.33" in (disagreement(one, far, 0.5) or "")
-    assert disagreement(one, far, 0.3) is None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ctray.config import PreprocessConfig
-from ctray.localization.clear_faces import GreyLevel, find_clear_faces
-from ctray.localization.grey_levels import GreyLevels
+from ctray.core.geometry import AxisFaces
+from ctray.localization.grey_faces import find_grey_faces
+from ctray.localization.grey_levels import GreyLevel, GreyLevels
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.working import WorkingLevel
@@ -58,6 +59,6 @@ def test_finest_level_is_as_it_was_after_faces_were_looked_for_in_it() -> None:
     """What comes next reads the same array."""
     prepared, level = scan(finer=True)
     levels = GreyLevels(prepared, level)
-    guess = ((10.0, 22.0), (9.0, 20.0), (11.0, 23.0))
-    assert any(faces is not None for faces in find_clear_faces(levels.finest, [guess]))
+    guess = AxisFaces.of([10.0, 22.0, 9.0, 20.0, 11.0, 23.0])
+    assert any(faces is not None for faces in find_grey_faces(levels.finest, [guess]))
     check_same(levels.finest, GreyLevels(prepared, level).finest)

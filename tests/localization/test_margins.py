@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from ctray.core.errors import ConfigError, CtrayError
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.localization.margins import (
     LOSSES,
     Calibration,
     calibrate,
-    expand_faces,
     margins_of,
     shipped_calibration,
 )
@@ -26,11 +25,15 @@ def _mask(box: Box, shape: tuple[int, int, int] = (20, 20, 20)) -> np.ndarray:
     return mask
 
 
+def _all(scale: float) -> AxisFaces[float]:
+    return AxisFaces.both_sides([scale] * 3)
+
+
 def test_score_is_the_smallest_factor_that_reaches_the_sample() -> None:
     sample = Box(start=(5, 5, 5), stop=(15, 15, 15))
     short = Box(start=(5, 5, 5), stop=(15, 15, 12))
 
-    found = calibrate([(short, (2.0,) * 6, _mask(sample))], "by hand")
+    found = calibrate([(short, _all(2.0), _mask(sample))], "by hand")
 
     # Three voxels are missing on x1; with a scale of 2 a factor of 1.125 gives ceil(2.25) = 3.
     assert found.scores[0.0] == (1.125,)
@@ -42,7 +45,7 @@ def test_loss_that_is_allowed_needs_less() -> None:
     sample = Box(start=(0, 0, 0), stop=(20, 20, 20))
     short = Box(start=(0, 0, 0), stop=(20, 20, 18))
 
-    found = calibrate([(short, (1.0,) * 6, _mask(sample))], "by hand")
+    found = calibrate([(short, _all(1.0), _mask(sample))], "by hand")
 
     # One voxel of margin leaves a twentieth outside.
     assert found.scores[0.05] == (0.125,)
@@ -51,7 +54,7 @@ def test_loss_that_is_allowed_needs_less() -> None:
 
 def test_volume_that_no_factor_saves_counts_as_never_kept() -> None:
     far = _mask(Box(start=(0, 0, 19), stop=(1, 1, 20)))
-    found = calibrate([(Box(start=(0, 0, 0), stop=(1, 1, 1)), (0.01,) * 6, far)], "by hand")
+    found = calibrate([(Box(start=(0, 0, 0), stop=(1, 1, 1)), _all(0.01), far)], "by hand")
 
     assert math.isinf(found.scores[0.0][0])
     with pytest.raises(ConfigError, match="cannot be promised"):
@@ -60,7 +63,7 @@ def test_volume_that_no_factor_saves_counts_as_never_kept() -> None:
 
 def test_empty_volumes_take_no_part() -> None:
     nothing = np.zeros((4, 4, 4), dtype=bool)
-    found = calibrate([(Box(start=(0, 0, 0), stop=(1, 1, 1)), (1.0,) * 6, nothing)], "empty")
+    found = calibrate([(Box(start=(0, 0, 0), stop=(1, 1, 1)), _all(1.0), nothing)], "empty")
 
     assert found.num_volumes == 0
     with pytest.raises(ConfigError):
@@ -156,7 +159,7 @@ def test_shipped_calibration_never_gives_less_than_what_a_face_is_open() -> None
 def test_each_face_moves_by_its_own_margin_and_stays_inside() -> None:
     box = Box(start=(1, 5, 5), stop=(10, 10, 19))
 
-    wide = expand_faces(box, (3, 1, 2, 0, 4, 5), (20, 20, 20))
+    wide = box.expand(AxisFaces(3, 1, 2, 0, 4, 5), (20, 20, 20))
 
     assert wide.ranges == [[0, 11], [3, 10], [1, 20]]
-    assert margins_of((1.0, 2.0, 3.0, 1.0, 1.0, 0.1), 1.5) == (2, 3, 5, 2, 2, 1)
+    assert margins_of(AxisFaces(1.0, 2.0, 3.0, 1.0, 1.0, 0.1), 1.5) == (2, 3, 5, 2, 2, 1)

@@ -11,81 +11,33 @@ import pytest
 
 from ctray.config import CropConfig, RunConfig, override
 from ctray.config.box_settings import box_settings, box_settings_digest
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.localization.margins import LOSSES, Calibration, shipped_calibration
 from ctray.localization.promise import (
     SAFE_MARGIN,
-    Decision,
-    box_to_cut,
     calibration_beside,
-    decide_promise,
     is_too_open,
-    promise_text,
+    promise_of,
     why_not_calibrated,
     with_promise,
 )
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.storage import store
 
 DIGEST = box_settings_digest(RunConfig())
 
-# status, fixed margin, calibration holds, most open face, several specimens: what becomes of it.
-# The calibration knows faces that are open over 20% of their axis.
-TABLE = [
-    ("located", False, True, 0.1, False, "located", "calibrated"),
-    ("located", False, True, 0.2, False, "located", "calibrated"),
-    ("located", False, True, 0.21, False, "uncertain", "not calibrated"),
-    ("located", False, True, None, False, "located", "not calibrated"),
-    ("located", False, True, 0.1, True, "located", "not calibrated"),
-    ("located", False, True, 0.21, True, "uncertain", "not calibrated"),
-    ("located", False, False, 0.1, False, "located", "not calibrated"),
-    ("located", False, False, 0.21, False, "uncertain", "not calibrated"),
-    ("located", False, False, None, False, "located", "not calibrated"),
-    ("located", True, True, 0.1, False, "located", "fixed margin"),
-    ("located", True, False, 0.9, True, "located", "fixed margin"),
-    ("uncertain", False, True, 0.1, False, "uncertain", None),
-    ("uncertain", False, True, 0.9, False, "uncertain", None),
-    ("empty", False, True, None, False, "empty", None),
-    ("failed", True, False, None, False, "failed", None),
-]
-
-
-@pytest.mark.parametrize("row", TABLE)
-def test_decision(row: tuple[Any, ...]) -> None:
-    status, fixed, holds, largest, several, expected, promise = row
-    decision = decide_promise(
-        status=status,
-        fixed_margin=fixed,
-        holds=holds,
-        largest=largest,
-        largest_known=0.2,
-        several=several,
-    )
-    too_open = (status, expected) == ("located", "uncertain")
-    assert decision == Decision(status=expected, promise=promise, too_open=too_open)
-
 
 def test_rate_is_stated_in_one_case_alone() -> None:
-    """Over all combinations: located, by a calibration that holds, of one known box."""
-    stated = []
-    for status, fixed, holds, largest, several in itertools.product(
-        ("located", "empty", "uncertain", "failed"),
-        (False, True),
-        (False, True),
-        (None, 0.1, 0.3),
-        (False, True),
-    ):
-        decision = decide_promise(
-            status=status,
-            fixed_margin=fixed,
-            holds=holds,
-            largest=largest,
-            largest_known=0.2,
-            several=several,
-        )
-        if decision.promise == "calibrated":
-            stated.append((status, fixed, holds, largest, several))
-    assert stated == [("located", False, True, 0.1, False)]
+    """Over all combinations: a calibration holds, scales are known, one box, no fixed margin."""
+    names = ("fixed_margin", "holds", "is_located", "knows_scales", "several")
+    promises = {}
+    for values in itertools.product((False, True), repeat=len(names)):
+        promises[values] = promise_of(**dict(zip(names, values, strict=True)))
+    stated = [values for values, promise in promises.items() if promise == "calibrated"]
+    assert stated == [(False, True, True, True, False)]
+    fixed = [values for values, promise in promises.items() if promise == "fixed margin"]
+    assert fixed == [values for values in promises if values[0]]
 
 
 def calibration(**changes: Any) -> Calibration:
@@ -100,22 +52,22 @@ def calibration(**changes: Any) -> Calibration:
     return Calibration(**{**values, **changes})
 
 
-def located(**changes: Any) -> Receipt:
+def located(**changes: Any) -> VolumeRecord:
     values: dict[str, Any] = {
         "volume_id": "a",
         "source_url": "/a",
         "status": "located",
         "sample_box": Box(start=(40, 40, 40), stop=(60, 60, 60)),
-        "scales": [1.0, 1.5, 1.0, 1.0, 1.0, 12.0],
+        "scales": AxisFaces(1.0, 1.5, 1.0, 1.0, 1.0, 12.0),
         "shape": [100, 200, 100],
         "box_settings_digest": DIGEST,
     }
-    return Receipt(**{**values, **changes})
+    return VolumeRecord(**{**values, **changes})
 
 
 def test_margins_are_the_factor_times_the_scales_where_the_calibration_holds() -> None:
     promised = with_promise(located(), CropConfig(), calibration())
-    assert promised.margins == [2, 3, 2, 2, 2, 24]
+    assert promised.margins == (2, 3, 2, 2, 2, 24)
     assert (promised.promise, promised.max_loss, promised.coverage) == ("calibrated", 0.001, 0.95)
     assert box_to_cut(promised, (100, 200, 100)).ranges == [[38, 63], [38, 62], [38, 84]]
 
@@ -144,7 +96,7 @@ def test_other_settings_have_a_safe_margin_and_no_rate(changes: str) -> None:
     factor = max(2.0, shipped_calibration().factor(usual.max_loss, usual.coverage))
     # 5% of 100 and of 200 voxels; the last face is more open than that.
     assert promised.margins is not None
-    assert promised.margins[:5] == [5, 5, 10, 10, 5]
+    assert promised.margins[:5] == (5, 5, 10, 10, 5)
     assert promised.margins[5] >= 12 * factor
     assert pytest.approx(0.05) == SAFE_MARGIN
 
@@ -168,19 +120,19 @@ def test_calibration_without_a_digest_holds_for_nothing() -> None:
 
 def test_without_self_training_the_margin_is_a_fraction_of_the_axis() -> None:
     promised = with_promise(located(scales=None), CropConfig(), calibration())
-    assert (promised.promise, promised.margins) == ("not calibrated", [5, 5, 10, 10, 5, 5])
+    assert (promised.promise, promised.margins) == ("not calibrated", (5, 5, 10, 10, 5, 5))
 
 
 def test_fixed_margin_promises_nothing_and_refuses_nothing() -> None:
-    receipt = located(scales=[90.0] * 6)
+    receipt = located(scales=AxisFaces.of([90.0] * 6))
     promised = with_promise(receipt, CropConfig(margin=0.1), calibration())
     assert (promised.status, promised.promise) == ("located", "fixed margin")
-    assert promised.margins == [10, 10, 20, 20, 10, 10]
+    assert promised.margins == (10, 10, 20, 20, 10, 10)
     assert promised.max_loss is None
 
 
 def test_face_that_is_more_open_than_any_calibrated_one_is_for_review() -> None:
-    receipt = located(scales=[1.0] * 5 + [21.0])
+    receipt = located(scales=AxisFaces.of([1.0] * 5 + [21.0]))
     promised = with_promise(receipt, CropConfig(), calibration())
     assert promised.status == "uncertain"
     assert "21% of its axis, more than in any volume of the calibration (20%)" in (
@@ -222,12 +174,11 @@ def test_calibration_of_the_run_that_a_checkpoint_lies_in(
 
 
 def test_text_of_a_promise() -> None:
-    assert (
-        promise_text("calibrated", 0.001, 0.95) == "at most 0.10% lost, stated for 95% of volumes"
-    )
-    assert promise_text("not calibrated").startswith("not calibrated")
-    assert promise_text("fixed margin").startswith("fixed margin")
-    assert promise_text(None) == ""
+    stated = located(promise="calibrated", max_loss=0.001, coverage=0.95)
+    assert stated.promise_text == "at most 0.10% lost, stated for 95% of volumes"
+    assert located(promise="not calibrated").promise_text.startswith("not calibrated")
+    assert located(promise="fixed margin").promise_text.startswith("fixed margin")
+    assert located().promise_text == ""
 
 
 def test_why_a_run_is_not_calibrated() -> None:
@@ -238,5 +189,5 @@ def test_why_a_run_is_not_calibrated() -> None:
     assert "several specimens" in why_not_calibrated(DIGEST, RunConfig(), calibration())
     older = calibration(box_settings_digest="sha256:before")
     assert "another version" in why_not_calibrated(DIGEST, RunConfig(), older)
-    oldest = calibration(box_settings_digest=None, box_settings={})
-    assert "earlier version" in why_not_calibrated(DIGEST, RunConfig(), oldest)
+    silent = calibration(box_settings_digest=None, box_settings={})
+    assert "does not tell its settings" in why_not_calibrated(DIGEST, RunConfig(), silent)

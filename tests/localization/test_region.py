@@ -122,5 +122,5 @@ def test_faces_are_as_certain_as_the_map_is_steep() -> None:
     assert found is not None
     stretch = found.stretches["z"]
     assert stretch is not None
-    assert stretch.certainty[0] > 0.9
-    assert stretch.certainty[1] < 0.3
+    assert stretch.confidence[0] > 0.9
+    assert stretch.confidence[1] < 0.3

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import CropConfig, parse_config
-from ctray.core.geometry import AXES, Box, Triple
+from ctray.core.geometry import AXES, AxisFaces, Box, Triple
 from ctray.evaluate.specimen_scores import match_boxes, score_specimens
 from ctray.evaluate.truth import Truth
-from ctray.localization.faces import Faces, find_faces
 from ctray.localization.margins import Calibration
+from ctray.localization.profile_faces import FacePair, find_faces
 from ctray.localization.promise import with_promise
 from ctray.localization.specimens import (
     CELL,
@@ -22,8 +22,7 @@ from ctray.localization.specimens import (
     find_specimens,
     label_specimens,
 )
-from ctray.records.run_folder import Receipt
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.volume_record import SpecimenRecord, VolumeRecord
 
 # Uneven, and not all of them multiples of a cell; the canvas is 48.
 SHAPE = (40, 48, 45)
@@ -47,7 +46,7 @@ def maps_of(boxes: list[Box], shape: Triple = SHAPE, high: float = HIGH) -> Evid
     return EvidenceMaps(maps=(maps[0], maps[1], maps[2]), shape=shape, bias=BIAS)
 
 
-def faces_of(evidence: EvidenceMaps) -> dict[str, Faces | None]:
+def faces_of(evidence: EvidenceMaps) -> dict[str, FacePair | None]:
     return {
         name: find_faces(evidence.pool(axis, evidence.maps[axis]), THRESHOLD)
         for axis, name in enumerate(AXES)
@@ -186,23 +185,25 @@ def test_grid_of_a_large_volume_is_coarser() -> None:
 DIGEST = "sha256:0123"
 
 
-def specimen(*ranges: list[int], scale: float = 1.0) -> SpecimenReceipt:
-    return SpecimenReceipt(
-        sample_box=Box.from_ranges(ranges), face_confidence=[0.5] * 6, scales=[scale] * 6
+def specimen(*ranges: list[int], scale: float = 1.0) -> SpecimenRecord:
+    return SpecimenRecord(
+        sample_box=Box.from_ranges(ranges),
+        face_confidence=AxisFaces.of([0.5] * 6),
+        scales=AxisFaces.of([scale] * 6),
     )
 
 
-def receipt(volume_id: str, specimens: list[SpecimenReceipt] | None, **more: object) -> Receipt:
+def receipt(volume_id: str, specimens: list[SpecimenRecord] | None, **more: object) -> VolumeRecord:
     values: dict[str, object] = {
         "volume_id": volume_id,
         "source_url": volume_id,
         "status": "located",
         "sample_box": Box.whole((20, 20, 20)),
         "box_settings_digest": DIGEST,
-        "scales": [1.0] * 6,
+        "scales": AxisFaces.of([1.0] * 6),
         "shape": [20, 20, 20],
     }
-    return Receipt(specimens=specimens, **{**values, **more})  # type: ignore[arg-type]
+    return VolumeRecord(specimens=specimens, **{**values, **more})  # type: ignore[arg-type]
 
 
 def calibration() -> Calibration:
@@ -219,9 +220,9 @@ def test_every_specimen_has_its_own_margins_and_no_promise() -> None:
     promised = with_promise(given, config.crop, calibration())
 
     # Rank ceil(21 * 0.9) = 19 of 20: factor 18.
-    assert promised.margins == [18] * 6
+    assert promised.margins == (18,) * 6
     assert promised.specimens is not None
-    assert promised.specimens[0].margins == [27] * 6
+    assert promised.specimens[0].margins == (27,) * 6
     # The calibration is of whole volumes.
     assert (promised.max_loss, promised.coverage) == (None, None)
     assert with_promise(receipt("a", []), CropConfig(), calibration()).max_loss == 0.001

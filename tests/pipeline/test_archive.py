@@ -21,7 +21,8 @@ from ctray.learn.pretext.checkpoint import load_model, read_metrics
 from ctray.pipeline.run import run_archive, status_counts
 from ctray.records.box_table import read_localizations
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 
@@ -43,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def by_id(receipts: list[Receipt]) -> dict[str, Receipt]:
+def by_id(receipts: list[VolumeRecord]) -> dict[str, VolumeRecord]:
     return {receipt.volume_id: receipt for receipt in receipts}
 
 
@@ -66,8 +67,9 @@ def test_whole_run_over_a_mixed_archive(
     assert load_model(run.checkpoint).step == archive_config.train.steps
     assert contents(archive) == before, "the archive stays as it is"
     stages = [event.stage for event in events]
-    assert set(stages) == {"catalog", "prepare", "pretrain", "localize"}
-    assert stages == sorted(stages, key=["catalog", "prepare", "pretrain", "localize"].index)
+    names = ["catalog", "prepare", "pretrain", "localize", "report"]
+    assert set(stages) == set(names)
+    assert stages == sorted(stages, key=names.index)
     last = events[-1]
     assert last.done == last.total
 
@@ -113,7 +115,9 @@ def test_sorting_run_holds_volumes_out_and_keeps_its_maps(
     assert again[0].map_url == first.map_url
 
 
-def check_receipts(run: RunFolder, receipts: list[Receipt], voxels: dict[str, np.ndarray]) -> None:
+def check_receipts(
+    run: RunFolder, receipts: list[VolumeRecord], voxels: dict[str, np.ndarray]
+) -> None:
     assert status_counts(receipts) == {"located": 3, "failed": 1}
     found = by_id(receipts)
     assert set(found) == {*voxels, "cut_off"}
@@ -141,7 +145,7 @@ def check_receipts(run: RunFolder, receipts: list[Receipt], voxels: dict[str, np
 
 
 def check_crops(
-    run: RunFolder, receipts: dict[str, Receipt], voxels: dict[str, np.ndarray]
+    run: RunFolder, receipts: dict[str, VolumeRecord], voxels: dict[str, np.ndarray]
 ) -> None:
     sizes = 0
     for volume_id, source in voxels.items():
@@ -170,7 +174,7 @@ def check_crops(
     assert tiff.voxel_size.um[1:] == pytest.approx((VOXEL_UM, VOXEL_UM), rel=1e-3)
 
 
-def check_table(run: RunFolder, receipts: list[Receipt]) -> None:
+def check_table(run: RunFolder, receipts: list[VolumeRecord]) -> None:
     rows = read_localizations(run.localizations)
     entries = read_catalog(run.catalog)
     assert [row["volume_id"] for row in rows] == [entry.volume_id for entry in entries]
@@ -191,7 +195,8 @@ def check_second_run(archive: Path, run: RunFolder, config: RunConfig) -> None:
     after = times(folder)
     assert len(receipts) == 4
     rewritten = {name for name in before if after[name] != before[name]}
-    assert rewritten <= {"catalog.parquet", "localizations.parquet"}
+    page = {"report/index.html", "report/located.png"}
+    assert rewritten <= {"catalog.parquet", "localizations.parquet", *page}
     assert after.keys() == before.keys()
 
 

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from ctray.archive.catalog import build_catalog, write_catalog
 from ctray.cli.main import cli
 from ctray.config import RunConfig
-from ctray.core.geometry import AXES
+from ctray.core.geometry import AXES, FACES
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.phantom import Phantom
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.box_table import write_localizations
-from ctray.records.run_folder import FACES, Receipt, RunFolder
-from ctray.records.specimen_receipt import SpecimenReceipt
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import SpecimenRecord, VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
@@ -71,7 +71,7 @@ def run(
     write_catalog(entries, found.catalog)
     worker = LocalizeVolume(found, config, True, 1)
     for entry in entries:
-        assert isinstance(worker(entry), Receipt)
+        assert isinstance(worker(entry), VolumeRecord)
     write_localizations(found.localizations, found.receipts())
     return found
 
@@ -80,8 +80,8 @@ def settings(run: RunFolder) -> RunConfig:
     return load_model(run.checkpoint).config
 
 
-def receipt_of(run: RunFolder, name: str) -> Receipt:
-    """Receipt of an archive's file, whatever id it has."""
+def receipt_of(run: RunFolder, name: str) -> VolumeRecord:
+    """VolumeRecord of an archive's file, whatever id it has."""
     (found,) = [r for r in run.receipts() if r.source_url.endswith(f"/{name}")]
     return found
 
@@ -148,7 +148,7 @@ def test_source_is_the_archives_own_file(run: RunFolder) -> None:
     )
     for receipt in (plain, stack):
         assert receipt.cut_url == (receipt.imported_url or receipt.source_url)
-    assert Receipt(volume_id="x", source_url="x", status="failed").cut_url is None
+    assert VolumeRecord(volume_id="x", source_url="x", status="failed").cut_url is None
 
 
 def test_csv_has_the_names_and_values_of_the_table(run: RunFolder) -> None:
@@ -174,12 +174,12 @@ def test_csv_has_the_names_and_values_of_the_table(run: RunFolder) -> None:
 
 
 def test_document_names_every_field_of_a_receipt() -> None:
-    assert set(documented("receipt")) == {f.name for f in fields(Receipt)}
+    assert set(documented("receipt")) == {f.name for f in fields(VolumeRecord)}
     (of_specimens,) = [
         line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `specimens`")
     ]
     named = set(re.findall(r"`(\w+)`", of_specimens)) - {"specimens"}
-    assert named == {f.name for f in fields(SpecimenReceipt)}
+    assert named == {f.name for f in fields(SpecimenRecord)}
 
 
 def test_document_names_every_column_of_the_table(run: RunFolder) -> None:

@@ -25,12 +25,13 @@ from ctray.executors.local.training import train_encoder
 from ctray.learn.pretext.checkpoint import load_model, read_metrics, save_checkpoint
 from ctray.learn.pretext.training import Trainer
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.pipeline import run as stages
 from ctray.pipeline.run import localize_stage, run_archive
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.events import Event
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 pytestmark = pytest.mark.ray
@@ -44,7 +45,7 @@ def locally(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"ray": config.ray.model_copy(update={"local": True})})
 
 
-def told(receipt: Receipt) -> dict[str, Any]:
+def told(receipt: VolumeRecord) -> dict[str, Any]:
     """Everything that a receipt says of its volume: box, faces, profiles, checksum of the crop."""
     fields = {k: v for k, v in asdict(receipt).items() if k not in _OF_THE_RUN}
     fields["has_crop"] = receipt.crop_url is not None
@@ -73,7 +74,7 @@ def test_a_run_without_ray_gives_the_same_bits(
     run, receipts = run_archive(str(archive), str(tmp_path / "own"), locally(config), events.append)
     assert load_model(run.checkpoint).digest == load_model(on_ray.checkpoint).digest
     if config.self_train.enabled:
-        slabs = [load_slabs(r.checkpoint, load_model(r.checkpoint)) for r in (run, on_ray)]
+        slabs = [load_self_trained(r.checkpoint, load_model(r.checkpoint)) for r in (run, on_ray)]
         assert slabs[0].digest == slabs[1].digest  # type: ignore[union-attr]
     for ours, theirs in zip(receipts, expected, strict=True):
         mine, other = told(ours), told(theirs)
@@ -82,11 +83,12 @@ def test_a_run_without_ray_gives_the_same_bits(
     assert located
     assert all(r.checksum for r in located)
     assert [r.volume_id for r in receipts if r.status == "failed"] == ["cut_off"]
-    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize"]
+    names = ["catalog", "prepare", "pretrain", "boxes", "self-train", "localize", "report"]
     if not config.self_train.enabled:
         names = [name for name in names if name not in ("boxes", "self-train")]
     assert list(dict.fromkeys(event.stage for event in events)) == names
     assert events[-1].done == events[-1].total
+    assert store.exists(run.report)
 
 
 # --- training --------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ def test_gpus_that_are_not_there_are_named(
 class DyingOfEmbryoB(LocalizeVolume):
     """Out of memory, a segmentation fault in a codec: the process is gone without a word."""
 
-    def __call__(self, entry: CatalogEntry) -> Receipt | CtrayError:
+    def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
         if entry.volume_id == "embryo_b":
             os._exit(1)
         return super().__call__(entry)

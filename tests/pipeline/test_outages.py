@@ -20,7 +20,8 @@ from ctray.core.errors import CtrayError
 from ctray.learn.pretext.checkpoint import save_checkpoint
 from ctray.learn.pretext.training import Trainer
 from ctray.pipeline.volume_work import LocalizeVolume
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
 
@@ -57,7 +58,7 @@ def entry_of(archive: str) -> CatalogEntry:
     )
 
 
-def receipt_of(tmp_path: Path) -> Receipt | None:
+def receipt_of(tmp_path: Path) -> VolumeRecord | None:
     return RunFolder(url=str(tmp_path / "run")).read_receipt("scan")
 
 
@@ -71,7 +72,7 @@ def test_volume_is_done_once_the_store_is_back(
         receipt = worker(entry_of(archive))
     finally:
         back.join()
-    assert isinstance(receipt, Receipt), receipt
+    assert isinstance(receipt, VolumeRecord), receipt
     assert receipt.status == "located", receipt.reason
 
 
@@ -122,7 +123,7 @@ def test_store_that_fails_on_one_volume_alone_fails_that_volume(
     with faulty_proxy(ceph_server.endpoint, kinds=("500",), times=None, only="/0/c/") as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         receipt = worker(entry_of(archive))
-    assert isinstance(receipt, Receipt), receipt
+    assert isinstance(receipt, VolumeRecord), receipt
     assert receipt.status == "failed"
     assert "scan.zarr" in (receipt.reason or "")
     # Three rounds of a request and its repeat.

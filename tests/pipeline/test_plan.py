@@ -27,8 +27,9 @@ from ctray.pipeline.cropping import crop_digest
 from ctray.pipeline.plan import plan_archive, ratio_interval
 from ctray.pipeline.plan_sample import looks_of_receipts
 from ctray.pipeline.plan_training import measure_speeds, working_shape
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
 from ctray.records.run_manifest import RunManifest, write_manifest
+from ctray.records.volume_record import VolumeRecord
 
 COUNT = 7
 
@@ -51,10 +52,10 @@ def contents(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*")}
 
 
-def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> Receipt:
+def receipt(volume_id: str, *, kept: int | None, seconds: float = 2.0) -> VolumeRecord:
     """Of a volume of 48 voxels a side, of which a crop keeps `kept` slices."""
     box = None if kept is None else Box(start=(0, 0, 0), stop=(kept, 48, 48))
-    return Receipt(
+    return VolumeRecord(
         volume_id=volume_id,
         source_url=volume_id,
         status="located" if box else "uncertain",
@@ -105,7 +106,7 @@ def test_training_that_is_under_way_counts_what_is_left_at_its_own_speed(
     trainer = Trainer(config, 48, device=torch.device("cpu"))
     trainer.step = 400
     # 8 pairs a step: 2 seconds each.
-    trainer.metrics.rows = [{"step": 200.0, "slices_per_second": 8.0}, {"step": 400.0}]
+    trainer.metrics = [{"step": 200.0, "slices_per_second": 8.0}, {"step": 400.0}]
     save_checkpoint(run.checkpoint, trainer)
     found = plan_archive(catalog, config, run, num_sample=2)
     assert found.training_hours == pytest.approx(600 * 2 / 3600)

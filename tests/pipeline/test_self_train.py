@@ -15,17 +15,18 @@ from ctray.archive.catalog import read_catalog
 from ctray.config import RunConfig, override, parse_config
 from ctray.config.box_settings import box_settings, box_settings_digest
 from ctray.core.errors import ConfigError, NotFoundError, TrainingError
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.evaluate.calibrating import calibrate_run
 from ctray.evaluate.phantom_archive import write_phantoms
 from ctray.executors.ray import self_training as ray_self_train
 from ctray.learn.pretext.checkpoint import load_model
-from ctray.learn.selftrain.checkpoint import load_slabs
+from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.localization.margins import LOSSES, Calibration
-from ctray.localization.promise import box_to_cut, calibration_of, with_promise
+from ctray.localization.promise import calibration_of, with_promise
 from ctray.pipeline import self_training as engine_self_train
 from ctray.pipeline.run import check_trained, open_run, pretrain_stage, run_archive
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord, box_to_cut
 from ctray.storage import store
 
 pytestmark = pytest.mark.ray
@@ -42,7 +43,7 @@ def config(archive_settings: dict[str, Any]) -> RunConfig:
 @pytest.fixture(scope="module")
 def finished(
     ray_cpus: int, config: RunConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, RunFolder, list[Receipt]]:
+) -> tuple[str, RunFolder, list[VolumeRecord]]:
     folder = tmp_path_factory.mktemp("self-training")
     archive = str(folder / "archive")
     write_phantoms(archive, count=3, size=24, seed=8, reconstruction_circle=False)
@@ -51,10 +52,10 @@ def finished(
 
 
 def test_receipts_tell_the_faces_and_what_is_promised(
-    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+    finished: tuple[str, RunFolder, list[VolumeRecord]], config: RunConfig
 ) -> None:
     _, run, receipts = finished
-    slabs = load_slabs(run.checkpoint, load_model(run.checkpoint))
+    slabs = load_self_trained(run.checkpoint, load_model(run.checkpoint))
     assert slabs is not None
     for receipt in receipts:
         assert receipt.model_digest == slabs.digest
@@ -75,10 +76,10 @@ def test_receipts_tell_the_faces_and_what_is_promised(
 
 
 def test_second_run_trains_nothing_and_a_lost_network_comes_back_the_same(
-    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+    finished: tuple[str, RunFolder, list[VolumeRecord]], config: RunConfig
 ) -> None:
     archive, run, _ = finished
-    manifest = Path(run.checkpoint) / "slabs.json"
+    manifest = Path(run.checkpoint) / "self-trained.json"
     before, written = store.read_json(str(manifest)), manifest.stat().st_mtime_ns
     catalog = read_catalog(run.catalog)
 
@@ -94,7 +95,7 @@ def test_second_run_trains_nothing_and_a_lost_network_comes_back_the_same(
 
 
 def test_boxes_to_learn_from_follow_the_settings_of_the_run(
-    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig
+    finished: tuple[str, RunFolder, list[VolumeRecord]], config: RunConfig
 ) -> None:
     """Not those that the pretext task was trained with, which another run may have been."""
     _, run, _ = finished
@@ -108,7 +109,7 @@ def test_boxes_to_learn_from_follow_the_settings_of_the_run(
 
 
 def test_promise_that_nothing_keeps_is_refused_before_anything_is_done(
-    finished: tuple[str, RunFolder, list[Receipt]],
+    finished: tuple[str, RunFolder, list[VolumeRecord]],
     config_of: Callable[..., RunConfig],
     tmp_path: Path,
 ) -> None:
@@ -120,14 +121,14 @@ def test_promise_that_nothing_keeps_is_refused_before_anything_is_done(
 
 
 def test_margins_follow_the_runs_own_calibration_while_nothing_is_cropped(
-    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig, tmp_path: Path
+    finished: tuple[str, RunFolder, list[VolumeRecord]], config: RunConfig, tmp_path: Path
 ) -> None:
     _, _, receipts = finished
     own = RunFolder(url=str(tmp_path / "own"))
     plain = replace(
         receipts[0],
         status="located",
-        scales=[1.0, 2.0, 1.0, 1.0, 1.0, 3.0],
+        scales=AxisFaces.of([1.0, 2.0, 1.0, 1.0, 1.0, 3.0]),
         shape=[128] * 3,
         sample_box=Box(start=(40, 40, 40), stop=(60, 60, 60)),
     )
@@ -139,7 +140,7 @@ def test_margins_follow_the_runs_own_calibration_while_nothing_is_cropped(
     )
     store.write_json(own.calibration, fitted.to_json())
     promised = with_promise(plain, config.crop, calibration_of(own))
-    assert promised.margins == [math.ceil(1.5 * s) for s in (1, 2, 1, 1, 1, 3)]
+    assert promised.margins == tuple(math.ceil(1.5 * s) for s in (1, 2, 1, 1, 1, 3))
     assert (promised.promise, promised.max_loss) == ("calibrated", config.crop.max_loss)
     kept = box_to_cut(promised, (128, 128, 128))
     assert kept.ranges == [[38, 63], [38, 62], [38, 65]]
@@ -169,7 +170,7 @@ def test_it_begins_anew_where_its_node_died(
 
 
 def test_run_is_calibrated_on_its_own_truth(
-    finished: tuple[str, RunFolder, list[Receipt]], config: RunConfig, tmp_path: Path
+    finished: tuple[str, RunFolder, list[VolumeRecord]], config: RunConfig, tmp_path: Path
 ) -> None:
     archive, run, receipts = finished
     own = RunFolder(url=str(tmp_path / "own"))

@@ -15,15 +15,15 @@ from ctray.config import RunConfig
 from ctray.core.geometry import AXES, Box
 from ctray.evaluate.against_truth import evaluate_run
 from ctray.evaluate.phantom_archive import write_phantoms
-from ctray.localization.faces import Faces
-from ctray.localization.localizer import Localization
-from ctray.localization.refined import Refined
+from ctray.localization.localizer import Localization, PreparedVolume
+from ctray.localization.profile_faces import FacePair
+from ctray.localization.self_trained import SelfTrainedFaces
 from ctray.pipeline import run as stages
 from ctray.pipeline.run import run_archive
 from ctray.pipeline.volume_work import LocalizeVolume
 from ctray.records.box_table import read_localizations
 from ctray.report import write_report
-from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.volume import open_volume
 
 pytestmark = pytest.mark.ray
 
@@ -41,12 +41,14 @@ def planting() -> type:
     """
     parts = PARTS
 
-    def refined(box: Box, specimens: tuple[Refined, ...] = ()) -> Refined:
-        faces: dict[str, Faces | None] = {
-            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), thresholds=(-1.0, -1.0))
+    def faces_of(box: Box, specimens: tuple[SelfTrainedFaces, ...] = ()) -> SelfTrainedFaces:
+        faces: dict[str, FacePair | None] = {
+            name: FacePair(
+                start=float(a), stop=float(b), widths=(0.5, 0.5), thresholds=(-1.0, -1.0)
+            )
             for name, (a, b) in zip(AXES, box.ranges, strict=True)
         }
-        return Refined(
+        return SelfTrainedFaces(
             profiles=dict.fromkeys(AXES, np.zeros(24)),
             faces=faces,
             factors=(1, 1, 1),
@@ -58,25 +60,25 @@ def planting() -> type:
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             assert self._config.localize.specimens
-            localize = self._localizer.localize
+            find = self._localizer.find
 
-            def planted(volume: Volume) -> Localization:
-                found = localize(volume)
-                assert found.refined is not None
-                assert found.refined.specimens is not None
-                several = tuple(refined(part) for part in parts) if "0000" in volume.url else ()
-                whole = refined(parts[0].union(parts[1]), several)
+            def planted(volume: PreparedVolume) -> Localization:
+                found = find(volume)
+                assert found.self_trained is not None
+                assert found.self_trained.specimens is not None
+                several = tuple(faces_of(part) for part in parts) if "0000" in volume.url else ()
+                whole = faces_of(parts[0].union(parts[1]), several)
                 return replace(
                     found,
                     status="located",
                     reason=None,
                     box=whole.box,
-                    face_confidence=whole.certainty,
-                    refined=whole,
+                    face_confidence=whole.confidence,
+                    self_trained=whole,
                     specimens=several,
                 )
 
-            self._localizer.localize = planted  # type: ignore[method-assign]
+            self._localizer.find = planted  # type: ignore[method-assign]
 
     return Planting
 
@@ -151,7 +153,8 @@ def check_rerun(run: Any, archive: Path, config: RunConfig, several: Any) -> Non
     written = times(Path(run.url))
     run_archive(str(archive), run.url, config)
     changed = {name for name, when in times(Path(run.url)).items() if written.get(name) != when}
-    assert changed <= {"catalog.parquet", "localizations.parquet"}
+    page = {"report/index.html", "report/located.png"}
+    assert changed <= {"catalog.parquet", "localizations.parquet", *page}
 
 
 def check_scores_and_report(run: Any, archive: Path) -> None:

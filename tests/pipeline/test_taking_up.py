@@ -32,10 +32,10 @@ from ctray.core.errors import ConfigError, CtrayError, RunInUseError
 from ctray.core.geometry import AXES, Box
 from ctray.core.processes import this_process
 from ctray.executors.ray.leftovers import remove_leftovers, scratch_folder
-from ctray.localization.faces import Faces
-from ctray.localization.localizer import Localization
+from ctray.localization.localizer import Localization, PreparedVolume
+from ctray.localization.profile_faces import FacePair
 from ctray.localization.promise import calibration_of
-from ctray.localization.refined import Refined
+from ctray.localization.self_trained import SelfTrainedFaces
 from ctray.localization.uncertainty import UncertaintyMap
 from ctray.phantom import Phantom
 from ctray.pipeline.cropping import Cut, is_open
@@ -51,12 +51,13 @@ from ctray.pipeline.volume_work import (
 from ctray.records.box_table import write_localizations
 from ctray.records.receipt_list import iter_receipts
 from ctray.records.receipt_query import query_receipts
-from ctray.records.run_folder import LOCK, Receipt, RunFolder
+from ctray.records.run_folder import LOCK, RunFolder
 from ctray.records.run_lock import hold_run
 from ctray.records.run_manifest import read_manifest
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 from ctray.storage import store
-from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume
 
 SIDE = 32
@@ -115,7 +116,7 @@ def localize(run: RunFolder, config: RunConfig, *, crop: bool = True) -> list[st
     return [entry.volume_id for entry in todo]
 
 
-def receipt_of(run: RunFolder, name: str) -> Receipt:
+def receipt_of(run: RunFolder, name: str) -> VolumeRecord:
     receipt = run.read_receipt(name)
     assert receipt is not None
     return receipt
@@ -214,19 +215,6 @@ def test_cutting_again_that_is_killed_in_between_is_finished(
     check_crops(run, archive)
 
 
-def test_receipts_of_earlier_versions_are_cut_again_if_settings_changed_alone(
-    run: RunFolder, archive: Path, config: RunConfig
-) -> None:
-    localize(run, config)
-    for name in NAMES:
-        run.write_receipt(replace(receipt_of(run, name), crop_settings=None, source={}))
-    assert localize(run, config) == []
-    wider = override(config, ("crop.margin=0.2",))
-    take_up(run, wider)
-    assert localize(run, wider) == list(NAMES)
-    check_crops(run, archive)
-
-
 def test_crop_that_no_receipt_names_is_taken_only_if_it_is_the_same(
     run: RunFolder, archive: Path, config: RunConfig
 ) -> None:
@@ -278,7 +266,7 @@ def test_choice_of_volumes_may_change(run: RunFolder, config: RunConfig) -> None
 # --- faces that were too open -----------------------------------------------------------------
 
 
-def too_open(run: RunFolder, name: str, config: RunConfig) -> Receipt:
+def too_open(run: RunFolder, name: str, config: RunConfig) -> VolumeRecord:
     """Give a located volume faces that are more open than the calibration knows."""
     located = replace(receipt_of(run, name), scales=[0.7 * SIDE] * 6)
     receipt = Cut.of(run, config).decide(located)
@@ -382,7 +370,7 @@ def test_pictures_of_a_source_that_has_changed_are_not_kept(
     assert run.read_preview("a")
     flat_voxels(archive)
     done = LocalizeVolume(run, config, True, 1)(read_catalog(run.catalog)[0])
-    assert isinstance(done, Receipt)
+    assert isinstance(done, VolumeRecord)
     assert done.status == "empty"
     assert run.read_preview("a") == {}
 
@@ -430,23 +418,26 @@ def test_levels_that_were_kept_for_training_are_not_those_of_what_came_later(
     assert not np.array_equal(open_volume(run.pyramid("a")).read_level(0), kept)
 
 
-def specimens_of(*parts: Box) -> tuple[Refined, ...]:
-    def faces(box: Box) -> dict[str, Faces | None]:
+def specimens_of(*parts: Box) -> tuple[SelfTrainedFaces, ...]:
+    def faces(box: Box) -> dict[str, FacePair | None]:
         return {
-            name: Faces(start=float(a), stop=float(b), spread=(0.5, 0.5), thresholds=(-1.0, -1.0))
+            name: FacePair(
+                start=float(a), stop=float(b), widths=(0.5, 0.5), thresholds=(-1.0, -1.0)
+            )
             for name, (a, b) in zip(AXES, box.ranges, strict=True)
         }
 
     flat = dict.fromkeys(AXES, np.zeros(SIDE))
     shape = (SIDE,) * 3
     return tuple(
-        Refined(profiles=flat, faces=faces(part), factors=(1, 1, 1), shape=shape) for part in parts
+        SelfTrainedFaces(profiles=flat, faces=faces(part), factors=(1, 1, 1), shape=shape)
+        for part in parts
     )
 
 
 def localize_as(
     run: RunFolder, config: RunConfig, level: float, *parts: Box
-) -> tuple[Receipt, set[str]]:
+) -> tuple[VolumeRecord, set[str]]:
     """Localize scan a, which then holds specimens in `parts`, and whose map is all `level`.
 
     Its receipt, and the names of all crops.
@@ -454,17 +445,17 @@ def localize_as(
     take_up(run, config)
     worker = LocalizeVolume(run, config, True, 1)
     localizer = worker._localizer
-    real = localizer.localize
+    real = localizer.find
     values = np.full((4, 4, 4), level, np.float32)
     uncertainty = UncertaintyMap(values=values, cell=(8, 8, 8), offset=(0, 0, 0), scale=1.0, axis=0)
 
-    def planted(volume: Volume) -> Localization:
+    def planted(volume: PreparedVolume) -> Localization:
         found = replace(real(volume), uncertainty=uncertainty)
         return replace(found, specimens=specimens_of(*parts)) if parts else found
 
-    localizer.localize = planted  # type: ignore[method-assign]
+    localizer.find = planted  # type: ignore[method-assign]
     done = worker(read_catalog(run.catalog)[0])
-    assert isinstance(done, Receipt)
+    assert isinstance(done, VolumeRecord)
     assert done.status == "located", done.reason
     return done, {path.name for path in Path(run.at("crops")).iterdir()}
 
@@ -494,7 +485,7 @@ def test_specimens_that_a_changed_source_no_longer_holds_leave_no_crops(
     widest = override(config, ("crop.margin=0.3",))
     take_up(run, widest)
     failed = LocalizeVolume(run, widest, True, 1)(read_catalog(run.catalog)[0])
-    assert isinstance(failed, Receipt)
+    assert isinstance(failed, VolumeRecord)
     assert failed.status == "failed"
     assert Path(run.crop("a"), "zarr.json").exists()
     assert run.read_preview("a") == {}
@@ -502,7 +493,7 @@ def test_specimens_that_a_changed_source_no_longer_holds_leave_no_crops(
     flat_voxels(archive)
     Path(run.receipt("a")).unlink()
     empty = LocalizeVolume(run, widest, True, 1)(read_catalog(run.catalog)[0])
-    assert isinstance(empty, Receipt)
+    assert isinstance(empty, VolumeRecord)
     assert empty.status == "empty"
     assert list(Path(run.at("crops")).iterdir()) == []
     assert not Path(run.map("a")).exists()
@@ -558,11 +549,11 @@ DAMAGED: dict[str, bytes] = {
     "of another": b'{"volume_id": "b", "source_url": "x", "status": "empty"}',
     "wrong type": b'{"volume_id": "a", "source_url": "x", "status": "empty", "shape": "big"}',
     "wrong status": b'{"volume_id": "a", "source_url": "x", "status": "fine"}',
-    "box of text": b'{"volume_id": "a", "source_url": "x", "status": "located", "box": "z"}',
+    "box of text": b'{"volume_id": "a", "source_url": "x", "status": "located", "sample_box": "z"}',
     "box of two": b'{"volume_id": "a", "source_url": "x", "status": "located", '
-    b'"box": [[1, 2], [3, 4]]}',
+    b'"sample_box": [[1, 2], [3, 4]]}',
     "box turned": b'{"volume_id": "a", "source_url": "x", "status": "located", '
-    b'"box": [[9, 2], [1, 4], [1, 4]]}',
+    b'"sample_box": [[9, 2], [1, 4], [1, 4]]}',
     "specimen": b'{"volume_id": "a", "source_url": "x", "status": "located", "specimens": [7]}',
     "five faces": b'{"volume_id": "a", "source_url": "x", "status": "located", '
     b'"scales": [1, 2, 3, 4, 5]}',
@@ -576,7 +567,7 @@ def test_damaged_receipt_costs_itself_alone(damage: bytes, tmp_path: Path) -> No
     """In verify, receipts, the table, the page, and in what a rerun does."""
     run = RunFolder(url=str(tmp_path / "run"))
     store.write_json(run.manifest, {"archive": "/archive", "config": {}})
-    run.write_receipt(Receipt(volume_id="b", source_url="/b", status="empty"))
+    run.write_receipt(VolumeRecord(volume_id="b", source_url="/b", status="empty"))
     path = Path(run.receipt("a"))
     path.write_bytes(damage)
 
@@ -593,7 +584,7 @@ def test_damaged_receipt_costs_itself_alone(damage: bytes, tmp_path: Path) -> No
     assert found["a"].status == "failed"
     assert "delete it to do the volume anew" in str(found["a"].reason)
     cut = Cut.of(RunFolder(url=str(tmp_path / "none")), RunConfig())
-    assert not is_open(found["a"], True, replace(cut, changed=True))
+    assert not is_open(found["a"], True, cut)
     write_localizations(run.localizations, run.receipts())
     assert "its receipt cannot be read" in Path(write_report(run)).read_text()
     assert path.read_bytes() == damage, "nobody overwrites it"

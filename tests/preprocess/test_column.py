@@ -141,5 +141,5 @@ def test_column_survives_its_receipt() -> None:
     view = FieldOfView(column=COLUMN)
 
     assert FieldOfView.from_json(view.to_json()) == view
-    # Receipts from before columns were looked for.
-    assert FieldOfView.from_json({"circle": None, "container": None}) == FieldOfView()
+    # Receipts of volumes that were never prepared hold no view.
+    assert FieldOfView.from_json({}) == FieldOfView()

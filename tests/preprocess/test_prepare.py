@@ -288,7 +288,7 @@ def test_clear_scan_gets_noise_for_the_pretext_tasks_alone() -> None:
     grey = found.noisy[empty].astype(float) * (high - low) / 255
     # In the medium the noise is all there is, and its extremes are cut by the window.
     assert grey.std() == pytest.approx(0.5 * volume.std(), rel=0.15)
-    clear = found.slice(0, 2, 32, clear=True).astype(float) * (high - low) / 255
+    clear = found.slice(0, 2, 32, added_noise=False).astype(float) * (high - low) / 255
     assert clear.std() < 0.3
     np.testing.assert_array_equal(found.slice(0, 2, 32), found.noisy[2])
     again = Prepared.from_bytes(found.to_bytes())
@@ -301,7 +301,7 @@ def test_padding_of_a_slice_is_as_noisy_as_the_slice() -> None:
     found = prepare(flat, (1, 1, 1), PLAIN.model_copy(update={"noise_floor": 0.5}))
     canvas = found.slice(0, 1, 32).astype(float)
     assert canvas[:5].std() == pytest.approx(canvas[8:24].std(), rel=0.25)
-    canvas = found.slice(0, 1, 32, clear=True).astype(float)
+    canvas = found.slice(0, 1, 32, added_noise=False).astype(float)
     assert canvas[:5].std() < 0.3 * found.slice(0, 1, 32)[:5].std()
 
 

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctray.core.errors import CtrayError, InvalidVolumeError, NotFoundError
-from ctray.core.geometry import Box
+from ctray.core.geometry import AxisFaces, Box
 from ctray.records.box_table import read_localizations, write_localizations
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 
-LOCATED = Receipt(
+LOCATED = VolumeRecord(
     volume_id="a",
     source_url="/archive/a",
     status="located",
@@ -29,10 +30,10 @@ LOCATED = Receipt(
     sample_box=Box(start=(2, 3, 5), stop=(11, 17, 23)),
     asked_box=Box(start=(1, 2, 4), stop=(12, 18, 24)),
     crop_box=Box(start=(0, 2, 4), stop=(12, 18, 24)),
-    margins=[1] * 6,
+    margins=AxisFaces.of([1] * 6),
     promise="calibrated",
     confidence=0.25,
-    face_confidence=[0.25, 0.5, 0.75, 1.0, 0.625, 0.375],
+    face_confidence=AxisFaces.of([0.25, 0.5, 0.75, 1.0, 0.625, 0.375]),
     shape=[13, 19, 29],
     dtype="uint16",
     voxel_size_um=[1.5, 2.5, 3.5],
@@ -47,8 +48,8 @@ LOCATED = Receipt(
     working={"shape": [13, 19, 29]},
     ctray_version="0.1.0",
 )
-FAILED = Receipt(volume_id="b", source_url="/archive/b", status="failed", reason="unreadable")
-EMPTY = Receipt(volume_id="c", source_url="/archive/c", status="empty", shape=[4, 5, 6])
+FAILED = VolumeRecord(volume_id="b", source_url="/archive/b", status="failed", reason="unreadable")
+EMPTY = VolumeRecord(volume_id="c", source_url="/archive/c", status="empty", shape=[4, 5, 6])
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -74,7 +75,7 @@ def test_places(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("receipt", [LOCATED, FAILED, EMPTY], ids=lambda r: r.status)
-def test_receipt_comes_back(run: RunFolder, receipt: Receipt) -> None:
+def test_receipt_comes_back(run: RunFolder, receipt: VolumeRecord) -> None:
     assert run.read_receipt(receipt.volume_id) is None
     run.write_receipt(receipt)
     assert run.read_receipt(receipt.volume_id) == receipt
@@ -83,7 +84,7 @@ def test_receipt_comes_back(run: RunFolder, receipt: Receipt) -> None:
 def test_receipt_is_json_with_every_field(run: RunFolder) -> None:
     run.write_receipt(LOCATED)
     told = json.loads(store.read_bytes(run.receipt("a")))
-    assert set(told) == {f.name for f in fields(Receipt)}
+    assert set(told) == {f.name for f in fields(VolumeRecord)}
     assert told["status"] == "located"
     assert told["sample_box"] == [[2, 11], [3, 17], [5, 23]]
 

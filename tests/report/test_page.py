@@ -26,16 +26,16 @@ from report_makers import (
 
 from ctray.archive.catalog import CatalogEntry, write_catalog
 from ctray.config import RunConfig, override
-from ctray.config.box_settings import box_settings
+from ctray.config.box_settings import METHOD_VERSION, box_settings
 from ctray.core.geometry import Box
 from ctray.core.readable import percent_text
 from ctray.evaluate.scoring import score_methods
 from ctray.evaluate.truth import Truth
 from ctray.localization.margins import LOSSES, Calibration
-from ctray.localization.promise import promise_text
 from ctray.preprocess.cylinder import Cylinder
 from ctray.preprocess.field_of_view import FieldOfView
-from ctray.records.run_folder import Receipt, RunFolder
+from ctray.records.run_folder import RunFolder
+from ctray.records.volume_record import VolumeRecord
 from ctray.report import write_report
 from ctray.report.summary import choose_pictured, summarize_run
 from ctray.storage import store
@@ -90,12 +90,12 @@ def test_a_voxel_size_without_a_unit_is_never_said_to_be_micrometres(run: RunFol
     assert "µm" not in text
 
 
-STATED = promise_text("calibrated", 0.001, 0.95)
-
-
-def rated(volume_id: str, **changes: Any) -> Receipt:
+def rated(volume_id: str, **changes: Any) -> VolumeRecord:
     stated = {"promise": "calibrated", "max_loss": 0.001, "coverage": 0.95}
     return located(volume_id, **{**stated, **changes})
+
+
+STATED = rated("a").promise_text
 
 
 def test_stated_loss_is_shown_where_there_is_one(run: RunFolder) -> None:
@@ -114,7 +114,7 @@ def test_crop_without_a_rate_is_never_shown_as_safe(run: RunFolder, promise: str
     store.write_json(run.manifest, {"archive": "x", "config": config.model_dump(mode="json")})
     page = page_of(run)
     assert page.text.count(STATED) == 1
-    assert promise_text(promise) in page.text
+    assert without.promise_text in page.text
     assert "1 of 2 crops state no loss rate" in page.text
     # In the table and in its own section.
     classes = page.attributes("span", "class")
@@ -237,7 +237,8 @@ def test_training_curve(run: RunFolder) -> None:
     store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
     config = {"rotation": {"max_angle": 90, "angle_step": 45}}
     files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
-    manifest = {"step": 90, "side": 48, "files": files, "config": config, "digest": "cd"}
+    manifest = {"step": 90, "side": 48, "files": files, "config": config}
+    manifest |= {"digest": "cd", "method_version": METHOD_VERSION}
     store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
     page = page_of(run)
     assert (
@@ -263,7 +264,8 @@ def test_sorting_run_shows_displacement_variance_and_hull(run: RunFolder) -> Non
     store.write_bytes(run.at("checkpoint", "m.parquet"), buffer.getvalue())
     files = {"weights": "w.safetensors", "optimizer": "o.safetensors", "metrics": "m.parquet"}
     config = {"task": "sorting"}
-    manifest = {"step": 100, "side": 48, "files": files, "config": config, "digest": "cd"}
+    manifest = {"step": 100, "side": 48, "files": files, "config": config}
+    manifest |= {"digest": "cd", "method_version": METHOD_VERSION}
     store.write_json(run.at("checkpoint", "checkpoint.json"), manifest)
     page = page_of(run)
     assert "the mean displacement is 2.50; a random guess gives 3.97." in page.text

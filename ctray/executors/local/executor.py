@@ -17,7 +17,7 @@ from ctray.executors.progress import Row
 from ctray.executors.protocol import Executor
 from ctray.executors.threads import local_cpus, pool_threads, training_threads
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.work import Record
 from ctray.records.events import OnEvent, ignore, nobody
 from ctray.records.run_folder import RunFolder
 

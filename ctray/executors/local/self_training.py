@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from ctray.config import RunConfig
 from ctray.executors.local.child import TOLD, run_child
 from ctray.executors.local.training import retried
-from ctray.learn.selftrain.work import Record, SlabTraining
+from ctray.learn.self_training.work import Record, SelfTraining
 from ctray.records.events import OnEvent, training_event
 from ctray.records.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ def _train(
     connection: Connection, run: RunFolder, config: RunConfig, records: list[Record], threads: int
 ) -> None:
     """Body of the training process."""
-    training = SlabTraining(run, config, records, threads)
+    training = SelfTraining(run, config, records, threads)
     finished = False
     while not finished:
         row, finished = training.advance()

@@ -15,7 +15,7 @@ from ctray.executors.ray.self_training import train_slabs
 from ctray.executors.ray.session import ray_session
 from ctray.executors.ray.training import train_encoder
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.selftrain.work import Record
+from ctray.learn.self_training.work import Record
 from ctray.records.events import OnEvent, nobody
 from ctray.records.run_folder import RunFolder
 

@@ -13,7 +13,7 @@ from ctray.executors.ray.autoscaling import Bundle, autoscales, no_room, wait_fo
 from ctray.executors.ray.errors import is_node_death, last_line, own_error
 from ctray.executors.ray.session import cluster_cpus
 from ctray.executors.ray.training import gpus_per_worker, threads_per_worker
-from ctray.learn.selftrain.work import Record, SlabTraining
+from ctray.learn.self_training.work import Record, SelfTraining
 from ctray.records.events import Event, OnEvent, training_event
 from ctray.records.run_folder import RunFolder
 
@@ -63,7 +63,7 @@ def _train(
         ray.kill(actor)
 
 
-class _SlabTraining(SlabTraining):
+class _SlabTraining(SelfTraining):
     """Uses as many threads as its own node has CPUs for it."""
 
     def __init__(self, run: RunFolder, config: RunConfig, records: list[Record]) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation of slices, applied on the worker's device; `ctray.learn.pretext.views` draws it.
+"""Augmentation of slices on the worker's device; `ctray.learn.pretext.views` draws it.
 
 Legend of tensor names: B slices, H = W pixels of the square canvas.
 """
@@ -22,7 +22,7 @@ def apply_views(
     names: Set[Augmentation],
     rng: torch.Generator | None = None,
 ) -> Tensor:
-    """Standardised slices (B, H, W) as their views tell; same shape.
+    """Apply the views to standardised slices (B, H, W); same shape.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def apply_views(
     names
         Augmentations in use; the others cost nothing.
     rng
-        Draws the noise; needed where `names` holds it.
+        Draws the noise; needed where `names` holds "noise".
     """
     if names & {"flip", "turn", "shift", "rescale"}:
         grid = functional.affine_grid(

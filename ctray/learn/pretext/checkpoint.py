@@ -1,7 +1,7 @@
 """Checkpoints: weights and optimizer as safetensors, everything else as JSON, never pickle.
 
-`checkpoint.json` names the files that belong together and is written last, so that a checkpoint
-that was cut off does not exist and the one before it still does.
+`checkpoint.json` names the files that belong together and is written last. So an interrupted write
+leaves the checkpoint before it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ctray.config import Binds, RunConfig, changed_settings, recorded_config
 from ctray.config.box_settings import METHOD_VERSION
 from ctray.core.errors import CheckpointError, NotFoundError
 from ctray.core.version import __version__
-from ctray.learn.pretext.encoder import PretextModel
-from ctray.learn.pretext.tasks import build_model, on_device
+from ctray.learn.pretext.encoder import PretextModel, on_device
+from ctray.learn.pretext.tasks import build_model
 from ctray.learn.pretext.training import Trainer
 from ctray.storage import store
 
 MANIFEST = "checkpoint.json"
 
-_MANIFEST_KEYS = {"step", "side", "digest", "files", "config"}
+_MANIFEST_KEYS = {"step", "side", "digest", "files", "config", "method_version"}
 _FILES = {"weights", "optimizer", "metrics"}
 
 
@@ -53,7 +53,7 @@ class TrainedModel:
     url
         Folder of the checkpoint.
     method_version
-        `METHOD_VERSION` of the code that trained it; 0 for checkpoints that do not tell.
+        `METHOD_VERSION` of the code that trained it.
     """
 
     model: PretextModel
@@ -89,7 +89,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
     store.write_bytes(
         store.join(url, names["optimizer"]), safetensors.torch.save(_optimizer_tensors(trainer))
     )
-    _write_metrics(store.join(url, names["metrics"]), trainer.metrics.rows)
+    _write_metrics(store.join(url, names["metrics"]), trainer.metrics)
     digest = weights_digest(weights)
     manifest = {
         "step": step,
@@ -97,8 +97,8 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "digest": digest,
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
-        # What an earlier method began stays marked as its work.
-        "method_version": METHOD_VERSION if before is None else _method_version(before),
+        # Training that an earlier version of the method began keeps that version.
+        "method_version": METHOD_VERSION if before is None else before["method_version"],
         "ctray_version": __version__,
         "torch_version": torch.__version__,
     }
@@ -124,7 +124,7 @@ def restore(trainer: Trainer, url: str) -> bool:
     _load_weights(trainer.model, url, manifest)
     _load_optimizer(trainer, store.join(url, manifest["files"]["optimizer"]))
     trainer.step = int(manifest["step"])
-    trainer.metrics.rows = read_metrics(url)
+    trainer.metrics = read_metrics(url)
     return True
 
 
@@ -157,7 +157,7 @@ def load_model(url: str) -> TrainedModel:
         step=int(manifest["step"]),
         digest=str(manifest["digest"]),
         url=url,
-        method_version=_method_version(manifest),
+        method_version=int(manifest["method_version"]),
     )
 
 
@@ -178,10 +178,6 @@ def read_metrics(url: str) -> list[dict[str, float]]:
     except (pa.ArrowException, NotFoundError) as error:
         raise CheckpointError(f"{metrics} is missing or damaged: {error}") from error
     return [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
-
-
-def _method_version(manifest: dict[str, Any]) -> int:
-    return int(manifest.get("method_version", 0))
 
 
 def _read_manifest(url: str) -> dict[str, Any] | None:
@@ -228,7 +224,7 @@ def _load_optimizer(trainer: Trainer, url: str) -> None:
         index, _, name = key.partition(".")
         state.setdefault(int(index) if index.isdigit() else -1, {})[name] = value
     shapes = [p.shape for group in trainer.optimizer.param_groups for p in group["params"]]
-    # torch loads whatever it is given; only the next step would fail.
+    # torch loads any state; only the next step would fail.
     fits = state.keys() == set(range(len(shapes))) and all(
         value.dim() == 0 or value.shape == shapes[index]
         for index, part in state.items()
@@ -264,7 +260,7 @@ def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
     buffer = io.BytesIO()
-    # Validation adds its columns to some rows only: all names, in the order of their first use.
+    # All names in the order of their first use: validation adds columns to some rows only.
     names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
     schema = pa.schema([(name, pa.float64()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)

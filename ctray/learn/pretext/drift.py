@@ -1,9 +1,9 @@
 """Drift that is added to slices in training, so that the network does not learn to read it.
 
-Medium that settles, cupping and the ends of a container leave slow changes of grey value that two
-neighbouring slices share. Where a scan is clear enough they tell how one is turned against the
-other, and slices without any sample look certain. Each slice gets a drift of its own instead, which
-agrees with nothing: what is left to read is structure.
+Medium that settles, cupping and the ends of a container leave slow changes of grey value that
+neighbouring slices share. In scans with little noise these changes tell the angle between two
+slices, and slices without any sample look certain. So each slice gets a drift of its own. Only
+structure is left to tell the angle.
 
 Legend of tensor names: B slices, W waves of one drift, S pixels of a side of the square canvas.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _WAVES = 8
-# Cycles over the canvas: slower than what is called structure, up to a quarter of the canvas wide.
+# Cycles over the canvas: slower than structure, which is up to a quarter of the canvas wide.
 _SLOWEST, _FASTEST = 0.25, 4.0
 
 
@@ -28,8 +28,8 @@ def random_drift(count: int, side: int, strength: float, rng: torch.Generator) -
     count, side
         Slices, and pixels of a side.
     strength
-        Standard deviation of the usual drift, in those of the volume; each slice has between none
-        of it and twice that.
+        Standard deviation of the mean drift, in standard deviations of the volume. Each slice has
+        between none and twice that.
     rng
         Draws everything, on its device.
     """
@@ -52,6 +52,6 @@ def random_drift(count: int, side: int, strength: float, rng: torch.Generator) -
         [down_BWS.cos(), -down_BWS.sin()]
     )
     columns_BWS = torch.stack([across_BWS.cos(), across_BWS.sin()])
-    # Rounded to bfloat16, as autocast would have it, it would have steps.
+    # Autocast would round it to bfloat16, whose steps would show.
     with torch.autocast(device.type, enabled=False):
         return torch.einsum("pbwy,pbwx->byx", rows_BWS, columns_BWS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,13 @@ from torch.nn import functional
 
 from ctray.config import EncoderConfig, RotationConfig
 from ctray.core.errors import ConfigError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def on_device(network: Network, device: torch.device) -> Network:
+    """Network moved to `device`, its weights laid out channels last, as convolutions like it."""
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 class SpatialDropout(nn.Module):

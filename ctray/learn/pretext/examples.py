@@ -21,7 +21,7 @@ from ctray.core.errors import TrainingError
 from ctray.core.geometry import AXES, Triple
 from ctray.learn.pretext.views import Views, draw_views
 
-# Columns of examples: what readers make and training takes.
+# Columns of examples, as readers make them and training takes them.
 Rows = dict[str, npt.NDArray[Any]]
 
 # Purposes keep the streams of one seed apart.
@@ -62,7 +62,7 @@ class SortingExample:
     indices
         The slices along it, distinct where the axis has enough, in random order.
     views
-        What augmentation does to each of them, see `ctray.learn.pretext.views`.
+        Augmentation of each of them, see `ctray.learn.pretext.views`.
     """
 
     axis: int
@@ -97,7 +97,8 @@ def rotation_example(seed: int, n: int, shape: Triple, config: RotationConfig) -
     reach = max(1, round(config.twin_range * extent))
     index = int(rng.integers(extent))
     low, high = max(0, index - reach), min(extent - 1, index + reach)
-    # The twin is never the slice itself: two copies share their noise, which gives 0 away.
+    # The twin is never the slice itself: two copies share their noise, which would tell the angle
+    # 0.
     twin = int(rng.integers(low, high))
     twin += twin >= index
     return RotationExample(
@@ -122,8 +123,7 @@ def steps_per_round(train: TrainConfig) -> int:
 def runs_of_round(train: TrainConfig, round_index: int, rank: int = 0) -> list[int]:
     """Runs that worker `rank` of `train.num_workers` reads for round `round_index`.
 
-    The workers share every batch evenly, so that their number does not change which examples
-    make up a step.
+    The workers share every batch evenly. So their number does not change the examples of a step.
     """
     first = round_index * train.interleave
     return list(range(first + rank, first + train.interleave, train.num_workers))
@@ -151,7 +151,7 @@ def slice_weights(extent: int, config: SortingConfig) -> npt.NDArray[np.float64]
     if config.sampling == "uniform":
         return np.full(extent, 1 / extent)
     x = (np.arange(extent) + 0.5) / extent - 0.5
-    # Not below what double precision can draw: with few slices, all of them may be asked for.
+    # At least what double precision can draw: with few slices, all of them may be needed.
     weight = np.exp(-np.minimum(np.abs(x / config.gaussian_scale) ** config.gaussian_shape, 600))
     result: npt.NDArray[np.float64] = weight / weight.sum()
     return result

@@ -30,8 +30,8 @@ def zero_class(config: RotationConfig) -> int:
 def circular_mask(side: int, device: torch.device | None = None) -> Tensor:
     """Mask (side, side), float32: 1 inside the circle of maximal diameter, 0 outside.
 
-    Rotation by anything but a multiple of 90 degrees leaves artefacts in the corners, which would
-    give the angle away (paper 2.1).
+    Rotation by other angles than multiples of 90 degrees leaves artefacts in the corners, which
+    would tell the angle (paper 2.1).
     """
     axis = torch.arange(side, device=device) - (side - 1) / 2
     distance = torch.hypot(axis[:, None], axis[None, :])

@@ -26,13 +26,13 @@ def standardised_slices(
     side: int,
     device: torch.device,
     *,
-    clear: bool = False,
+    added_noise: bool = True,
 ) -> Tensor:
     """Slices `index` across `axis` (0, 1, 2 for z, y, x), (B, side, side) float32, on `device`.
 
-    `clear` leaves out the noise that was added to clear scans.
+    `added_noise` False leaves out the noise that was added for the pretext tasks.
     """
-    planes = np.stack([prepared.slice(axis, i, side, i, clear=clear) for i in index])
+    planes = np.stack([prepared.slice(axis, i, side, i, added_noise=added_noise) for i in index])
     mean = torch.full((len(planes),), prepared.mean, device=device)
     std = torch.full((len(planes),), prepared.std, device=device)
     return standardise(torch.from_numpy(planes).to(device), mean, std)

@@ -21,16 +21,16 @@ def ranking_loss(score_BK: Tensor, position_BK: Tensor, margin: float) -> Tensor
     """Pairwise margin ranking loss, a scalar: the mean over all pairs of all bags (paper 2.1).
 
     For every pair of slices with position i above position j, score i must exceed score j by
-    `margin`; what is missing is the loss. Pairs of equal position have no order and do not count.
+    `margin`. The loss of the pair is how much it falls short. Pairs of equal position do not count.
 
     Parameters
     ----------
     score_BK
-        What the model says, any real dtype.
+        Scores of the model, any real dtype.
     position_BK
         Position along the axis, in any unit.
     margin
-        Of the paper's 0.2, in the scores' own unit.
+        In the unit of the scores (paper: 0.2).
     """
     score_BK = score_BK.float()
     # Row i, column j of each bag's matrix: i less j.
@@ -42,9 +42,9 @@ def ranking_loss(score_BK: Tensor, position_BK: Tensor, margin: float) -> Tensor
 def mean_displacement(score_BK: Tensor, position_BK: Tensor) -> Tensor:
     """Mean displacement (B,) as the paper prints it (2.1): |argsort - argsort|, averaged.
 
-    Argsort lists which slice comes first, second, ..., so two neighbours that change places
-    count by how far apart they were drawn; the rank version counts them as 1 each. A random
-    order gives (K**2 - 1) / (3 K) by both: 3.97 for K = 12.
+    Argsort lists the slice that comes first, second and so on. Two neighbours that change places
+    count by their distance in the bag; the rank version counts them as 1 each. A random order gives
+    (K**2 - 1) / (3 K) by both: 3.97 for K = 12.
     """
     first = position_BK.argsort(dim=1, stable=True)
     second = score_BK.argsort(dim=1, stable=True)

@@ -1,8 +1,8 @@
-"""The pretext tasks behind one face: model and loss."""
+"""The pretext tasks behind one interface: model and loss."""
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,10 @@ from ctray.learn.pretext.sorting import SortingTask
 
 
 class Task(Protocol):
-    """What the training loop needs of a pretext task."""
+    """A pretext task as the training loop uses it."""
 
     metrics: tuple[str, ...]
-    """Names of what `loss` returns beside the loss."""
+    """Names of the values that `loss` returns beside the loss."""
     slices_per_example: int
     """Slices that the network sees for one example."""
 
@@ -26,7 +26,7 @@ class Task(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch, a scalar, and the values (M,) that `metrics` names.
 
-        `rng` draws what the examples leave open.
+        `rng` draws the randomness that the examples do not fix.
         """
 
 
@@ -44,10 +44,3 @@ def build_model(config: RunConfig) -> PretextModel:
         if config.task == "rotation":
             return RotationModel(config.encoder, config.rotation)
         return SortingModel(config.encoder)
-
-
-def on_device(model: PretextModel, device: torch.device) -> PretextModel:
-    """Model moved to `device`, its weights laid out channels last, as convolutions like it."""
-    # The stub of Module.to lacks the overload with a memory format and a device.
-    move = cast("nn.Module", model).to
-    return cast(PretextModel, move(device, memory_format=torch.channels_last))  # type: ignore[call-overload]

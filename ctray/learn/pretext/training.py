@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor, nn
 from ctray.config import RunConfig
 from ctray.core.errors import TrainingError
 from ctray.learn.pretext import examples
-from ctray.learn.pretext.encoder import reseed_dropout
+from ctray.learn.pretext.encoder import on_device, reseed_dropout
 from ctray.learn.pretext.examples import Rows
 from ctray.learn.pretext.rows import example_rows
-from ctray.learn.pretext.tasks import build_model, make_task, on_device
+from ctray.learn.pretext.tasks import build_model, make_task
 from ctray.preprocess.prepare import Prepared
 
 # Numbers of validation examples lie beyond those of any training.
@@ -39,7 +38,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
-    """Part of the peak learning rate: linear warm-up, then half a cosine down to 0."""
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine down to 0."""
     warmup = warmup_fraction * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -50,7 +49,7 @@ def schedule(step: int, steps: int, warmup_fraction: float) -> float:
 def validation_rows(
     load: Callable[[int], Prepared], num_volumes: int, config: RunConfig, side: int
 ) -> Rows | None:
-    """Examples of volumes that are looked at again and again while training; None without any.
+    """Examples of volumes to validate with while training; None without any volume.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def validation_rows(
     num_volumes
         Volumes at hand; the examples are spread over the first of them.
     config, side
-        As for training; nothing is augmented.
+        As in training, without augmentation.
     """
     if num_volumes == 0:
         return None
@@ -92,17 +91,6 @@ def local_rounds(volumes: list[Prepared], config: RunConfig, side: int) -> Calla
     return load
 
 
-@dataclass
-class Metrics:
-    """Rows of training metrics, one every `log_every` steps."""
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-
-    def truncate(self, step: int) -> None:
-        """Forget what came after `step`, when training resumes from there."""
-        self.rows = [row for row in self.rows if row["step"] <= step]
-
-
 class Trainer:
     """Model, optimizer and step counter; one call of `train_step` per batch.
 
@@ -133,8 +121,9 @@ class Trainer:
         self.device = device or best_device()
         self.model = on_device(build_model(config), self.device)
         self.step = 0
-        self.metrics = Metrics()
-        # What the step runs: the model itself, or its data-parallel wrapper.
+        # A row every `log_every` steps.
+        self.metrics: list[dict[str, float]] = []
+        # The model itself, or its data-parallel wrapper.
         self._module: nn.Module = wrap(self.model) if wrap else self.model
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -153,7 +142,7 @@ class Trainer:
         return self._task.slices_per_example
 
     def train_step(self, rows: Rows) -> None:
-        """One optimizer step on a batch of rows, see `ctray.learn.pretext.tasks.example_rows`."""
+        """One optimizer step on a batch of rows, see `ctray.learn.pretext.rows.example_rows`."""
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -173,7 +162,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, rows: Rows) -> dict[str, float]:
-        """Loss and metrics, by name, on rows that are not learned from; nothing is augmented."""
+        """Loss and metrics, by name, on rows without augmentation; the model does not learn."""
         self.model.eval()
         count, size = len(rows["mean"]), self.config.train.batch_size
         rng = torch.Generator(self.device).manual_seed(0)
@@ -202,7 +191,7 @@ class Trainer:
         self._sums.zero_()
         slices = self._task.slices_per_example * num_examples * count
         now = time.monotonic()
-        self.metrics.rows.append(
+        self.metrics.append(
             {
                 "step": float(self.step),
                 **dict(zip(("loss", *self._task.metrics), (v / count for v in sums), strict=True)),
@@ -231,7 +220,7 @@ def train(
     rounds
         Rounds of examples, the first one being round `first_round(trainer)`.
     validation
-        Rows to look at with every checkpoint, by the prefix of their metrics' names.
+        Rows to validate with at every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
     on_step
@@ -246,15 +235,15 @@ def train(
     """
     config = trainer.config.train
     for batch in _batches(trainer, rounds):
-        logged = len(trainer.metrics.rows)
+        logged = len(trainer.metrics)
         trainer.train_step(batch)
         on_step(trainer.step)
         due = trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps
         if due:
-            # A checkpoint of broken weights would take the place of the last good one.
+            # A checkpoint of broken weights would replace the last good one.
             trainer.check_loss()
             _validate(trainer, validation or {})
-        for row in trainer.metrics.rows[logged:]:
+        for row in trainer.metrics[logged:]:
             on_log(row)
         if due:
             on_checkpoint(trainer)
@@ -267,7 +256,7 @@ def train(
 
 
 def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
-    """Add what the trainer says of `validation` to the metrics of this step."""
+    """Add the metrics of `validation` to those of this step."""
     found = {
         f"{prefix}_{name}": value
         for prefix, rows in validation.items()
@@ -276,7 +265,7 @@ def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
     }
     if not found:
         return
-    rows = trainer.metrics.rows
+    rows = trainer.metrics
     if not rows or rows[-1]["step"] != trainer.step:
         rows.append({"step": float(trainer.step)})
     rows[-1].update(found)

@@ -1,4 +1,4 @@
-"""What augmentation does to a slice, drawn with the example; NumPy alone, as readers need it."""
+"""Augmentations of slices, drawn with their example; NumPy alone, since readers draw them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctray.config import Augmentation
 
 FloatArray = npt.NDArray[np.float32]
 
-_SHIFT = 0.08  # largest, as part of the canvas
+_SHIFT = 0.08  # largest, as a fraction of the canvas
 _RESCALE = 1.25  # largest factor; its inverse is the smallest
 _GAIN = 1.3
 _BIAS = 0.3  # standard deviations of the volume
@@ -22,7 +22,7 @@ _NOISE = 0.5  # standard deviations of the volume
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Views:
-    """What is done to each slice of an example.
+    """Augmentation of each slice of an example.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Views:
     blur_px
         Standard deviation of the Gaussian that is applied, pixels, (K,).
     noise
-        Standard deviation of the noise that is added, in those of the volume, (K,).
+        Standard deviation of the added noise, in standard deviations of the volume, (K,).
     """
 
     matrix: FloatArray
@@ -47,10 +47,10 @@ class Views:
 def draw_views(rng: np.random.Generator, count: int, names: Set[Augmentation]) -> Views:
     """Views of the `count` slices of one example.
 
-    What belongs to a scan (size, grey values, sharpness) is drawn once for all of them, what
-    tells nothing about the order (flip, turn, shift) for each.
+    Properties of a scan (size, grey values, sharpness) are drawn once for all slices. Changes that
+    tell nothing about the order (flip, turn, shift) are drawn for each.
     """
-    # Everything is drawn whatever is used, so that no augmentation changes another one's draws.
+    # All are drawn, used or not, so that no augmentation changes the draws of another one.
     flip = np.where(rng.random((count, 2)) < 0.5, -1.0, 1.0)
     turn = rng.uniform(0, 2 * np.pi, count)
     shift = rng.uniform(-_SHIFT, _SHIFT, (count, 2)) * 2

@@ -1,4 +1,4 @@
-"""What a training of the encoder works on, wherever it runs; knows nothing of Ray."""
+"""The training of a run's encoder, as the process that does it gets it; knows nothing of Ray."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ctray.learn.pretext.checkpoint import check_resumable, checkpoint_step
 from ctray.learn.pretext.examples import Rows
 from ctray.learn.pretext.training import validation_rows
 
-# What a second attempt would meet again.
+# Errors that a second attempt would meet again.
 LASTING_ERRORS = (CheckpointError, InvalidVolumeError, TrainingError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderTraining:
-    """A training of the encoder, as it is handed to the process that does it.
+    """A training of the encoder.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class EncoderTraining:
     checkpoint_url
         Folder of the checkpoint, writable from where training runs.
     training_urls, validation_urls
-        Prepared working levels of volumes to learn from, and of those that are only looked at.
+        Prepared working levels of volumes to learn from, and of held-out volumes.
     """
 
     config: RunConfig
@@ -56,7 +56,7 @@ class EncoderTraining:
         return True
 
     def validation(self) -> dict[str, Rows | None]:
-        """Rows of held-out volumes, and as many of volumes that are learned from, to compare."""
+        """Rows of held-out volumes, and of as many training volumes to compare them with."""
         if not self.validation_urls:
             return {}
         return {

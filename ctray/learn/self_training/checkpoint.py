@@ -1,4 +1,4 @@
-"""The slab network on storage: weights as safetensors, the rest as JSON, written last."""
+"""The self-trained network on storage: weights as safetensors, the rest as JSON, written last."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ctray.config.box_settings import METHOD_VERSION, box_settings_digest
 from ctray.core.errors import CheckpointError, NotFoundError
 from ctray.core.version import __version__
 from ctray.learn.pretext.checkpoint import TrainedModel, portable, read_tensors, weights_digest
-from ctray.learn.selftrain.slabs import SlabNetwork
+from ctray.learn.self_training.network import SelfTrainedNetwork
 from ctray.storage import store
 
-MANIFEST = "slabs.json"
-_WEIGHTS = "slabs.safetensors"
+MANIFEST = "self-trained.json"
+_WEIGHTS = "self-trained.safetensors"
 # Settings of self-training that count while it learns; the others count when faces are found.
 _LEARNED_WITH = ("steps", "slabs", "neighbours", "cues", "learning_rate", "near_fraction")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainedSlabs:
-    """A slab network ready for use.
+class SelfTrainedModel:
+    """A self-trained network ready for use.
 
     Parameters
     ----------
@@ -32,43 +32,48 @@ class TrainedSlabs:
     digest
         SHA-256 of its weights.
     learned_with
-        Settings of `self_train` that it was trained with; empty where it does not tell.
+        Settings of `self_train` that it was trained with.
     method_version
-        `METHOD_VERSION` of the code that trained it; 0 for networks that do not tell.
+        `METHOD_VERSION` of the code that trained it.
     """
 
-    network: SlabNetwork
+    network: SelfTrainedNetwork
     digest: str
     learned_with: dict[str, Any] = field(default_factory=dict)
     method_version: int = METHOD_VERSION
 
 
-def digest_of_boxes(config: RunConfig, trained: TrainedModel, slabs: TrainedSlabs | None) -> str:
+def digest_of_boxes(
+    config: RunConfig, trained: TrainedModel, self_trained: SelfTrainedModel | None
+) -> str:
     """`box_settings_digest` of the boxes that these networks find.
 
-    What counted in training is told by the networks, whatever `config` says now: a checkpoint of
-    100 of 1,500 steps is one of 100 steps.
+    Settings that counted in training come from the networks, whatever `config` says now: a
+    checkpoint of 100 of 1,500 steps counts as one of 100 steps.
 
     Parameters
     ----------
     config
         Settings that faces are found with.
-    trained, slabs
+    trained, self_trained
         The networks that find them.
     """
     train = trained.config.train.model_copy(update={"steps": trained.step})
-    learned = {} if slabs is None else slabs.learned_with
+    learned = {} if self_trained is None else self_trained.learned_with
     settings = config.self_train.model_copy(
-        update={"enabled": slabs is not None}
+        update={"enabled": self_trained is not None}
         | {name: learned[name] for name in _LEARNED_WITH if name in learned}
     )
     used = config.model_copy(update={"train": train, "self_train": settings})
-    versions = [trained.method_version, *([] if slabs is None else [slabs.method_version])]
+    versions = [trained.method_version]
+    versions += [] if self_trained is None else [self_trained.method_version]
     return box_settings_digest(used, versions)
 
 
-def save_slabs(url: str, network: SlabNetwork, config: RunConfig, encoder_digest: str) -> str:
-    """Write a trained slab network beside the encoder's checkpoint at `url`; returns its digest."""
+def save_self_trained(
+    url: str, network: SelfTrainedNetwork, config: RunConfig, encoder_digest: str
+) -> str:
+    """Write the network beside the encoder's checkpoint at `url`; returns its digest."""
     weights = portable(network.state_dict())
     digest = weights_digest(weights)
     store.write_bytes(store.join(url, _WEIGHTS), safetensors.torch.save(weights))
@@ -85,13 +90,13 @@ def save_slabs(url: str, network: SlabNetwork, config: RunConfig, encoder_digest
     return digest
 
 
-def has_slabs(url: str) -> bool:
-    """Whether a finished slab network lies at `url`."""
+def has_self_trained(url: str) -> bool:
+    """Whether a finished self-trained network lies at `url`."""
     return store.exists(store.join(url, MANIFEST))
 
 
-def load_slabs(url: str, trained: TrainedModel) -> TrainedSlabs | None:
-    """Slab network beside the checkpoint of `trained`; None where there is none.
+def load_self_trained(url: str, trained: TrainedModel) -> SelfTrainedModel | None:
+    """Self-trained network beside the checkpoint of `trained`; None where there is none.
 
     Raises
     ------
@@ -107,11 +112,10 @@ def load_slabs(url: str, trained: TrainedModel) -> TrainedSlabs | None:
             f"{url}/{MANIFEST} was trained from another encoder; delete it, and run ctray "
             "pretrain again"
         )
-    network = SlabNetwork(
+    network = SelfTrainedNetwork(
         trained.model.encoder,
         int(manifest["neighbours"]),
-        # Networks from before there were cues see none.
-        cues=bool(manifest.get("cues", False)),
+        cues=bool(manifest["cues"]),
     )
     weights = read_tensors(store.join(url, _WEIGHTS))
     if weights_digest(weights) != manifest["digest"]:
@@ -121,9 +125,9 @@ def load_slabs(url: str, trained: TrainedModel) -> TrainedSlabs | None:
         )
     network.load_state_dict(weights)
     network.eval()
-    return TrainedSlabs(
+    return SelfTrainedModel(
         network=network,
         digest=str(manifest["digest"]),
-        learned_with=dict(manifest.get("config", {})),
-        method_version=int(manifest.get("method_version", 0)),
+        learned_with=dict(manifest["config"]),
+        method_version=int(manifest["method_version"]),
     )

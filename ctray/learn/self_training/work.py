@@ -1,4 +1,4 @@
-"""What a training of the slab network works on, wherever it runs."""
+"""Self-training of a run, as the process that does it holds it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ctray.config import RunConfig
 from ctray.learn.prepared_files import read_prepared
 from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.training import best_device
-from ctray.learn.selftrain.checkpoint import save_slabs
-from ctray.learn.selftrain.training import SelfTrainer
+from ctray.learn.self_training.checkpoint import save_self_trained
+from ctray.learn.self_training.training import SelfTrainer
 from ctray.records.run_folder import RunFolder
 
 # A training volume, and its box once it is found.
 Record = dict[str, Any]
-# Steps, or seconds, after which training tells how far it is.
+# Steps, or seconds, after which training reports its progress.
 _CHUNK, _CHUNK_S = 20, 10.0
 
 
-class SlabTraining:
-    """Holds the slab network and its state in the process that trains it.
+class SelfTraining:
+    """Self-training of a run: the network and its state.
 
     Parameters
     ----------
     run, config
-        With a finished checkpoint, and its settings.
+        Run with a finished checkpoint, and its settings.
     records
         Training volumes with their boxes.
     threads
@@ -50,9 +50,9 @@ class SlabTraining:
         )
 
     def advance(self) -> tuple[dict[str, float], bool]:
-        """Some more steps: their row of metrics, and whether they were the last."""
+        """Do some more steps; returns their row of metrics, and whether they were the last."""
         return self._trainer.advance(_CHUNK, _CHUNK_S), self._trainer.finished
 
     def save(self) -> None:
         """Write the network beside the encoder's checkpoint."""
-        save_slabs(self._run.checkpoint, self._trainer.network, self._config, self._digest)
+        save_self_trained(self._run.checkpoint, self._trainer.network, self._config, self._digest)

@@ -1,17 +1,15 @@
-"""Pictures of a volume for the report: slices, projections, and what a method found in them."""
+"""Pictures that a run keeps of a volume: slices, projections, and what a method found in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ctray.core.geometry import AXES, Box
-from ctray.localization.method_finding import MethodFinding
-from ctray.preprocess.prepare import Prepared
+from ctray.core.geometry import AXES, Triple
+from ctray.localization.localizer import Localization, PreparedVolume
 
 UintArray = npt.NDArray[np.uint8]
 
@@ -48,42 +46,42 @@ class Preview:
         return {f"{what}-{axis}": p for what, by in named.items() for axis, p in by.items()}
 
 
-def preview_of(
-    working: npt.NDArray[Any], found: MethodFinding, box: Box | None, prepared: Prepared
-) -> Preview:
-    """Pictures of a working level as it is stored, `found` in it, around a box at level 0."""
+def preview_of(volume: PreparedVolume, found: Localization) -> Preview | None:
+    """Pictures of a working level with what was found in it; None for a constant volume."""
+    prepared = volume.prepared
+    if prepared is None:
+        return None
     low, high = prepared.window
     with np.errstate(invalid="ignore"):
-        grey = np.nan_to_num((working.astype(np.float32) - low) / max(high - low, 1e-12))
+        steps = (volume.level.voxels.astype(np.float32) - low) / max(high - low, 1e-12)
+        grey = np.nan_to_num(steps)
     grey = np.clip(grey, 0, 1)
     # Projections show what the network saw: a bright container would hide the sample.
     smooth = ndimage.gaussian_filter(prepared.voxels.astype(np.float32), 1.0)
-    heat, region = _overlays(found, prepared)
+    variance, region = _overlays(found, prepared.shape)
     slices, projections, variances, regions = {}, {}, {}, {}
     for axis, name in enumerate(AXES):
-        extent = working.shape[axis]
+        extent = prepared.shape[axis]
         middle = extent // 2
-        if box is not None:
-            middle = min(extent - 1, sum(box.ranges[axis]) // (2 * prepared.factors[axis]))
+        if found.box is not None:
+            middle = min(extent - 1, sum(found.box.ranges[axis]) // (2 * prepared.factors[axis]))
         slices[name] = (np.take(grey, middle, axis=axis) * 255).astype(np.uint8)
         projections[name] = smooth.max(axis=axis).astype(np.uint8)
-        if heat is not None:
-            variances[name] = np.take(heat, middle, axis=axis)
+        if variance is not None:
+            variances[name] = np.take(variance, middle, axis=axis)
         if region is not None:
             regions[name] = region.max(axis=axis)
     return Preview(slices=slices, projections=projections, variances=variances, regions=regions)
 
 
-def _overlays(
-    found: MethodFinding, prepared: Prepared
-) -> tuple[UintArray | None, UintArray | None]:
+def _overlays(found: Localization, shape: Triple) -> tuple[UintArray | None, UintArray | None]:
     """Variance above the background, and the region, as uint8 volumes of the working level."""
     uncertainty = found.uncertainty
     if uncertainty is None:
         return None, None
     background = min((s.background for s in found.stretches.values() if s), default=0.0)
     above = np.clip((uncertainty.values - background) / max(1 - background, 1e-6), 0, 1)
-    heat = uncertainty.to_voxels((above * 255).astype(np.uint8), prepared.shape)
+    variance = uncertainty.to_voxels((above * 255).astype(np.uint8), shape)
     if found.cells is None:
-        return heat, None
-    return heat, uncertainty.to_voxels(found.cells.astype(np.uint8) * 255, prepared.shape)
+        return variance, None
+    return variance, uncertainty.to_voxels(found.cells.astype(np.uint8) * 255, shape)

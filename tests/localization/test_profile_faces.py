@@ -1,4 +1,4 @@
-"""Faces of log-odds profiles, on profiles whose crossings can be worked out by hand."""
+"""FacePair of log-odds profiles, on profiles whose crossings can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctray.localization.faces import (
-    beyond_faces,
+from ctray.localization.profile_faces import (
     find_faces,
+    fraction_of_way,
     own_threshold,
-    part_of_way,
     sided_faces,
+    slices_beyond,
 )
 
 
@@ -35,10 +35,10 @@ def test_spread_is_the_way_from_the_looser_to_the_tighter_threshold() -> None:
 
     assert faces is not None
     # Up in one slice of 9: from -3 to 0.5 it takes 3.5 / 9 of a slice.
-    assert faces.spread[0] == pytest.approx(3.5 / 9)
+    assert faces.widths[0] == pytest.approx(3.5 / 9)
     # Down by 2 a slice: from 0.5 to -3 it takes 1.75 slices.
-    assert faces.spread[1] == pytest.approx(1.75)
-    assert faces.certainty[0] > faces.certainty[1]
+    assert faces.widths[1] == pytest.approx(1.75)
+    assert faces.confidence[0] > faces.confidence[1]
 
 
 def test_nothing_above_the_threshold_has_no_faces() -> None:
@@ -49,7 +49,7 @@ def test_sample_beyond_the_border_has_its_face_there() -> None:
     faces = find_faces(np.array([4.0, 4.0, 4.0, -6.0, -6.0]), -1.0)
 
     assert faces is not None
-    assert (faces.start, faces.spread[0]) == (0.0, 0.0)
+    assert (faces.start, faces.widths[0]) == (0.0, 0.0)
 
 
 def test_lone_peak_far_away_is_left_out_and_a_short_dip_is_bridged() -> None:
@@ -95,10 +95,10 @@ def test_faces_are_open_as_far_as_slices_are_anything_but_empty() -> None:
     assert (z.start, z.stop) == pytest.approx((8, 14), abs=0.5)
 
     # The slice at -2.5 is the 16th; at the other end, and where nothing is empty, none is beyond.
-    found = beyond_faces(profiles, faces)
+    found = slices_beyond(profiles, faces)
     assert found["z"] == (max(0.0, z.start - 8), pytest.approx(16 - z.stop))
     assert found["y"] == (0.0, 0.0)
-    assert set(beyond_faces(profiles, {**faces, "x": None})) == {"z", "y"}
+    assert set(slices_beyond(profiles, {**faces, "x": None})) == {"z", "y"}
 
 
 def test_slices_apart_that_hardly_reach_the_threshold_are_no_specimen() -> None:
@@ -124,7 +124,7 @@ def test_faces_lie_in_the_volume_about_what_is_above(values: list[float], thresh
         assert not (profile > threshold).any()
         return
     assert 0 <= faces.start <= faces.stop <= len(profile)
-    assert min(faces.spread) >= 0
+    assert min(faces.widths) >= 0
     above = np.flatnonzero(profile > threshold)
     assert above[0] <= faces.stop
     assert faces.start <= above[-1] + 1
@@ -156,7 +156,7 @@ def test_threshold_lies_between_the_empty_and_the_surest_slices_of_the_volume() 
 
 
 def test_faces_of_clear_scans_lie_higher_up() -> None:
-    parts = [part_of_way(-4, peak) for peak in (-4, 0, 4, 8, 16)]
+    parts = [fraction_of_way(-4, peak) for peak in (-4, 0, 4, 8, 16)]
     # 5 up at most: a quarter of 20.
     assert parts == pytest.approx([0.2, 0.2, 0.2, 0.3, 0.25])
     # A plateau of streaks beside a sample that is as clear as this.

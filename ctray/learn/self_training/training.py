@@ -1,9 +1,9 @@
 """Self-training: the boxes of many volumes teach one network what sample looks like.
 
-A box that the pretext task found is off by some slices, a tail is cut here and an empty stretch
-kept there. Over the archive those errors have no side: their median is 0. A network that learns
-from all boxes at once which slices hold sample follows what they agree on, and so finds the tail
-that its own volume's box missed. No label is read.
+Boxes that the pretext task found are off by some slices: one cuts a tail, another keeps an empty
+stretch. Over the archive these errors favour neither side: their median is 0. A network that learns
+from all boxes at once follows what they agree on. So it finds the tail that the box of a single
+volume missed. No label is read.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch.nn import functional
 
 from ctray.config import RunConfig
 from ctray.core.errors import TrainingError
-from ctray.learn.pretext.encoder import SliceEncoder, reseed_dropout
+from ctray.learn.pretext.encoder import SliceEncoder, on_device, reseed_dropout
 from ctray.learn.pretext.training import schedule
-from ctray.learn.selftrain.cues import NUM_CUES, SlabSource
-from ctray.learn.selftrain.slabs import SlabNetwork, slab_canvas, slab_tensor, slabs_on
+from ctray.learn.self_training.cues import NUM_CUES, SlabSource
+from ctray.learn.self_training.network import SelfTrainedNetwork, network_canvas
+from ctray.learn.self_training.slabs import slab_tensor
 from ctray.preprocess.prepare import Prepared
 
 # Half-open range of slices at the working level for z, y, x; None: the volume holds no sample.
@@ -45,8 +46,8 @@ _STREAM = 7001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slabs:
-    """What one volume gives to one step: pure numbers, drawn from (seed, step) alone.
+class SlabExamples:
+    """Examples of one volume for one step: pure numbers, drawn from (seed, step) alone.
 
     Parameters
     ----------
@@ -87,8 +88,8 @@ def draw_slabs(
     resident: Sequence[int],
     ranges: Sequence[Ranges],
     shapes: Sequence[tuple[int, int, int]],
-) -> list[Slabs]:
-    """Slabs of one step.
+) -> list[SlabExamples]:
+    """SlabExamples of one step.
 
     Parameters
     ----------
@@ -110,7 +111,7 @@ def draw_slabs(
         box = ranges[volume]
         middles = _middles(rng, config, extent, box[axis] if box else None)
         drawn.append(
-            Slabs(
+            SlabExamples(
                 volume=volume,
                 axis=axis,
                 middles=middles,
@@ -142,7 +143,7 @@ def _middles(
 
 
 class SelfTrainer:
-    """Teaches a slab network from the boxes of an archive; one call of `advance` goes on.
+    """Teaches the self-trained network from the boxes of an archive, step by step: `advance`.
 
     Parameters
     ----------
@@ -171,12 +172,12 @@ class SelfTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
             settings = config.self_train
-            self.network = SlabNetwork(encoder, settings.neighbours, cues=settings.cues)
-        slabs_on(self.network, device)
+            self.network = SelfTrainedNetwork(encoder, settings.neighbours, cues=settings.cues)
+        self.network = on_device(self.network, device)
         self.step = 0
         self._load, self._ranges, self._shapes = load, ranges, shapes
         self._config, self._device = config, device
-        self._side = slab_canvas(side)
+        self._side = network_canvas(side)
         self._resident: dict[int, SlabSource] = {}
         self._optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.self_train.learning_rate, weight_decay=1e-2
@@ -251,7 +252,7 @@ class SelfTrainer:
     def _source(self, volume: int) -> SlabSource:
         return SlabSource.of(self._load(volume), cues=self._config.self_train.cues)
 
-    def _augmented(self, slabs: Slabs) -> Tensor:
+    def _augmented(self, slabs: SlabExamples) -> Tensor:
         neighbours = self._config.self_train.neighbours
         x_BKSHW = slab_tensor(
             self._resident[slabs.volume],
@@ -265,5 +266,5 @@ class SelfTrainer:
         flipped = [d for d, wanted in zip((2, 4), slabs.flips, strict=True) if wanted]
         x_BKSHW = x_BKSHW.flip(flipped) if flipped else x_BKSHW
         x_BKSHW = torch.roll(x_BKSHW, slabs.shift, (3, 4))
-        # Cues are measured in spreads of their own volume already.
+        # Cues are already in units of their own volume's deviation.
         return torch.cat([x_BKSHW[:, :1] * slabs.gain, x_BKSHW[:, 1:]], dim=1)

@@ -1,8 +1,8 @@
-"""Cues: what classical pipelines would threshold, for the slab network to look at as well.
+"""Cues: two maps that classical pipelines threshold, which the self-trained network also sees.
 
-A local deviation gathers texture from all three directions, of which a slab sees hardly one; the
-difference from what stays the same along z takes out containers, rings and cupping. Neither needs
-a threshold here: what they are worth for an archive is learned.
+The local deviation gathers texture from all three directions; a slab shows little of the third.
+The difference from the median along z takes out containers, rings and cupping. Neither needs a
+threshold here: the network learns what they are worth for an archive.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ BoolArray = npt.NDArray[np.bool_]
 NUM_CUES = 2
 _SIGMA = 1.0
 _RADIUS = 2
-# Deviations below this many grey steps of 256 are all the same nothing.
+# Grey steps of 256 that are added to a local deviation: far below them, differences mean nothing.
 _LEAST = 0.3
-# Cues lie between these, in spreads from the middle of the volume, in steps of a sixteenth.
+# Cues lie between these, in deviations from the middle of the volume, in steps of a sixteenth.
 _LOW, _HIGH = -6.0, 9.9375
 _STEPS = 16.0
-# Part of the values that lies within one spread of the middle, as within a normal deviation.
+# Percentage of the values that lies within one deviation of the middle, in a normal distribution.
 _WITHIN = 68.27
 
 
@@ -71,7 +71,7 @@ def find_cues(prepared: Prepared) -> npt.NDArray[np.uint8]:
 
 
 def cue_values(cues: npt.NDArray[np.uint8]) -> FloatArray:
-    """Cues in spreads from the middle of their volume's values, float32, same shape."""
+    """Cues in deviations from the middle of their volume's values, float32, same shape."""
     values: FloatArray = cues.astype(np.float32) / np.float32(_STEPS) + np.float32(_LOW)
     return values
 
@@ -80,7 +80,7 @@ def _quantised(values: FloatArray, inside: BoolArray) -> npt.NDArray[np.uint8]:
     within = values[inside]
     middle = np.median(within)
     # Of the middle two thirds: a bright sample does not widen what counts as usual.
-    spread = np.percentile(np.abs(within - middle), _WITHIN) + 1e-6
-    steps = (np.clip((values - middle) / spread, _LOW, _HIGH) - _LOW) * _STEPS
+    deviation = np.percentile(np.abs(within - middle), _WITHIN) + 1e-6
+    steps = (np.clip((values - middle) / deviation, _LOW, _HIGH) - _LOW) * _STEPS
     quantised: npt.NDArray[np.uint8] = np.rint(steps).astype(np.uint8)
     return quantised

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctray.config import LocalizeConfig
-from ctray.localization.boxes import background_level, choose_threshold, find_stretch
+from ctray.localization.stretches import background_level, choose_threshold, find_stretch
 
 CHANCE = 1 / 7
 DEFAULT = LocalizeConfig()
@@ -35,7 +35,7 @@ def test_stretch_of_a_clear_profile(length: int, data: st.DataObject, seed: int)
     assert (found.start, found.stop) == (start, start + extent)
     assert found.background == pytest.approx(CHANCE, abs=0.02)
     assert found.background < found.threshold < 0.9
-    assert all(0.9 < c <= 1 for c in found.certainty)
+    assert all(0.9 < c <= 1 for c in found.confidence)
 
 
 def test_no_slice_is_certain() -> None:
@@ -149,7 +149,7 @@ def test_whatever_the_profile_a_stretch_lies_in_it(values: list[float]) -> None:
     if found is None:
         return
     assert 0 <= found.start < found.stop <= len(values)
-    assert all(0 <= c <= 1 for c in found.certainty)
+    assert all(0 <= c <= 1 for c in found.confidence)
     assert np.isfinite([found.threshold, found.background]).all()
     # The first and the last slice are above the threshold themselves.
     assert min(values[found.start], values[found.stop - 1]) > found.threshold
@@ -163,7 +163,7 @@ def test_sharp_face_is_more_certain_than_a_gradual_one() -> None:
     values[70:90] = np.linspace(0.9, CHANCE, 20)
     found = find_stretch(values, DEFAULT, CHANCE)
     assert found is not None
-    low, high = found.certainty
+    low, high = found.confidence
     assert low == pytest.approx(1.0)
     assert high < 0.5
 
@@ -175,7 +175,7 @@ def test_reversed_profile_gives_the_reversed_stretch() -> None:
     assert one is not None
     assert other is not None
     assert (100 - other.stop, 100 - other.start) == (one.start, one.stop)
-    assert other.certainty[::-1] == pytest.approx(one.certainty)
+    assert other.confidence[::-1] == pytest.approx(one.confidence)
 
 
 def test_stretch_as_json() -> None:
@@ -183,4 +183,4 @@ def test_stretch_as_json() -> None:
     assert found is not None
     told = found.to_json()
     assert told["range"] == [20, 40]
-    assert set(told) == {"range", "threshold", "background", "certainty"}
+    assert set(told) == {"range", "threshold", "background", "confidence"}

@@ -1,7 +1,7 @@
-"""Slabs: a slice with its neighbours, and the network that says whether its slice holds sample.
+"""The network that self-training teaches: whether the middle slice of a slab holds sample.
 
-A map over a slice blurs what lies beside the sample in its plane, but says nothing of the next
-slice: faces found across their own axis are as sharp as a slice is thick.
+Its map over a slice is blurred within the slice, but it is of that slice alone. So faces that are
+found across their own axis are as sharp as a slice is thick.
 
 Legend of tensor names: B slabs, K grey values and cues, S slices of a slab, C channels, H, W pixels
 or cells, N slices.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -22,8 +21,8 @@ from torch.nn import functional
 
 from ctray.core.geometry import AXES
 from ctray.learn.pretext.encoder import SliceEncoder
-from ctray.learn.pretext.slices import standardised_slices
-from ctray.learn.selftrain.cues import NUM_CUES, SlabSource, cue_values
+from ctray.learn.self_training.cues import NUM_CUES, SlabSource
+from ctray.learn.self_training.slabs import slab_tensor
 
 FloatArray = npt.NDArray[np.float64]
 MapArray = npt.NDArray[np.float32]
@@ -38,11 +37,12 @@ _TURNS = 4
 _BATCH = 64
 
 
-class SlabNetwork(nn.Module):
+class SelfTrainedNetwork(nn.Module):
     """Log-odds that the middle slice of a slab holds sample, over an encoder's first stages.
 
-    Every cell of the slice is judged by itself, and the slice is as sure as its surest cells (a
-    log-sum-exp): a slice holds sample if any part of it does. Nothing is told of where.
+    Every cell of the slice is judged by itself. The slice is as sure as its surest cells (a
+    log-sum-exp), since a slice holds sample if any cell of it does. Training tells nothing about
+    which cells do.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class SlabNetwork(nn.Module):
     neighbours
         Slices on either side of the middle one.
     cues
-        Whether it looks at cues as well (`ctray.learn.selftrain.cues`).
+        Whether it also sees cues (`ctray.learn.self_training.cues`).
     """
 
     def __init__(self, encoder: SliceEncoder, neighbours: int, *, cues: bool = True) -> None:
@@ -100,52 +100,20 @@ class SlabNetwork(nn.Module):
         return self.pool(self.maps(x_BKSHW))
 
 
-def slabs_on(network: SlabNetwork, device: torch.device) -> SlabNetwork:
-    """Network moved to `device`, its weights laid out channels last, as convolutions like it."""
-    return network.to(device).to(memory_format=torch.channels_last)
-
-
-def slab_canvas(side: int) -> int:
+def network_canvas(side: int) -> int:
     """Side of the next larger square canvas that the network's strides divide, pixels."""
     return -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
 
 
-def slab_tensor(
-    source: SlabSource,
-    axis: int,
-    middles: Sequence[int],
-    neighbours: int,
-    side: int,
-    device: torch.device,
-) -> Tensor:
-    """Slabs around the slices `middles` across `axis`, (B, K, S, side, side), float32.
-
-    Standardised grey values first, then the cues that the source has. Beyond the ends of the volume
-    its slices are mirrored.
-    """
-    extent = source.shape[axis]
-    wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]
-    index = _mirror(wanted, extent)
-    single, where = np.unique(index, return_inverse=True)
-    kept = single.tolist()
-    x_NHW = standardised_slices(source.prepared, axis, kept, side, device, clear=True)
-    x_NKHW = x_NHW[:, None]
-    if source.cues is not None:
-        cues_NKHW = torch.from_numpy(_cue_slices(source.cues, axis, kept, side)).to(device)
-        x_NKHW = torch.cat([x_NKHW, cues_NKHW], dim=1)
-    order = torch.from_numpy(where.reshape(index.shape)).to(device)
-    return x_NKHW[order].transpose(1, 2)
-
-
 @torch.inference_mode()
-def slab_maps(network: SlabNetwork, source: SlabSource, axis: int, side: int) -> MapArray:
+def evidence_map(network: SelfTrainedNetwork, source: SlabSource, axis: int, side: int) -> MapArray:
     """Evidence of every cell of every slice across `axis`, (N, side / 4, side / 4), float32.
 
     Mean over four turns of the slices.
     """
     network.eval()
     device = network.bias.device
-    parts = []
+    maps = []
     for start in range(0, source.shape[axis], _BATCH):
         middles = range(start, min(source.shape[axis], start + _BATCH))
         x_BKSHW = slab_tensor(source, axis, middles, network.neighbours, side, device)
@@ -154,30 +122,28 @@ def slab_maps(network: SlabNetwork, source: SlabSource, axis: int, side: int) ->
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 found = network.maps(torch.rot90(x_BKSHW, turn, (3, 4)))
             total = total.to(device) + torch.rot90(found.float(), -turn, (1, 2))
-        parts.append((total / _TURNS).cpu().numpy())
-    return np.concatenate(parts)
+        maps.append((total / _TURNS).cpu().numpy())
+    return np.concatenate(maps)
 
 
-def all_slab_maps(network: SlabNetwork, source: SlabSource, side: int) -> AxisMaps:
-    """Evidence along all three axes, see `slab_maps`, on the next larger canvas that divides."""
-    side = slab_canvas(side)
-    z, y, x = (slab_maps(network, source, axis, side) for axis in range(3))
+def evidence_maps(network: SelfTrainedNetwork, source: SlabSource, side: int) -> AxisMaps:
+    """Evidence along all three axes, see `evidence_map`.
+
+    `side` is that of the canvas, pixels; the next larger one that the strides divide is taken.
+    """
+    side = network_canvas(side)
+    z, y, x = (evidence_map(network, source, axis, side) for axis in range(3))
     return (z, y, x)
 
 
 @torch.inference_mode()
-def pooled_profiles(network: SlabNetwork, maps: AxisMaps) -> dict[str, FloatArray]:
+def pooled_profiles(network: SelfTrainedNetwork, maps: AxisMaps) -> dict[str, FloatArray]:
     """Log-odds that a slice holds sample, (extent,) float64, by the names of all three axes."""
     profiles = {}
     for name, axis_maps in zip(AXES, maps, strict=True):
         cells = torch.from_numpy(axis_maps).to(network.bias.device)
         profiles[name] = network.pool(cells).cpu().numpy().astype(np.float64)
     return profiles
-
-
-def slab_profiles(network: SlabNetwork, source: SlabSource, side: int) -> dict[str, FloatArray]:
-    """Profiles of a prepared working level, see `pooled_profiles`."""
-    return pooled_profiles(network, all_slab_maps(network, source, side))
 
 
 def _cue_layers(channels: int) -> nn.Sequential:
@@ -188,25 +154,6 @@ def _cue_layers(channels: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(_CUE_WIDTH, _WIDTH, 1),
     )
-
-
-def _cue_slices(
-    cues: npt.NDArray[np.uint8], axis: int, index: Sequence[int], side: int
-) -> MapArray:
-    """Cues of slices `index` across `axis` on a canvas of 0, (N, K, side, side), float32."""
-    values = np.moveaxis(cue_values(np.take(cues, index, axis=axis + 1)), axis + 1, 0)
-    height, width = values.shape[-2:]
-    top, left = (side - height) // 2, (side - width) // 2
-    canvas = np.zeros((*values.shape[:2], side, side), dtype=np.float32)
-    canvas[:, :, top : top + height, left : left + width] = values
-    return canvas
-
-
-def _mirror(index: npt.NDArray[np.int64], extent: int) -> npt.NDArray[np.int64]:
-    period = max(1, 2 * (extent - 1))
-    folded = np.abs(index) % period
-    mirrored: npt.NDArray[np.int64] = np.minimum(folded, period - folded)
-    return mirrored
 
 
 def _widen_first_convolution(encoder: nn.Module, neighbours: int) -> None:
