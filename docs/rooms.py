@@ -38,7 +38,7 @@ def floors() -> list[list[str]]:
 def sentence(room: str) -> str:
     """First line of the docstring of a room."""
     text = (REPOSITORY / "ctray" / room / "__init__.py").read_text("utf-8")
-    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
+    return (ast.get_docstring(ast.parse(text)) or "").splitlines()[0].replace("`", "")
 
 
 def picture() -> str:

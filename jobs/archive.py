@@ -1,7 +1,7 @@
 """A whole run, report included: `python jobs/archive.py configs/archive.yaml [ARCHIVE RUN]`.
 
-Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
-`ctray jobs run archive`, which `ctray submit archive` has a cluster run; --help says more.
+Without ARCHIVE and RUN, `job.archive` and `job.run` of the configuration are used. This is
+`ctray jobs run archive`, which a cluster runs for `ctray submit archive`; see its --help.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Boxes and crops of a trained run: `python jobs/localize.py configs/localize.yaml [RUN]`.
 
-Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
-`ctray jobs run localize`, which `ctray submit localize` has a cluster run; --help says more.
+Without RUN, `job.run` of the configuration is used. This is `ctray jobs run localize`, which a
+cluster runs for `ctray submit localize`; see its --help.
 """
 
 import sys

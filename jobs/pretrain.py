@@ -1,7 +1,7 @@
 """Catalog, import and training: `python jobs/pretrain.py configs/pretrain.yaml [ARCHIVE RUN]`.
 
-Places that are not given are those of the configuration (`job.archive`, `job.run`). The same as
-`ctray jobs run pretrain`, which `ctray submit pretrain` has a cluster run; --help says more.
+Without ARCHIVE and RUN, `job.archive` and `job.run` of the configuration are used. This is
+`ctray jobs run pretrain`, which a cluster runs for `ctray submit pretrain`; see its --help.
 """
 
 import sys

@@ -15,6 +15,7 @@ from ctray.core.geometry import Box
 from ctray.localization.cutting import crop
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
+from ctray.volumes.working import read_working
 from ctray.volumes.writer import create_volume
 
 ABSURD_SIDE = 10**9
@@ -223,7 +224,7 @@ def _either(rng: np.random.Generator) -> str:
 
 def read_it(url: str) -> None:
     """What localizing reads of a volume."""
-    open_volume(url).read_working(16)
+    read_working(open_volume(url), 16)
 
 
 def read_all(url: str) -> None:

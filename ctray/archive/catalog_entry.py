@@ -1,4 +1,4 @@
-"""What a catalog holds: an entry for each volume, and what is there besides."""
+"""`Catalog`: an entry for each volume of an archive, and everything else in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Literal
 
 from ctray.archive.coverage import Coverage, LeftOut, OtherFormat
 from ctray.core.geometry import Triple, VoxelSize
-from ctray.formats.source import Kind
 
 Status = Literal["ok", "failed"]
 
@@ -20,30 +19,30 @@ class CatalogEntry:
     Parameters
     ----------
     volume_id
-        Unique in the catalog, fit for a file name, see `ctray.archive.volume_ids`.
+        Unique in the catalog and fit for a file name; see `ctray.archive.volume_ids`.
     url
-        What `open_source` and `import_volume` take.
+        Argument for `open_source` and `import_volume`.
     kind
-        How it is stored.
+        Kind of its reader: a `VolumeSource.kind`.
     dataset
         Path inside an HDF5 file.
     within
-        Folder or prefix that the links of an HDF5 file do not leave; None for other kinds.
+        Folder or prefix that the links of an HDF5 file must not leave; None for other kinds.
     shape, dtype
         Voxels (z, y, x) and their type; None if the volume failed.
     voxel_size
-        None where no metadata tell.
+        None if no metadata state it.
     num_bytes
         Bytes of all voxels, uncompressed.
     status, reason
-        "ok", or "failed" with one line that says why.
+        "ok", or "failed" with the reason in one line.
     notes
         Oddities that are no failure, such as slices missing in the numbering.
     """
 
     volume_id: str
     url: str
-    kind: Kind
+    kind: str
     dataset: str | None = None
     within: str | None = None
     shape: Triple | None = None
@@ -57,14 +56,14 @@ class CatalogEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Catalog:
-    """Entries in natural order of their paths, and what else is there.
+    """Entries in natural order of their paths, and everything else in the archive.
 
     Parameters
     ----------
     entries
-        Volumes, failed ones included.
+        Volumes, including failed ones.
     coverage
-        What is there and is not among the entries.
+        Everything that is not among the entries.
     """
 
     entries: tuple[CatalogEntry, ...]
@@ -72,26 +71,26 @@ class Catalog:
 
     @property
     def excluded(self) -> tuple[str, ...]:
-        """Paths that the exclude patterns left out; a stack of slices or a folder counts once."""
+        """Paths that match the exclude patterns; a stack of slices or a folder counts once."""
         return self.coverage.excluded
 
     @property
     def without_volume(self) -> tuple[LeftOut, ...]:
-        """What was looked at and holds no volume, or was not looked at, with the reasons."""
+        """Files and folders without a volume, and those that were skipped, with the reasons."""
         return self.coverage.without_volume
 
     @property
     def other_formats(self) -> tuple[OtherFormat, ...]:
-        """Counts of what is there in formats that are not read."""
+        """Number of files in formats that are not read."""
         return self.coverage.other_formats
 
     def lines(self) -> list[str]:
-        """What whoever relies on the catalog must know: failures, oddities, what is not read."""
+        """Report for the user, one item per line: failures, oddities, and what is not read."""
         lines = [f"failed {e.volume_id}: {e.reason}" for e in self.failed]
         return [*lines, *self.notes(), *self.coverage.lines()]
 
     def notes(self, limit: int | None = None) -> list[str]:
-        """Oddities of volumes, such as gaps in the numbers of slices, a line each."""
+        """Oddities of volumes, such as gaps in the slice numbers, one volume per line."""
         lines = [f"note on {e.volume_id}: {e.notes}" for e in self.ok if e.notes]
         if limit is None or len(lines) <= limit:
             return lines
@@ -102,12 +101,12 @@ class Catalog:
 
     @property
     def ok(self) -> tuple[CatalogEntry, ...]:
-        """Entries that can be worked on."""
+        """Entries of usable volumes."""
         return tuple(entry for entry in self.entries if entry.status == "ok")
 
     @property
     def failed(self) -> tuple[CatalogEntry, ...]:
-        """Entries that cannot, with their reasons."""
+        """Entries of unusable volumes, with their reasons."""
         return tuple(entry for entry in self.entries if entry.status == "failed")
 
     def __iter__(self) -> Iterator[CatalogEntry]:
@@ -115,6 +114,3 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-__all__ = ["Catalog", "CatalogEntry", "Status"]

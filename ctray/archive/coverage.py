@@ -1,6 +1,6 @@
-"""What an archive holds beside the volumes of its catalog, and how that is told.
+"""What an archive holds besides the volumes of its catalog, and the lines that report it.
 
-Whoever reads a catalog must not think that it names all that is there.
+Nobody who reads a catalog may believe that it lists everything in the archive.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 
 from ctray.core.errors import printable
 
-# Lists are told in a few lines and kept up to a length that a file's metadata bear.
+# Items of a list that are shown, and items that fit into the metadata of a file.
 _SHOWN = 3
 _KEPT = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """Something that is there and is not in the catalog.
+    """Something in the archive that is not in the catalog.
 
     Parameters
     ----------
     url
-        What it is.
+        The file or folder.
     reason
-        One line that says why it is no volume, such as what a file holds in place of one.
+        One line that says why it is not a volume.
     """
 
     url: str
@@ -40,11 +40,11 @@ class OtherFormat:
     Parameters
     ----------
     name
-        Of the format, such as `Imaris (.ims)`.
+        The format, such as `Imaris (.ims)`.
     count
-        Files; a folder of numbered slices counts once.
+        Number of files; a folder of numbered slices counts once.
     example
-        URL of the first.
+        URL of the first file.
     """
 
     name: str
@@ -54,22 +54,22 @@ class OtherFormat:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Coverage:
-    """What a catalog does not hold of its archive.
+    """Everything in an archive that its catalog does not list as a volume.
 
     Parameters
     ----------
     excluded
-        Paths below the archive that the exclude patterns left out; a stack of slices or a folder
+        Paths below the archive that match the exclude patterns; a stack of slices or a folder
         counts once.
     exclude_asked
-        Whether a person gave these patterns; else they are those for masks and labels.
+        Whether the user gave these patterns; else they are the default for masks and labels.
     without_volume
-        Readable files that hold no volume (single 2D images, HDF5 files without 3D data), special
+        Readable files without a volume (single 2D images, HDF5 files without 3D data), special
         files such as pipes, and folders that are too deep.
     other_formats
-        Files of other formats, the most frequent first.
+        Files of formats that are not read, the most frequent format first.
     num_excluded, num_without_volume
-        How many there are; a catalog that was written to a file names the first thousand.
+        Total numbers; a catalog file names the first thousand.
     """
 
     excluded: tuple[str, ...] = ()
@@ -85,11 +85,11 @@ class Coverage:
             object.__setattr__(self, f"num_{name}", count)
 
     def lines(self) -> list[str]:
-        """What is there and not read, a line each: other formats, no volume, excluded."""
+        """Report, one item per line: other formats, files without a volume, excluded paths."""
         return [*self._format_lines(), *self._without_lines(), *self._excluded_lines()]
 
     def counts(self) -> dict[str, Any]:
-        """How many there are of each, other formats by name."""
+        """Number of items of each group; other formats by name."""
         return {
             "excluded": self.num_excluded,
             "without_volume": self.num_without_volume,
@@ -101,17 +101,17 @@ class Coverage:
             return []
         shown = ", ".join(f"{found.count:,} {found.name}" for found in self.other_formats)
         first = printable(self.other_formats[0].example)
-        return [f"not read, in other formats: {shown}; the first: {first}"]
+        return [f"not read, other formats: {shown}; first: {first}"]
 
     def _without_lines(self) -> list[str]:
         count = self.num_without_volume
         if not count:
             return []
         named = self.without_volume[:_SHOWN]
-        lines = [f"{count:,} looked at and not taken:"]
+        lines = [f"{count:,} without a volume:"]
         lines += [f"  {printable(left.reason)}" for left in named]
         if count > len(named):
-            lines.append(f"  and {count - len(named):,} more; ctray catalog --json names them")
+            lines.append(f"  and {count - len(named):,} more; ctray catalog --json lists them")
         return lines
 
     def _excluded_lines(self) -> list[str]:
@@ -120,14 +120,14 @@ class Coverage:
             return []
         example = printable(self.excluded[0]) if self.excluded else ""
         if self.exclude_asked:
-            return [f"{count:,} excluded by the patterns that were given, such as {example}"]
+            return [f"{count:,} excluded by the given patterns, such as {example}"]
         return [
-            f"{count:,} skipped as masks or labels by name, such as {example}; --no-exclude takes "
-            "them, --exclude GLOB skips others"
+            f"{count:,} skipped because of names like masks or labels, such as {example}; "
+            "--no-exclude includes them, --exclude GLOB skips others"
         ]
 
     def to_json(self, limit: int | None = _KEPT) -> dict[str, Any]:
-        """Plain values; of long lists the first `limit`."""
+        """Plain values; long lists are cut to `limit` items."""
         values = asdict(self)
         values["excluded"] = list(self.excluded[:limit])
         values["without_volume"] = [asdict(left) for left in self.without_volume[:limit]]
@@ -136,7 +136,7 @@ class Coverage:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Coverage:
-        """Take what `to_json` gave."""
+        """Inverse of `to_json`."""
         return cls(
             excluded=tuple(values["excluded"]),
             exclude_asked=bool(values["exclude_asked"]),
@@ -156,6 +156,3 @@ def count_formats(found: Iterable[tuple[str, str]]) -> tuple[OtherFormat, ...]:
         OtherFormat(name=name, count=count, example=first[name])
         for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-__all__ = ["Coverage", "LeftOut", "OtherFormat", "count_formats"]

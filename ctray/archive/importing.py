@@ -10,27 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from ctray.archive.source_record import (
-    SlabChecksums,
-    SourceRecord,
-    stamp_of_open,
-    what_changed,
-)
+from ctray.archive.source_record import SlabChecksums, SourceRecord
+from ctray.archive.source_stamp import stamp_of_open, what_changed
+from ctray.archive.time_limit import within_limit
 from ctray.core.errors import InvalidVolumeError, OutputExistsError
 from ctray.core.geometry import Box, Triple, VoxelSize, as_triple
 from ctray.core.grid import DEFAULT_CHUNK, DEFAULT_SHARD, ShardGrid
 from ctray.core.parallel import bounded_map
-from ctray.formats.guard import within_limit
-from ctray.formats.opening import VolumeSource, open_source
+from ctray.formats.opening import open_source
+from ctray.formats.source import VolumeSource
 from ctray.storage import store
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 from ctray.volumes.writer import VolumeWriter, create_volume
 
-# One row of shards is held in memory: whole slices arrive, whole shards leave.
+# Memory for one row of shards: whole slices come in, whole shards go out.
 ROW_BYTES = 512 * 2**20
-# Thinner chunks would compress badly and multiply objects; a row then exceeds ROW_BYTES.
+# Thinner chunks would compress badly and need too many objects. A row may then exceed ROW_BYTES.
 _MIN_CHUNK_DEPTH = 8
-# Readers hand over what they decoded as a copy beside the row.
+# Memory for one decoded slab beside the row.
 _SLAB_BYTES = 64 * 2**20
 
 Progress = Callable[[int, int], None]
@@ -38,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportResult:
-    """What an import did.
+    """Result of an import.
 
     Parameters
     ----------
@@ -53,9 +50,9 @@ class ImportResult:
     seconds
         Wall time.
     voxel_size, voxel_size_source
-        Edge lengths and what said so; None where nothing did.
+        Edge lengths and the metadata that state them; None if nothing states them.
     notes
-        Oddities of the source that are no error, such as gaps in the numbering of a folder.
+        Oddities of the source that are no error, such as gaps in the slice numbers.
     """
 
     url: str
@@ -81,42 +78,43 @@ def import_volume(
 ) -> ImportResult:
     """Copy the volume at `src` into a multiscale OME-Zarr at `dst`.
 
-    Voxels stay as they are, NaNs included; only float16 becomes float32 and foreign byte order
-    becomes native. Memory peaks near one row of shards (at most 0.5 GiB, unless eight slices
-    are more than that) plus one slab of the source; shards grow thinner as slices grow wider.
-    The group's metadata is written last, so an interrupted import is redone by the next. Its
-    ``ctray`` attributes keep a `ctray.archive.source_record.SourceRecord` of the source.
+    Voxel values do not change, NaN included; only float16 becomes float32, and the byte order
+    becomes native. Peak memory is about one row of shards (at most 0.5 GiB, unless eight slices
+    need more) plus one slab of the source; wider slices lead to thinner shards. The metadata of
+    the group are written last, so the next import redoes an interrupted one. The ``ctray``
+    attributes hold a `ctray.archive.source_record.SourceRecord` of the source.
 
     Parameters
     ----------
     src
         Anything that `ctray.formats.opening.open_source` opens.
     dst
-        Where the group goes; nothing finished may be there.
+        URL of the new group; nothing finished may be there.
     dataset
         Path inside an HDF5 file or Zarr group.
     voxel_size
-        Overrides what the source's metadata say.
+        Replaces the voxel size in the metadata of the source.
     ome_version
         "0.5" or "0.4".
     within
-        Folder or prefix that links of the source do not leave; see `open_source`.
+        Folder or prefix that links of the source must not leave; see `open_source`.
     progress
-        Called after every slab with bytes of voxels done and in all (level 0, uncompressed).
+        Called after every slab with the bytes of voxels done and the total (level 0,
+        uncompressed).
 
     Raises
     ------
     InvalidVolumeError
-        If the source holds no usable volume, or was changed while it was read.
+        If the source holds no usable volume, or if it changed during the import.
     OutputExistsError
-        If something finished or foreign is at `dst`.
+        If `dst` holds a finished volume or foreign data.
     StorageError
         If a store fails: no space, no access, no answer.
     """
     began = time.monotonic()
     src, dst = store.normalize(src), store.normalize(dst)
     if is_inside(dst, src):
-        raise OutputExistsError(f"{dst} lies in the source {src}; give another output")
+        raise OutputExistsError(f"{dst} lies inside the source {src}; choose another output")
     with within_limit(src, lambda: open_source(src, dataset=dataset, within=within)) as source:
         stamp = stamp_of_open(source)
         size = voxel_size or source.voxel_size
@@ -143,8 +141,8 @@ def import_volume(
         writer.build_pyramid()
         if (now := stamp_of_open(source)) != stamp:
             raise InvalidVolumeError(
-                f"{src} was changed while it was read ({what_changed(stamp, now)}); import it "
-                "again once it is complete"
+                f"{src} changed during the import ({what_changed(stamp, now)}); import it again "
+                "when it is complete"
             )
         writer.commit(_provenance(source, size_source) | {"source": record.to_json()})
         return ImportResult(
@@ -161,9 +159,9 @@ def import_volume(
 
 
 def choose_grid(shape: Triple, dtype: np.dtype[Any], *, row_bytes: int | None = None) -> ShardGrid:
-    """Grid of which one row of shards (all of y and x) stays within `row_bytes` (0.5 GiB).
+    """Grid with rows of shards (all of y and x) within `row_bytes` (0.5 GiB).
 
-    The depth of shards shrinks first, then that of chunks, down to 8 slices.
+    Shards get thinner first, then chunks, down to 8 slices.
     """
     slice_bytes = math.prod(shape[1:]) * dtype.itemsize
     fit = max(1, (row_bytes or ROW_BYTES) // slice_bytes)
@@ -204,7 +202,7 @@ def _copy(source: VolumeSource, writer: VolumeWriter, progress: Progress | None)
 
 
 def _row_shards(grid: ShardGrid, start: int, stop: int) -> Iterator[Box]:
-    """Shards of the slices [start, stop), which are whole in z."""
+    """Shards of the slices [start, stop), one row."""
     _, step_y, step_x = grid.shard
     _, y, x = grid.shape
     for y0 in range(0, y, step_y):
@@ -216,14 +214,14 @@ def _row_shards(grid: ShardGrid, start: int, stop: int) -> Iterator[Box]:
 
 
 def slabs(source: VolumeSource, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Ranges that cover [start, stop), aligned to what the source stores together.
+    """Ranges that cover [start, stop), aligned to the slices that the source stores together.
 
-    They are as long as fits into 64 MiB, at least one unit of the source.
+    Each has up to 64 MiB of voxels, and at least one unit of the source.
     """
     slice_bytes = math.prod(source.shape[1:]) * source.dtype.itemsize
     fit = max(1, _SLAB_BYTES // slice_bytes)
-    # A few whole units at a time; a unit beyond the bound is read in one piece all the same
-    # where it fits the row, since parts of it would each decompress all of it.
+    # Whole units at a time. A unit beyond the bound is read at once, too, because each smaller
+    # read would decompress all of it.
     depth = max(1, fit // source.slab_depth) * source.slab_depth
     while start < stop:
         end = min(stop, (start // depth + 1) * depth)

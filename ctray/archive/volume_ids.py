@@ -1,7 +1,7 @@
-"""Names for the volumes of an archive: readable, safe in file names, each given once.
+"""Ids of the volumes of an archive: readable, safe in file names, unique.
 
-An id is made of the volume's own path, so it stays when other volumes join the archive. Only a
-volume whose id another one would have too gets a longer one.
+An id is made from the path of its volume, so it stays the same when volumes are added to the
+archive. Only volumes that would share an id get longer ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-# Names that say what a file is, not which; the folders above say that.
+from ctray.formats.registry import split_suffix
+
+# Names that say what a file is but not which one; the folders above tell that.
 _GENERIC = frozenset(
     (
         *("volume", "vol", "data", "dataset", "recon", "recons", "reconstruction"),
@@ -22,33 +24,28 @@ _GENERIC = frozenset(
         *("nxs", "entry", "exchange", "output", "result", "results", "png", "jp2", "dicom", "edf"),
     )
 )
-_SUFFIX = re.compile(
-    r"(\.ome)?\.(zarr|zarr\.zip|ozx|tiff?|btf|tf8|h5|hdf5?|he5|nxs?|nexus|mhd|mha|nrrd|nhdr|vgi"
-    r"|vol\.info|raw\.info)$",
-    re.IGNORECASE,
-)
 _TYPE = re.compile(r"\d*(bit|bits)|u?int\d+|float\d*")
-# File systems take 255 bytes a name. What a run writes adds ".zarr", a number, and while it is
-# being written 41 bytes more.
+# File systems allow 255 bytes per name. A run adds ".zarr", a number, and 41 more bytes while it
+# writes.
 MAX_BYTES = 120
 _DIGEST_BYTES = 5
 
 
 def volume_ids(paths: Sequence[Sequence[str]]) -> list[str]:
-    """One id a volume, unique also where a file system knows no case.
+    """Ids of volumes, unique also on file systems that ignore case.
 
-    An id is the path below the archive's folder, joined by `_`, without names that say nothing
-    of the volume ("volume", "recon") and without folders that the next name repeats
-    (`mouse/mouse_left.tif` is `mouse_left`). It has letters and digits of any script, `.`, `_`
-    and `-`, and at most `MAX_BYTES` bytes in UTF-8; of a longer one the beginning is left out and
-    a digest of the whole path added. Volumes that would share an id get the names that say
-    nothing too, then their suffix, then a digest.
+    An id is the path below the archive's folder, joined by `_`, without generic names ("volume",
+    "recon") and without folders whose name the next name repeats (`mouse/mouse_left.tif` is
+    `mouse_left`). It has letters and digits of any script, `.`, `_` and `-`, and at most
+    `MAX_BYTES` bytes in UTF-8. A longer id loses its beginning and gets a digest of the whole
+    path. Volumes that would share an id also get the generic names, then their suffix, then a
+    digest.
 
     Parameters
     ----------
     paths
-        For each volume the names from the archive's folder (included) down to its own. The
-        archive's name is used where those below it are weak, such as `rec_8bit`.
+        For each volume, the names from the archive's folder (included) down to the volume. The
+        archive's name is used if all names below it are weak, such as `rec_8bit`.
     """
     ids = [_short(path) for path in paths]
     for longer in (_with_generic, _with_suffix, _with_digest, _with_number):
@@ -61,7 +58,7 @@ def volume_ids(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def same_file(volume_id: str) -> str:
-    """What two ids have in common that some file system takes for one name."""
+    """Key that is equal for two ids if some file system treats them as one name."""
     return unicodedata.normalize("NFKC", volume_id).casefold()
 
 
@@ -87,7 +84,7 @@ def _repeats(folder: str, name: str) -> bool:
 
 
 def _with_generic(paths: list[Sequence[str]]) -> list[str]:
-    """Ids with all names of the paths but the generic ones that all of them have."""
+    """Ids with all names of the paths, except generic names that all paths share."""
     parts = [[_clean(name) for name in path[1:]] for path in paths]
     shared = set.intersection(*({part.lower() for part in some} for some in parts)) & _GENERIC
     kept = [[part for part in some if part.lower() not in shared] for some in parts]
@@ -95,10 +92,10 @@ def _with_generic(paths: list[Sequence[str]]) -> list[str]:
 
 
 def _with_suffix(paths: list[Sequence[str]]) -> list[str]:
-    found = [_SUFFIX.search(path[-1]) for path in paths]
+    suffixes = [split_suffix(path[-1])[1].lstrip(".").replace(".", "_") for path in paths]
     return [
-        _bounded([_short(path), *([s[2].lower().replace(".", "_")] if s else [])], path)
-        for s, path in zip(found, paths, strict=True)
+        _bounded([_short(path), *filter(None, [suffix])], path)
+        for suffix, path in zip(suffixes, paths, strict=True)
     ]
 
 
@@ -107,7 +104,7 @@ def _with_digest(paths: list[Sequence[str]]) -> list[str]:
 
 
 def _with_number(paths: list[Sequence[str]]) -> list[str]:
-    """Ids of volumes of one path: several in one file."""
+    """Numbered ids of volumes with one path, such as several in one file."""
     return [_bounded([_short(path), str(n)], path, always=True) for n, path in enumerate(paths, 1)]
 
 
@@ -124,12 +121,12 @@ def _bounded(parts: Sequence[str], path: Sequence[str], *, always: bool = False)
     name = "_".join(kept)
     if name.endswith(tail):
         return name
-    # The end of a name tells more volumes apart than its beginning does, but both are wanted.
+    # The end of a path distinguishes more volumes than its beginning, but both are useful.
     return name.encode()[:space].decode(errors="ignore").rstrip("_.-") + tail
 
 
 def _digest(path: Sequence[str]) -> str:
-    # Without the archive's own name: an archive that moves keeps its ids.
+    # Without the archive's own name, so that the ids stay when the archive moves.
     text = "/".join(path[1:] or path).encode(errors="surrogateescape")
     return hashlib.blake2s(text, digest_size=_DIGEST_BYTES).hexdigest()
 
@@ -143,6 +140,6 @@ def _clashes(ids: Sequence[str]) -> list[list[int]]:
 
 def _clean(name: str) -> str:
     """`name` without its suffix: letters, digits and marks of any script, `.`, `_` and `-`."""
-    bare = unicodedata.normalize("NFKC", _SUFFIX.sub("", name))
+    bare = unicodedata.normalize("NFKC", split_suffix(name)[0])
     kept = "".join(c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in bare)
     return "_".join(kept.split()).strip("_.-") or "unnamed"

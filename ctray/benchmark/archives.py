@@ -14,7 +14,7 @@ from ctray.core.errors import ConfigError, CtrayError, NotFoundError
 from ctray.core.geometry import Triple, VoxelSize
 from ctray.evaluate.phantom_archive import KnownScan, write_phantom, write_scan
 from ctray.evaluate.truth import SixInts, Truth, read_truths
-from ctray.executors.executor import Executor
+from ctray.executors.protocol import Executor
 from ctray.formats.opening import open_source
 from ctray.phantom import Kind, PhantomSpec
 from ctray.phantom.hybrid import hybrid_phantom, noisy_scan

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ctray.benchmark.benchmark import BenchmarkPlan, run_benchmark
 from ctray.benchmark.machine import describe_machine
+from ctray.benchmark.plan import BenchmarkPlan
+from ctray.benchmark.run import run_benchmark
 from ctray.config import RunConfig, override
 from ctray.core.errors import ConfigError, StorageError
 from ctray.core.version import __version__

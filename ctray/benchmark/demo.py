@@ -1,4 +1,4 @@
-"""The demonstration: which phantoms it makes, and the settings that it runs with."""
+"""The demonstration: its phantoms and its settings."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ DEMO_ARCHIVE = DemoArchive()
 
 
 def demo_config(overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Settings of the demonstration; `configs/demo.yaml` of the repository is the same file."""
+    """Return the settings of `demo.yaml`, the same file as `configs/demo.yaml`."""
     return load_config(Path(__file__).with_name("demo.yaml"), overrides)

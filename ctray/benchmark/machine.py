@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""A description of this machine, for the record of a measurement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("ray", "torch", "numpy", "scipy", "zarr")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Date, processor, cores, accelerator and versions, plain values."""
+    """Return date, processor, cores, accelerator and versions as plain values."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """Name of the processor, as well as the system tells it."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The ablation: runs over the same archive with one ingredient left out."""
+"""The ablation: runs over the same archive with one part of the method left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ctray.archive.catalog import CatalogEntry, read_catalog, write_catalog
 from ctray.config import Binds, RunConfig, changed_settings
-from ctray.executors.executor import Executor
+from ctray.executors.protocol import Executor
 from ctray.pipeline.run import (
     check_trained,
     localize_stage,
@@ -30,7 +30,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no-cues": ("self_train.cues=false",),
     "no-added-drift": ("rotation.drift=0",),
     "no-clear-faces": ("self_train.clear_faces=off",),
-    # Where grey values tell, no threshold counts.
+    # Clear faces do not use the threshold.
     "fixed-threshold": ("self_train.threshold=0.3", "self_train.clear_faces=off"),
     "even-threshold": ("self_train.threshold=0.5", "self_train.clear_faces=off"),
     "otsu": ("self_train.enabled=false", "localize.threshold=otsu"),
@@ -45,21 +45,21 @@ def run_variant(
     on_event: OnEvent,
     executor: Executor,
 ) -> Sequence[VolumeRecord]:
-    """Boxes of the main run's volumes with other settings; no crops.
+    """Find boxes in the volumes of the main run with other settings; writes no crops.
 
     Parameters
     ----------
     main
-        Finished run with `config`. What it imported is used where it is, and its checkpoint is
-        copied where the settings change nothing before localization; else the variant trains.
+        Finished run with `config`. Its imported volumes are used in place. Its checkpoint is copied
+        if the settings of training are the same; otherwise the variant trains.
     out_url
         Folder of the variant's run.
     config, changed
         Settings of the main run and of the variant.
     on_event
-        Progress.
+        Called with progress.
     executor
-        Who runs the processes.
+        Runs the processes.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def run_variant(
     for entry in entries:
         receipt = main.receipt_or_failure(entry.volume_id)
         if receipt is not None and receipt.status == "failed":
-            # It cannot be read, whatever the settings.
+            # It cannot be read with any settings.
             run.write_receipt(receipt)
     if not changed_settings(config, changed, Binds.TRAINING):
         check_trained(main, config, archive_url)
@@ -84,7 +84,7 @@ def run_variant(
 
 
 def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogEntry]:
-    """Entries that name the main run's imports instead of what would be imported again."""
+    """Return entries with the volumes that the main run imported in place of their sources."""
     return [
         replace(entry, url=main.imported(entry.volume_id), kind="ome-zarr", dataset=None)
         if store.exists(main.imported(entry.volume_id))
@@ -94,14 +94,14 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
 
 
 def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
-    """Whether the slab network of one configuration serves the other."""
+    """Whether both configurations give the same slab network."""
     return config.self_train.enabled and not changed_settings(config, changed, Binds.SELF_TRAINING)
 
 
 def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:
-    """Copy the checkpoint, its manifest last, and the list of volumes that it learned from.
+    """Copy the checkpoint, its manifest last, and the list of training volumes.
 
-    `slabs` False leaves out the slab network, which is trained anew.
+    `slabs` False leaves out the slab network.
     """
     if store.exists(store.join(run.checkpoint, "checkpoint.json")):
         return

@@ -1,4 +1,4 @@
-"""Commands that measure ctray itself."""
+"""Commands that measure ctray itself on volumes with known boxes."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from ctray.cli.options import (
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# Those of `ctray.phantom.scenes`, which --help does not wait for.
+# As in `ctray.phantom.scenes`, which would delay --help.
 _FAMILIES: tuple[Any, ...] = ("embryo", "fish", "multi")
 _REAL_FAMILIES = ("heads", "heads-noisy", "hybrid")
-# Of real scans as they are there are too few to spare any.
+# There are too few unchanged real scans to calibrate with them.
 _CALIBRATION_FAMILIES = ("heads-noisy", "hybrid")
 _PURPOSES = ("tuning", "calibration", "final")
 
 
 def _what_options(count: int) -> Callable[[Command], Command]:
-    """Options that say which volumes: `count` phantoms of each family in each scene, or others."""
+    """Add the options that choose the volumes; `count` is the default of --count."""
     options = (
         click.option(
             "--data",
             metavar="FOLDER",
             envvar="CTRAY_TEST_DATA",
             show_envvar=True,
-            help="Real scans, each a folder with volume.tif, mask.tif and meta.json.",
+            help="Folder of real scans, each a folder with volume.tif, mask.tif and meta.json.",
         ),
         click.option(
             "--family",
             "families",
             multiple=True,
             type=click.Choice((*_FAMILIES, *_REAL_FAMILIES)),
-            help="Only this family; may be repeated.",
+            help="Only this family of samples. Repeatable.",
         ),
         click.option(
             "--scene",
             "scenes",
             multiple=True,
             metavar="NAME",
-            help="Only this scene, or real: no phantoms; may be repeated.",
+            help="Only this scene; `real` stands for real scans. Repeatable.",
         ),
         click.option(
             "--count",
             type=int,
             default=count,
             show_default=True,
-            help="Phantoms of each family in each scene.",
+            help="Number of phantoms of each family in each scene.",
         ),
         click.option(
             "--size",
@@ -65,7 +65,7 @@ def _what_options(count: int) -> Callable[[Command], Command]:
             default="128",
             show_default=True,
             metavar="Z,Y,X",
-            help="Their side in voxels, or z,y,x.",
+            help="Their shape in voxels, one side or z,y,x.",
         ),
     )
 
@@ -77,23 +77,25 @@ def _what_options(count: int) -> Callable[[Command], Command]:
     return decorate
 
 
-@click.group(short_help="Measure ctray on scenes with known truth.")
+@click.group(short_help="Measure ctray on volumes with known boxes.")
 def benchmark() -> None:
-    """Measure ctray on scenes with known truth."""
+    """Measure ctray on volumes with known boxes."""
 
 
-@benchmark.command(short_help="Boxes and crops on every family and scene.")
-@click.option("--out", required=True, metavar="FOLDER", help="Where all of it goes.")
+@benchmark.command(short_help="Score boxes and crops on every family and scene.")
+@click.option("--out", required=True, metavar="FOLDER", help="Output folder.")
 @click.option(
     "--purpose",
     type=click.Choice(_PURPOSES),
     default="tuning",
     show_default=True,
-    help="Decides the seeds; final ones take no other settings than those of the package.",
+    help="Purpose of the figures; it decides the seeds. final takes the package's settings only.",
 )
 @_what_options(count=4)
-@click.option("--ablation", is_flag=True, help="Also runs with one ingredient left out each.")
-@click.option("--no-baselines", is_flag=True, help="Score our boxes and crops only.")
+@click.option(
+    "--ablation", is_flag=True, help="Also run variants that each leave out one step of the method."
+)
+@click.option("--no-baselines", is_flag=True, help="Do not score classical methods.")
 @config_options
 @shared_options()
 def localization(
@@ -106,16 +108,17 @@ def localization(
     no_baselines: bool,
     **what: Any,
 ) -> None:
-    """Make scans with known truth, run ctray on them, and score it beside classical baselines.
+    """Make volumes with known boxes, run ctray on them, and score it and classical methods.
 
-    Writes benchmark.json, benchmark.md, rows.parquet and volumes.parquet into FOLDER. The same
-    command takes up again what was interrupted.
+    Writes benchmark.json, benchmark.md, rows.parquet and volumes.parquet to FOLDER. After an
+    interruption, the same command resumes.
     """
     from ctray.cli.progress import reporter
 
     with reporter() as progress:
         progress.note("starting")
-        from ctray.benchmark.benchmark import benchmark_config, run_benchmark
+        from ctray.benchmark.plan import benchmark_config
+        from ctray.benchmark.run import run_benchmark
         from ctray.benchmark.variants import VARIANTS
 
         settings = benchmark_config(purpose, config, overrides)
@@ -133,10 +136,10 @@ def localization(
     _finish(result, as_json)
 
 
-@benchmark.command(short_help="Margins on phantoms with known truth.")
-@click.option("--out", required=True, metavar="FOLDER", help="Where all of it goes.")
+@benchmark.command(short_help="Fit the margins that ctray comes with.")
+@click.option("--out", required=True, metavar="FOLDER", help="Output folder.")
 @_what_options(count=2)
-@click.option("--ship", is_flag=True, help="Make it the calibration that the package ships.")
+@click.option("--ship", is_flag=True, help="Write the calibration into the installed package.")
 @config_options
 @shared_options()
 def calibration(
@@ -147,11 +150,11 @@ def calibration(
     ship: bool,
     **what: Any,
 ) -> None:
-    """Make scans of the calibration seeds, run ctray on them, and fit margins to their truth.
+    """Make volumes from the calibration seeds, run ctray on them, and fit margins to the truth.
 
-    Writes FOLDER/calibration.json. The calibration holds for boxes that are found with the same
-    settings: the defaults, unless --config or --set change them. The same command takes up again
-    what was interrupted.
+    Writes FOLDER/calibration.json. The calibration is valid only for boxes that are found with the
+    same settings: the defaults, changed by --config and --set. After an interruption, the same
+    command resumes.
     """
     from ctray.cli.progress import reporter
 
@@ -177,7 +180,7 @@ def calibration(
 
 
 def say_calibration(found: Any, settings: Any, written: str, as_json: bool) -> None:
-    """Print a calibration and where it lies."""
+    """Print a calibration and where it was written."""
     crop = settings.crop
     factor = found.factor(crop.max_loss, crop.coverage)
     if as_json:
@@ -187,7 +190,7 @@ def say_calibration(found: Any, settings: Any, written: str, as_json: bool) -> N
         f"{found.num_volumes} volumes: margins of {factor:g} scales lose at most "
         f"{crop.max_loss:.2%} in {crop.coverage:.0%} of volumes"
     )
-    echo(f"holds for boxes of settings {found.box_settings_digest}")
+    echo(f"valid for boxes of settings {found.box_settings_digest}")
     echo(written)
 
 
@@ -202,13 +205,15 @@ def _plan(
     size: tuple[int, ...],
     real_families: tuple[str, ...] = _REAL_FAMILIES,
 ) -> Any:
-    from ctray.benchmark.benchmark import BenchmarkPlan
+    from ctray.benchmark.plan import BenchmarkPlan
     from ctray.phantom.scenes import REAL_SCENE, SCENES
 
     wanted = not scenes or REAL_SCENE in scenes
     real = tuple(f for f in real_families if wanted and (not families or f in families))
     if real and (families or scenes) and not data:
-        raise click.UsageError(f"the family {real[0]} is made of real scans: give --data")
+        raise click.UsageError(
+            f"the family {real[0]} needs real scans; give their folder with --data"
+        )
     return BenchmarkPlan(
         purpose=purpose,
         families=tuple(f for f in _FAMILIES if not families or f in families),
@@ -232,5 +237,5 @@ def _finish(result: Any, as_json: bool) -> None:
         print_json(result.to_json())
         return
     print_table(benchmark_table(result.rows))
-    echo("errors as part of the side; columns are explained in benchmark.md")
+    echo("errors are fractions of the side; benchmark.md explains the columns")
     say(f"written: {page}, {store.join(result.url, 'benchmark.json')}")

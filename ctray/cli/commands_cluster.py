@@ -1,4 +1,4 @@
-"""Commands for jobs on a cluster: submit one, look at it, follow it, stop it."""
+"""Commands for jobs on a Ray cluster: submit, and jobs with list, status, logs and stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctray.cluster.submit import Cluster
     from ctray.config import RunConfig
 
-# Enough to find the line that says why a job failed, behind what Ray prints itself.
+# The line that says why a job failed is among these, in spite of what Ray prints itself.
 _KEPT_LINES = 200
 
 
@@ -32,7 +32,7 @@ def _address_option(function: Command) -> Command:
         show_envvar=True,
         default="http://127.0.0.1:8265",
         show_default=True,
-        help="Dashboard of the cluster; its token is taken from RAY_AUTH_TOKEN.",
+        help="URL of the cluster's dashboard. RAY_AUTH_TOKEN holds its token.",
     )(function)
 
 
@@ -45,11 +45,13 @@ _which = click.argument("which", metavar="JOB")
 @job_options
 @archive_names_options
 @_address_option
-@click.option("--detach", is_flag=True, help="Do not wait for its end.")
+@click.option("--detach", is_flag=True, help="Return at once; do not follow the job.")
 @click.option(
-    "--kube", is_flag=True, help="Print a KubeRay RayJob instead: a cluster of its own for the job."
+    "--kube",
+    is_flag=True,
+    help="Print a KubeRay RayJob instead, which gives the job its own cluster.",
 )
-@click.option("--apply", is_flag=True, help="With --kube: create it with kubectl.")
+@click.option("--apply", is_flag=True, help="With --kube: create the RayJob with kubectl.")
 @shared_options()
 def submit(
     name: str,
@@ -65,10 +67,9 @@ def submit(
 ) -> None:
     """Run JOB (archive, pretrain or localize) on a Ray cluster, and follow it to its end.
 
-    The job is called after its run: while it runs, nobody can submit another one for the same run,
-    and once it has ended, the same command takes up what is left to do. Only the settings are
-    sent; the code is that of the cluster's image, and keys are those of its nodes. Interrupting
-    the command does not stop the job. Exits as the job does.
+    A run has at most one job at a time. After the end of a job, the same command resumes. Only
+    settings are sent: the code comes from the image of the cluster, and keys from the environment
+    of its nodes. Ctrl-C ends this command, not the job. The exit code is that of the job.
     """
     from ctray.config import load_config
 
@@ -77,7 +78,7 @@ def submit(
         _kube(name, settings, apply, as_json)
         return
     if apply:
-        raise click.UsageError("--apply goes with --kube")
+        raise click.UsageError("--apply needs --kube")
     from ctray.cluster.orders import make_order, settings_sent
 
     order = make_order(name, settings)
@@ -91,21 +92,24 @@ def submit(
             print_json({"id": submission_id, "run": order.run, "status": "PENDING"})
         else:
             echo(submission_id)
-            say(f"follow it: ctray jobs logs {submission_id} --follow")
+            say(f"to follow it: ctray jobs logs {submission_id} --follow")
         return
     _follow(cluster, submission_id, as_json)
 
 
-@click.group(short_help="Jobs of a cluster: list, status, logs, stop.")
+@click.group(short_help="List, follow and stop jobs of a cluster.")
 def jobs() -> None:
-    """Jobs of a cluster. JOB is an id as ctray submit tells it, or the folder of the run."""
+    """List, follow and stop jobs of a cluster.
+
+    JOB is the id that `ctray submit` printed, or the run folder of the job.
+    """
 
 
-@jobs.command(name="list", short_help="Jobs of ctray that the cluster knows.")
+@jobs.command(name="list", short_help="List the jobs of ctray.")
 @_address_option
 @shared_options()
 def list_(address: str, as_json: bool) -> None:
-    """List the jobs of ctray that the cluster knows, the newest first."""
+    """List the jobs of ctray on the cluster, the newest first."""
     found = _cluster(address).jobs()
     from ctray.cli.tables import job_table, print_table
 
@@ -114,15 +118,15 @@ def list_(address: str, as_json: bool) -> None:
     elif found:
         print_table(job_table(found))
     else:
-        say("no jobs; ctray submit makes one")
+        say("no jobs; ctray submit starts one")
 
 
-@jobs.command(short_help="What became of a job.")
+@jobs.command(short_help="Print status and progress of a job.")
 @_which
 @_address_option
 @shared_options()
 def status(which: str, address: str, as_json: bool) -> None:
-    """Say what became of JOB, and how far it is."""
+    """Print the status and the progress of JOB."""
     cluster = _cluster(address)
     from ctray.cluster.submit import why_failed
 
@@ -139,13 +143,15 @@ def status(which: str, address: str, as_json: bool) -> None:
         echo(why)
 
 
-@jobs.command(short_help="What a job has printed.")
+@jobs.command(short_help="Print the log of a job.")
 @_which
-@click.option("--follow", is_flag=True, help="Go on until it has ended, and exit as it does.")
+@click.option(
+    "--follow", is_flag=True, help="Follow the job to its end. The exit code is that of the job."
+)
 @_address_option
 @shared_options(machine=False)
 def logs(which: str, follow: bool, address: str) -> None:
-    """Print what JOB has printed."""
+    """Print the log of JOB."""
     cluster = _cluster(address)
     job = cluster.find(which)
     if not follow:
@@ -154,16 +160,16 @@ def logs(which: str, follow: bool, address: str) -> None:
     _follow(cluster, job.id, as_json=False)
 
 
-@jobs.command(short_help="End a job; the same submit goes on from there.")
+@jobs.command(short_help="Stop a job.")
 @_which
 @_address_option
 @shared_options()
 def stop(which: str, address: str, as_json: bool) -> None:
-    """End JOB. What it has done stays done: submitting it again goes on from there."""
+    """Stop JOB. To resume, submit it again."""
     cluster = _cluster(address)
     job = cluster.find(which)
     if not job.is_running:
-        raise JobError(f"{job.id} does not run: it is {job.status.lower()}")
+        raise JobError(f"{job.id} is not running: it is {job.status.lower()}")
     job = cluster.stop(job.id)
     if as_json:
         print_json(asdict(job))
@@ -184,14 +190,14 @@ def _kube(name: str, settings: RunConfig, apply: bool, as_json: bool) -> None:
         print_json(manifest)
     elif apply:
         echo(own)
-        say(f"follow it: kubectl -n {namespace} get rayjob {own} --watch")
+        say(f"to follow it: kubectl -n {namespace} get rayjob {own} --watch")
     else:
         click.echo(kube.to_yaml(manifest), nl=False)
-        say("create it: the same command with --apply, or | kubectl create -f -")
+        say("to create it: add --apply, or | kubectl create -f -")
 
 
 def _cluster(address: str) -> Cluster:
-    """Cluster at an address; one that does not answer is told before Ray is loaded."""
+    """Connect to a cluster. If it does not answer, the error comes before Ray is loaded."""
     from ctray.cluster.dashboard import check_dashboard
 
     check_dashboard(address)
@@ -201,7 +207,7 @@ def _cluster(address: str) -> Cluster:
 
 
 def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
-    """Show what a job prints until it has ended, and exit as it does."""
+    """Show the log of a job until its end, and exit with its exit code."""
     from ctray.cli.progress import reporter
     from ctray.cluster.submit import why_failed
 
@@ -212,8 +218,8 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
                 _show(line, progress, kept)
     except KeyboardInterrupt:
         say(
-            f"{submission_id} goes on; follow it with ctray jobs logs {submission_id} --follow, "
-            f"end it with ctray jobs stop {submission_id}"
+            f"{submission_id} keeps running; to follow it: ctray jobs logs {submission_id} "
+            f"--follow; to stop it: ctray jobs stop {submission_id}"
         )
         raise click.Abort from None
     job = cluster.ended(submission_id)
@@ -224,9 +230,9 @@ def _follow(cluster: Cluster, submission_id: str, as_json: bool) -> None:
     if job.status == "SUCCEEDED":
         return
     if job.status == "STOPPED":
-        raise JobError(f"{job.id} was stopped; the same submit goes on from there")
+        raise JobError(f"{job.id} was stopped; the same ctray submit resumes")
     if job.exit_code == PartialFailureError.exit_code:
-        raise PartialFailureError("volumes failed; the receipts of the run say why")
+        raise PartialFailureError("volumes failed; ctray receipts RUN --status failed says why")
     say(f"error: {job.id} failed: {why_failed(job, list(kept))}")
     sys.exit(job.exit_code or 1)
 
@@ -237,7 +243,7 @@ def _show(line: str, progress: Reporter, kept: deque[str]) -> None:
     told = parse_line(line)
     if isinstance(told, str):
         kept.append(told)
-        # The error is told again at the end, by itself.
+        # The error is printed at the end.
         if told and not told.startswith("error: "):
             progress.note(told)
     else:
@@ -245,7 +251,7 @@ def _show(line: str, progress: Reporter, kept: deque[str]) -> None:
 
 
 def _last_event(lines: Iterable[str]) -> str | None:
-    """How far a job is, from its last event; None without one."""
+    """Return the progress of a job from its last event; None without one."""
     from ctray.cluster.job_log import parse_line
 
     far = None
@@ -257,7 +263,7 @@ def _last_event(lines: Iterable[str]) -> str | None:
 
 
 def _plain(lines: Iterable[str]) -> list[str]:
-    """Lines that are no events."""
+    """Return the lines that are not events."""
     from ctray.cluster.job_log import parse_line
 
     return [told for told in map(parse_line, lines) if isinstance(told, str)]

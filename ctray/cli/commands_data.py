@@ -1,4 +1,4 @@
-"""Commands about volumes: import, catalog, phantoms."""
+"""Commands for volumes outside of runs: catalog, import, phantom."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ctray.cli.options import (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.command(name="import", short_help="Copy one volume to an OME-Zarr.")
+@click.command(name="import", short_help="Convert one volume to OME-Zarr.")
 @click.argument("src")
 @click.argument("dst")
-@click.option("--dataset", metavar="PATH", help="Dataset inside an HDF5 file.")
+@click.option("--dataset", metavar="PATH", help="Path of the dataset in an HDF5 file.")
 @click.option(
     "--within",
     metavar="FOLDER",
-    help="Folder that links of an HDF5 file may lead to. [default: the folder of SRC]",
+    help="Folder that links in an HDF5 file may lead to. [default: the folder of SRC]",
 )
 @click.option(
-    "--voxel-size", type=lengths, metavar="Z,Y,X", help="Voxel size in µm: one value, or z,y,x."
+    "--voxel-size", type=lengths, metavar="Z,Y,X", help="Voxel size in µm, one value or z,y,x."
 )
 @click.option("--ome-version", type=click.Choice(["0.4", "0.5"]), default="0.5", show_default=True)
 @shared_options()
@@ -75,16 +75,16 @@ def import_(
     size = result.voxel_size
     known = f"voxels of {' × '.join(f'{um:g}' for um in size.um)} µm" if size else "no voxel size"
     if size is None:
-        say("note: the source tells no voxel size; give it with --voxel-size")
+        say("note: the source has no voxel size; give it with --voxel-size")
     shape = " × ".join(str(n) for n in result.shape)
     echo(f"{result.url}: {shape} {result.dtype}, {known}, {result.seconds:.1f} s")
 
 
 @click.command(short_help="List the volumes of an archive.")
 @click.argument("archive")
-@click.option("--out", metavar="FILE", help="Write the catalog, as catalog.parquet.")
+@click.option("--out", metavar="FILE", help="Write the catalog to this Parquet file.")
 @names_options
-@click.option("--dataset", metavar="PATH", help="Dataset inside HDF5 files.")
+@click.option("--dataset", metavar="PATH", help="Path of the dataset in HDF5 files.")
 @shared_options()
 def catalog(
     archive: str,
@@ -94,7 +94,7 @@ def catalog(
     dataset: str | None,
     as_json: bool,
 ) -> None:
-    """List the volumes of ARCHIVE: any mix of formats below a folder, and what is not read."""
+    """List the volumes in ARCHIVE, in all formats, and the files that are skipped and why."""
     from ctray.archive.catalog import DEFAULT_EXCLUDE, build_catalog, write_catalog
     from ctray.cli.progress import reporter
     from ctray.cli.tables import catalog_lines, catalog_table, print_table
@@ -121,42 +121,47 @@ def catalog(
 
 
 def scene_options(function: Command) -> Command:
-    """One option per field of `SceneSpec` and per further field of `PhantomSpec`."""
+    """Add one option per field of `SceneSpec` and per further field of `PhantomSpec`."""
     switch = [
-        ("--reconstruction-circle/--no-reconstruction-circle", "Nothing but 0 outside of it."),
-        ("--touches-border/--no-touches-border", "The sample leaves the volume across z."),
-        ("--empty/--no-empty", "No sample at all."),
-        ("--random-turn/--no-random-turn", "Fish: turned about z by a random angle."),
+        ("--reconstruction-circle/--no-reconstruction-circle", "Set voxels outside of it to 0."),
+        ("--touches-border/--no-touches-border", "Cut the sample off at the first and last slice."),
+        ("--empty/--no-empty", "Make no sample."),
+        ("--random-turn/--no-random-turn", "Fish: turn it about z by a random angle."),
         ("--head-first/--head-last", "Fish: head at low z."),
     ]
     number = [
-        ("--medium-contrast", float, "Sample minus medium in mean grey value; 0: equal."),
+        ("--medium-contrast", float, "Mean grey value of the sample minus that of the medium."),
         ("--noise", float, "Photon noise, in contrast units."),
         ("--rings", float, "Ring artefacts, in contrast units."),
-        ("--cupping", float, "How much darker the middle is than the rim."),
-        ("--distractors", int, "Bubbles and grains in the medium."),
-        ("--streaks", float, "Metal-like streaks, in contrast units."),
-        ("--span", float, "Fish: part of z from head to tail."),
-        ("--tilt-degrees", float, "Fish: largest angle against z."),
+        ("--cupping", float, "Decrease of grey values from rim to middle, in contrast units."),
+        ("--distractors", int, "Number of bubbles and grains in the medium."),
+        ("--streaks", float, "Streaks as metal makes them, in contrast units."),
+        ("--span", float, "Fish: fraction of z from head to tail."),
+        ("--tilt-degrees", float, "Fish: largest angle to z."),
         ("--specimens", int, "Multi: number of specimens."),
     ]
     command: Any = function
     for flag, text in reversed(switch):
         command = click.option(flag, default=None, help=text)(command)
-    command = click.option("--dtype", type=click.Choice(["uint8", "uint16"]))(command)
     command = click.option(
-        "--fill", type=(float, float), metavar="LOW HIGH", help="Part of the volume in the box."
+        "--dtype", type=click.Choice(["uint8", "uint16"]), help="Type of the voxels."
+    )(command)
+    command = click.option(
+        "--fill",
+        type=(float, float),
+        metavar="LOW HIGH",
+        help="Range of the fraction of the volume in the box.",
     )(command)
     for flag, kind, text in reversed(number):
         command = click.option(flag, type=kind, help=text)(command)
     return click.option(  # type: ignore[no-any-return]
         "--container",
         type=click.Choice(["none", "centred", "offset", "tilted"]),
-        help="Tube brighter than the sample.",
+        help="Tube around the sample, brighter than it.",
     )(command)
 
 
-@click.command(short_help="Write synthetic specimens with their truth.")
+@click.command(short_help="Write synthetic volumes with their true boxes.")
 @click.argument("dst")
 @click.option("--count", type=int, default=1, show_default=True, help="Number of volumes.")
 @click.option(
@@ -165,21 +170,22 @@ def scene_options(function: Command) -> Command:
     metavar="Z,Y,X",
     default="64",
     show_default=True,
-    help="Voxels: side or z,y,x.",
+    help="Shape in voxels, one side or z,y,x.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all volumes.")
 @click.option(
     "--kind",
     type=click.Choice(["embryo", "fish", "multi"]),
     default="embryo",
     show_default=True,
+    help="Kind of sample.",
 )
 @click.option(
     "--difficulty",
     type=click.Choice(["easy", "paper", "hard"]),
     default="easy",
     show_default=True,
-    help="Scene that the options below change.",
+    help="Preset that the options below change.",
 )
 @scene_options
 @shared_options()
@@ -193,7 +199,7 @@ def phantom(
     as_json: bool,
     **scene: Any,
 ) -> None:
-    """Write synthetic specimens to the archive DST, and their exact truth to DST/truth."""
+    """Write synthetic volumes to the archive DST, and their exact truth to DST/truth."""
     from ctray.cli.progress import reporter
     from ctray.evaluate.phantom_archive import PhantomRecord, write_phantoms
 

@@ -1,4 +1,4 @@
-"""A job in this process: what a cluster runs, and `python jobs/NAME.py` without one."""
+"""The command `ctray jobs run`: a job in this process, as a cluster or `jobs/NAME.py` runs it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import held_output, held_run
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import Command, archive_names_options, shared_options
+from ctray.cli.running import held_output, held_run
 from ctray.core.errors import AccessError, CtrayError, PartialFailureError, one_line
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ctray.records.events import Event
 
 JOB_NAMES = ("archive", "pretrain", "localize")
-# What `ctray submit` sets (`ctray.cluster.orders`).
+# As in `ctray.cluster.orders`, which would delay --help.
 _SETTINGS, _JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
 
 
@@ -35,15 +35,15 @@ def _set_option(function: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help="Change one setting; may be repeated.",
+        help="Change one setting. Repeatable.",
     )(function)
 
 
 def job_options(function: Command) -> Command:
-    """Options of `ctray submit` beside the configuration."""
+    """Add --archive, --out and --set."""
     for option in (
         _set_option,
-        click.option("--out", metavar="RUN", help="Folder of the run; short for --set job.run."),
+        click.option("--out", metavar="RUN", help="Run folder; short for --set job.run."),
         click.option("--archive", metavar="URL", help="Archive; short for --set job.archive."),
     ):
         function = option(function)
@@ -53,9 +53,9 @@ def job_options(function: Command) -> Command:
 def job_overrides(
     archive: str | None, out: str | None, overrides: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Overrides that `job_options` stand for."""
+    """Return the overrides that the options of `job_options` stand for."""
     given = {"job.archive": archive, "job.run": out}
-    # As JSON, which is YAML: a folder called 2024 is no number.
+    # JSON is YAML, and quotes a folder called 2024.
     short = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
     return (*short, *overrides)
 
@@ -66,14 +66,14 @@ def job_overrides(
 @click.argument("places", metavar="[ARCHIVE RUN]", nargs=-1)
 @_set_option
 @archive_names_options
-@shared_options(machine=False, first_line=False)  # its log has a form of its own
+@shared_options(machine=False, first_line=False)  # its log has its own format
 def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple[str, ...]) -> None:
-    """Run JOB (archive, pretrain or localize) here, as `python jobs/JOB.py` does.
+    """Run JOB (archive, pretrain or localize) in this process, as `python jobs/JOB.py` does.
 
-    ARCHIVE and RUN are those of CONFIG (job.archive, job.run) unless they are given; localize
-    takes RUN alone. This is what `ctray submit` has a cluster run; there the settings come from
-    the environment. Prints a line an event, or JSON with job.log_format=json. Exits with 0, 3 if
-    volumes failed, or the status of the error.
+    CONFIG is a YAML file with settings. ARCHIVE and RUN replace job.archive and job.run; localize
+    takes RUN alone. A cluster runs this command for `ctray submit`, with settings from the
+    environment. It prints one line per event, or JSON with job.log_format=json. The exit code is 3
+    if volumes failed.
     """
     archive, out = _places(name, places)
     settings = _settings(config, job_overrides(archive, out, overrides))
@@ -92,7 +92,7 @@ def run(name: str, config: str | None, places: tuple[str, ...], overrides: tuple
 
 
 def _places(name: str, places: tuple[str, ...]) -> tuple[str | None, str | None]:
-    """Archive and run as they were given, None where they were not."""
+    """Return the archive and the run of the command line; None without them."""
     names = ("RUN",) if name == "localize" else ("ARCHIVE", "RUN")
     if len(places) not in (0, len(names)):
         raise click.UsageError(f"{name} takes CONFIG, or CONFIG {' '.join(names)}")
@@ -108,12 +108,12 @@ def _settings(config: str | None, overrides: tuple[str, ...]) -> RunConfig:
         return load_config(config, overrides)
     text = os.environ.get(_SETTINGS)
     if text is None:
-        raise click.UsageError("no CONFIG: give a file with settings, such as configs/archive.yaml")
+        raise click.UsageError("give CONFIG, a file with settings, such as configs/archive.yaml")
     return load_config_text(text, overrides)
 
 
 class _SignsOfLife:
-    """Repeats the last event of a job where nothing else is said."""
+    """Repeats the last event of a job if nothing else is printed for a while."""
 
     def __init__(self, log: JobLog) -> None:
         self._log = log
@@ -121,7 +121,7 @@ class _SignsOfLife:
         self.heartbeat = Heartbeat(self._still_working)
 
     def event(self, event: Event) -> None:
-        """Note an event that was just told."""
+        """Note an event that was just printed."""
         self._last = event
         self.heartbeat.said()
 
@@ -135,28 +135,25 @@ class _SignsOfLife:
 
 
 def _do(name: str, settings: RunConfig, log: JobLog, signs: _SignsOfLife) -> dict[str, int]:
-    """Do the job; number of volumes by status."""
+    """Do the job; return the number of volumes by status."""
     from ctray.cluster.jobs import JOBS
     from ctray.cluster.orders import check_job, run_of
-    from ctray.executors.executor import executor_session
+    from ctray.executors.session import executor_session
     from ctray.pipeline.run import status_counts
     from ctray.storage import store
 
     check_job(name, settings)
-    # Before a session is begun, which takes seconds: keys that are missing are known at once.
-    store.exists(run_of(settings))
     run_url, archive = run_of(settings), settings.job.archive or ""
+    # Missing keys of a store are an error at once.
+    store.exists(run_url)
+    tell = _all([log.event, signs.event])
     # The driver holds the run for all nodes.
     held = held_run if name == "localize" else partial(held_output, archive)
     with held(run_url, log.say):
+        # Before Ray starts, which takes seconds: a bad archive is an error at once.
+        work = JOBS[name](settings, tell)
         with executor_session(settings.ray, log.say) as executor:
-            listeners = [log.event, signs.event]
-            if executor.kind == "ray":
-                from ctray.executors.ray.metrics import RunMetrics
-
-                # Through the exporter that every node of a cluster has.
-                listeners.append(RunMetrics(log.run).event)
-            folder, receipts = JOBS[name](settings, _all(listeners), executor)
+            folder, receipts = work(executor, _all([tell, executor.monitor(log.run)]))
         if name != "pretrain":
             log.say(f"report {folder.report}")
         return status_counts(receipts)
@@ -172,7 +169,7 @@ def _all(listeners: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
 
 @contextmanager
 def _told_to(log: JobLog) -> Iterator[None]:
-    """End on what the block raises, with a line in the form of the log."""
+    """Exit on an exception of the block, with a line in the format of the log."""
     errors = replace(log, stream=sys.stderr)
     try:
         yield
@@ -181,7 +178,7 @@ def _told_to(log: JobLog) -> Iterator[None]:
         errors.say(f"{one_line(error)}{remedy}", "error")
         sys.exit(error.exit_code)
     except Exception as error:
-        # Nobody can ask a job on a cluster again with --debug.
+        # A job on a cluster cannot be repeated with --debug.
         for line in traceback.format_exc().splitlines():
             errors.say(line)
         errors.say(f"unexpected {type(error).__name__}: {one_line(error)}", "error")
@@ -189,6 +186,6 @@ def _told_to(log: JobLog) -> Iterator[None]:
 
 
 _CLUSTER_KEYS = (
-    "; keys of a job come from the environment of the cluster's nodes (on Kubernetes: a Secret), "
-    "not from where it was submitted"
+    "; a job takes keys from the environment of the cluster's nodes (on Kubernetes: a Secret), not "
+    "from the machine that submitted it"
 )

@@ -1,4 +1,4 @@
-"""Commands that measure: evaluate, and the demonstration."""
+"""Commands that score a run against the truth: evaluate, calibrate, demo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctray.cli.commands_run import finish, held_output, held_run, make_run, run_facts
 from ctray.cli.options import (
     echo,
     extents,
@@ -19,6 +18,7 @@ from ctray.cli.options import (
     shared_options,
     size_of,
 )
+from ctray.cli.running import finish, held_output, held_run, look_first, make_run, run_facts
 
 if TYPE_CHECKING:
     from ctray.evaluate.against_truth import Evaluation
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 @click.command(short_help="Score the boxes of a run against the truth.")
 @run_argument
 @click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
-@click.option("--no-baselines", is_flag=True, help="Score our boxes only.")
-@click.option("--held-out", is_flag=True, help="Only volumes that were not trained on.")
+@click.option("--no-baselines", is_flag=True, help="Do not score classical methods.")
+@click.option("--held-out", is_flag=True, help="Score only volumes that were not trained on.")
 @shared_options()
 def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_json: bool) -> None:
-    """Score the boxes of RUN, and of classical methods, against TRUTH.
+    """Score the boxes of RUN and of classical methods against TRUTH.
 
-    Writes scores.json and scores.parquet into RUN.
+    Writes scores.json and scores.parquet to RUN.
     """
     from ctray.cli.progress import reporter
     from ctray.records.run_folder import RunFolder
@@ -50,17 +50,21 @@ def evaluate(run_url: str, truth: str, no_baselines: bool, held_out: bool, as_js
     say(f"written: {folder.at('scores.json')}, {folder.at('scores.parquet')}")
 
 
-@click.command(short_help="Fit the margins of a run to volumes whose truth is known.")
+@click.command(short_help="Fit the margins of a run to volumes with known boxes.")
 @run_argument
 @click.option("--truth", required=True, metavar="TRUTH", help="Folder with the true boxes.")
-@click.option("--out", metavar="FILE", help="Write to FILE instead of into RUN: path or URL.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Write to this file, a path or URL. [default: RUN/calibration.json]",
+)
 @shared_options()
 def calibrate(run_url: str, truth: str, out: str | None, as_json: bool) -> None:
     """Fit the margins of RUN to its volumes in TRUTH.
 
-    Writes calibration.json into RUN; crops that are written from then on take their margins from
-    it instead of the calibration on phantoms that comes with ctray. It holds for boxes that were
-    found with the settings of RUN, and for no others.
+    Writes calibration.json to RUN. Later crops of RUN take their margins from it instead of from
+    the calibration on phantoms that comes with ctray. It is valid only for boxes that were found
+    with the settings of RUN.
     """
     from ctray.benchmark.machine import describe_machine
     from ctray.cli.commands_benchmark import say_calibration
@@ -76,25 +80,30 @@ def calibrate(run_url: str, truth: str, out: str | None, as_json: bool) -> None:
             folder, truth, lambda done, total: progress.update("calibrate", done, total)
         )
         found = replace(found, made={"ctray_version": __version__, **describe_machine()})
-        # Before it is written: too few volumes for what crops are to promise are an error.
+        # Before writing: too few volumes for the promised loss and coverage are an error.
         found.factor(settings.crop.max_loss, settings.crop.coverage)
         target = store.normalize(out) if out else folder.calibration
         store.write_json(target, found.to_json())
     say_calibration(found, settings, target, as_json)
 
 
-@click.command(short_help="Try it all on phantoms, scored against the truth.")
+@click.command(short_help="Try ctray on synthetic volumes, and score its boxes.")
 @click.option(
-    "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Where all of it goes."
+    "--out", default="ctray-demo", show_default=True, metavar="FOLDER", help="Output folder."
 )
-@click.option("--count", type=int, help="Number of phantoms.")
-@click.option("--size", type=extents, metavar="Z,Y,X", help="Their side in voxels, or z,y,x.")
+@click.option("--count", type=int, help="Number of synthetic volumes. [default: 32]")
+@click.option(
+    "--size",
+    type=extents,
+    metavar="Z,Y,X",
+    help="Their shape in voxels, one side or z,y,x. [default: 128]",
+)
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="SECTION.KEY=VALUE",
-    help="Change one setting of the demonstration; may be repeated.",
+    help="Change one setting of the run. Repeatable.",
 )
 @ray_options
 @shared_options()
@@ -106,7 +115,7 @@ def demo(
     ray: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make phantoms, run everything on them, and score the boxes against the truth."""
+    """Make synthetic volumes, find and crop their samples, and score the boxes."""
     from ctray.benchmark.demo import DEMO_ARCHIVE, demo_config
     from ctray.cli.progress import reporter
     from ctray.evaluate.phantom_archive import write_phantoms
@@ -133,9 +142,10 @@ def demo(
             progress=made,
         )
         stack.enter_context(held_output(archive, run_url, progress.note))
-        folder, receipts = make_run(archive, run_url, settings, progress)
+        found = look_first(archive, run_url, settings, progress)
+        folder, receipts = make_run(archive, run_url, settings, progress, found)
         scores = _evaluate(folder, archive, progress, baselines=True)
-        # After the scores, which the page shows.
+        # The page shows the scores, so it comes after them.
         facts = run_facts(folder, receipts, report=True)
     picture = folder.at("report", "located.png")
     facts["picture"] = picture if store.exists(picture) else None

@@ -1,4 +1,4 @@
-"""A sign of life where nothing else is said, so that work is not taken for a hang."""
+"""A sign of life during long silences, so that work does not look like a hang."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-# A minute without a line is what nobody should have to wait.
+# A minute without a line looks like a hang.
 EVERY_S = 30.0
 
 
 class Heartbeat:
-    """Calls a function from a thread of its own whenever nothing was said for a while.
+    """Calls a function from its own thread whenever nothing was printed for a while.
 
     Parameters
     ----------
     beat
-        Called with the seconds since something was said.
+        Called with the seconds since the last line.
     every_s
-        Seconds of silence after which it is called, and called again.
+        Seconds of silence before each call.
     """
 
     def __init__(self, beat: Callable[[float], None], every_s: float = EVERY_S) -> None:
@@ -30,7 +30,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._watch, name="ctray-heartbeat", daemon=True)
 
     def said(self) -> None:
-        """Something was said just now."""
+        """Note that a line was just printed."""
         self._said = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What all commands share: options, value types, and errors as one line."""
+"""Options and value types that commands share, and errors as one line."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from ctray.core.errors import CtrayError, one_line, printable
 from ctray.core.stopping import stop_on_signals, stopped_by
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-# The tasks of `ctray.config`, which --help does not wait for.
+# As in `ctray.config`, which would delay --help.
 TASKS = ("rotation", "sorting")
 INTERRUPTED = 128 + signal.SIGINT  # as shells count it
 
 
-# Nobody should wonder for two seconds whether a command has begun.
+# After a second without a line, a user wonders whether the command has started.
 _FIRST_LINE_S = 1.0
 _line_is_out = threading.Event()
 
 
 def say(line: str) -> None:
-    """One line for people: on stderr, so that stdout holds the result alone."""
+    """Print one line for people, on stderr: stdout has the result alone."""
     first_line_is_out()
     click.echo(printable(line), err=True)
 
 
 def echo(line: str) -> None:
-    """One line of a result, on stdout; names in it cannot steer the terminal."""
+    """Print one line of a result, on stdout. Control characters are made visible."""
     click.echo(printable(line))
 
 
 def first_line_is_out() -> None:
-    """Something was said, or is about to be: the command needs no other sign that it began."""
+    """Note that a line was printed, so that the command need not say that it starts."""
     _line_is_out.set()
 
 
 @contextmanager
 def _first_line(command: str) -> Iterator[None]:
-    """Say that a command starts where the block says nothing for a while."""
+    """Print that a command starts if the block prints nothing for a second."""
 
     def wait() -> None:
         if not _line_is_out.wait(_FIRST_LINE_S):
@@ -65,15 +65,15 @@ def _first_line(command: str) -> Iterator[None]:
 
 
 def print_json(document: Any) -> None:
-    """Write the one JSON document of a command on stdout."""
+    """Print the one JSON document of a command on stdout."""
     click.echo(json.dumps(document, indent=2))
 
 
 @contextmanager
 def errors_as_lines(debug: bool) -> Iterator[None]:
-    """Turn what the block raises into one line on stderr and an exit code.
+    """Turn exceptions of the block into one line on stderr and an exit code.
 
-    `debug` shows the traceback above the line.
+    `debug` also prints the traceback.
     """
     stop_on_signals()
     try:
@@ -81,13 +81,13 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
         raise
     except KeyboardInterrupt:
-        # The storage's background loop would tell of every write that this cut short.
+        # The storage's background loop would report every write that was cut short.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore", RuntimeWarning)
         by = stopped_by()
         told = "" if by == signal.SIGINT else f" by {by.name}"
-        say(f"interrupted{told}; the same command goes on from here")
-        # As shells count it.
+        say(f"interrupted{told}; the same command resumes")
+        # As shells do.
         sys.exit(128 + by)
     except CtrayError as error:
         if debug:
@@ -105,14 +105,14 @@ def errors_as_lines(debug: bool) -> Iterator[None]:
 def shared_options(
     *, machine: bool = True, first_line: bool = True
 ) -> Callable[[Command], Command]:
-    """Options that every command has, and its errors as lines.
+    """Add the options of every command, and turn its errors into lines.
 
     Parameters
     ----------
     machine
         Whether the command takes ``--json``.
     first_line
-        Whether stderr says that the command starts where it says nothing else for a second.
+        Whether the command says that it starts, if it prints nothing else for a second.
     """
 
     def decorate(function: Command) -> Command:
@@ -123,7 +123,9 @@ def shared_options(
             with errors_as_lines(debug), told:
                 return function(*args, **kwargs)
 
-        command: Any = click.option("--debug", is_flag=True, help="Show tracebacks.")(guarded)
+        command: Any = click.option("--debug", is_flag=True, help="Show the tracebacks of errors.")(
+            guarded
+        )
         if machine:
             command = click.option(
                 "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
@@ -134,7 +136,7 @@ def shared_options(
 
 
 def config_options(function: Command) -> Command:
-    """Options ``--config``, ``--task``, ``--max-loss`` and ``--set``: what a configuration says."""
+    """Add ``--config``, ``--task``, ``--max-loss`` and ``--set``."""
 
     @functools.wraps(function)
     def with_task(*args: Any, task: str | None, overrides: tuple[str, ...], **kwargs: Any) -> Any:
@@ -144,21 +146,21 @@ def config_options(function: Command) -> Command:
     command: Any = click.option(
         "--task",
         type=click.Choice(TASKS),
-        help="Pretext task, and with it the way to the boxes; rotation unless the config says.",
+        help="Pretext task; it also selects the localization method. [default: rotation]",
     )(change_options(with_task))
     return click.option(  # type: ignore[no-any-return]
-        "--config", metavar="FILE", help="YAML file with settings, or run.json of a run."
+        "--config", metavar="FILE", help="YAML file with settings, or the run.json of another run."
     )(command)
 
 
 def change_options(function: Command) -> Command:
-    """Options ``--max-loss`` and ``--set``: single settings."""
+    """Add ``--max-loss`` and ``--set``."""
 
     @functools.wraps(function)
     def with_short_forms(
         *args: Any, max_loss: float | None, overrides: tuple[str, ...], **kwargs: Any
     ) -> Any:
-        # A short form of --set; what --set says comes later and wins.
+        # --set comes later and wins.
         named = [] if max_loss is None else [f"crop.max_loss={max_loss:g}"]
         return function(*args, overrides=(*named, *overrides), **kwargs)
 
@@ -167,19 +169,19 @@ def change_options(function: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="SECTION.KEY=VALUE",
-        help="Change one setting, for example --set crop.margin=0.05; may be repeated.",
+        help="Change one setting, for example --set crop.margin=0.05. Repeatable.",
     )(with_short_forms)
     return click.option(  # type: ignore[no-any-return]
         "--max-loss",
         type=float,
-        metavar="PART",
-        help="Maximum fraction of sample voxels that a crop may lose, 0.001 unless the config "
-        "says. Sets the margin.",
+        metavar="FRACTION",
+        help="Maximum fraction of sample voxels that a crop may lose. Sets the margin. "
+        "[default: 0.001]",
     )(command)
 
 
 def names_options(function: Command) -> Command:
-    """Options ``--include``, ``--exclude`` and ``--no-exclude``: which names are taken."""
+    """Add ``--include``, ``--exclude`` and ``--no-exclude``."""
 
     @functools.wraps(function)
     def checked(*args: Any, exclude: tuple[str, ...], no_exclude: bool, **kwargs: Any) -> Any:
@@ -188,23 +190,26 @@ def names_options(function: Command) -> Command:
         patterns = () if no_exclude else exclude or None
         return function(*args, exclude=patterns, **kwargs)
 
-    command: Any = click.option("--no-exclude", is_flag=True, help="Skip nothing.")(checked)
+    command: Any = click.option(
+        "--no-exclude", is_flag=True, help="Skip no volume because of its name."
+    )(checked)
     command = click.option(
         "--exclude",
         multiple=True,
         metavar="GLOB",
-        help="Skip what matches, instead of what is named like a mask or label; may be repeated.",
+        help="Skip volumes whose name or path in the archive matches. Repeatable. [default: "
+        "names of masks and labels]",
     )(command)
     return click.option(  # type: ignore[no-any-return]
         "--include",
         multiple=True,
         metavar="GLOB",
-        help="Take only what matches, by name or path in the archive; may be repeated.",
+        help="Take only volumes whose name or path in the archive matches. Repeatable.",
     )(command)
 
 
 def archive_names_options(function: Command) -> Command:
-    """`names_options` as settings ``catalog.include`` and ``catalog.exclude``."""
+    """Add `names_options`, handed on as ``catalog.include`` and ``catalog.exclude``."""
 
     @functools.wraps(function)
     def as_settings(
@@ -214,7 +219,7 @@ def archive_names_options(function: Command) -> Command:
         overrides: tuple[str, ...],
         **kwargs: Any,
     ) -> Any:
-        # As JSON, which is YAML: a pattern may have an asterisk or a bracket in front.
+        # JSON is YAML, and quotes a pattern that starts with an asterisk or a bracket.
         named = [f"catalog.include={json.dumps(include)}"] if include else []
         if exclude is not None:
             named.append(f"catalog.exclude={json.dumps(exclude)}")
@@ -224,23 +229,23 @@ def archive_names_options(function: Command) -> Command:
 
 
 def specimens_option(function: Command) -> Command:
-    """Option ``--specimens``."""
+    """Add ``--specimens``."""
     return click.option(
-        "--specimens", is_flag=True, help="A box and a crop for each of several specimens."
+        "--specimens", is_flag=True, help="Write a box and a crop for each specimen in a volume."
     )(function)
 
 
 def surround_option(function: Command) -> Command:
-    """Option ``--keep-surround``."""
+    """Add ``--keep-surround``."""
     return click.option(
         "--keep-surround",
         is_flag=True,
-        help="Keep a coarse level of what is cut away in each crop, for ctray restore.",
+        help="Keep a coarse copy of the whole volume in each crop, for `ctray restore`.",
     )(function)
 
 
 def ray_options(function: Command) -> Command:
-    """Options ``--local`` and ``--ray-timeout``, handed on as settings in `ray`."""
+    """Add ``--local`` and ``--ray-timeout``, handed on as settings in `ray`."""
 
     @functools.wraps(function)
     def with_settings(
@@ -250,7 +255,7 @@ def ray_options(function: Command) -> Command:
         if local is not None:
             settings.append(f"ray.local={str(local).lower()}")
         if local:
-            # A run that was begun on a cluster knows its address.
+            # A run that began on a cluster has its address.
             settings.append("ray.address=null")
         if ray_timeout is not None:
             settings.append(f"ray.start_timeout_s={ray_timeout:g}")
@@ -260,8 +265,8 @@ def ray_options(function: Command) -> Command:
         "--ray-timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="Time in which Ray must start on this machine; after that the command goes on "
-        "without it. [default: 60]",
+        help="Time for Ray to start on this machine. After that, the command continues without "
+        "Ray. [default: 60]",
     )(with_settings)
     return click.option(  # type: ignore[no-any-return]
         "--local/--no-local",
@@ -270,19 +275,22 @@ def ray_options(function: Command) -> Command:
     )(command)
 
 
+out_option = click.option("--out", required=True, metavar="RUN", help="Run folder, a path or URL.")
+
+
 def run_argument(function: Command) -> Command:
-    """Argument RUN: the folder of a run that was begun."""
+    """Add the argument RUN: the folder of a run."""
     return click.argument("run_url", metavar="RUN")(function)
 
 
 def lengths(text: str) -> tuple[float, ...]:
-    """One number, or three in the order z, y, x, separated by commas; a usage error otherwise."""
+    """Parse one number, or three in the order z, y, x, separated by commas."""
     return _numbers(text, float, "numbers")
 
 
 def extents(text: str) -> tuple[int, ...]:
-    """One whole number, or three, as `lengths` takes them."""
-    return _numbers(text, int, "whole numbers")
+    """Parse one integer, or three in the order z, y, x, separated by commas."""
+    return _numbers(text, int, "integers")
 
 
 def _numbers(text: str, number: Callable[[str], Any], kind: str) -> tuple[Any, ...]:
@@ -296,5 +304,5 @@ def _numbers(text: str, number: Callable[[str], Any], kind: str) -> tuple[Any, .
 
 
 def size_of(numbers: Sequence[int]) -> Any:
-    """Size as phantoms take it: one side, or (z, y, x)."""
+    """Return a size as phantoms take it: one side, or (z, y, x)."""
     return numbers[0] if len(numbers) == 1 else tuple(numbers)

@@ -1,4 +1,4 @@
-"""Progress with rates: bars on a terminal, plain lines at sensible intervals elsewhere."""
+"""Progress with rate and time left: bars on a terminal, lines at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -15,12 +16,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from ctray.cli.heartbeat import Heartbeat
 from ctray.cli.options import first_line_is_out
-from ctray.cli.time_left import TimeLeft, in_words
 from ctray.core.errors import printable
 from ctray.core.readable import size_text
 
-# A log that nobody watches needs a sign of life, not a line a step.
+# A log needs a sign of life, not a line per step.
 _PLAIN_EVERY_S = 15.0
+# Rate and time left are averages over this time: volumes can take many minutes each.
+_AVERAGED_S = 3600.0
+# The start of a stage says nothing about its rate: caches are cold, and pools grow.
+_UNKNOWN_S = 10.0
 _UNITS = {
     "pretrain": "steps",
     "self-train": "steps",
@@ -31,7 +35,7 @@ _UNITS = {
 
 
 class _Event(Protocol):
-    """What a run tells of its progress (`ctray.records.events.Event`, without importing ray)."""
+    """Progress of a run, as `ctray.records.events.Event`, which would delay --help."""
 
     @property
     def stage(self) -> str: ...
@@ -49,71 +53,38 @@ class _Event(Protocol):
     def stays(self) -> bool: ...
 
 
-class Stage:
-    """One stage's count, and its rate since its first report: resumed work counts for none."""
-
-    def __init__(self, name: str, done: int) -> None:
-        self.name = name
-        self._first = done
-        self._began = time.monotonic()
-        self._unit = _UNITS.get(name, "volumes")
-        self._left = TimeLeft()
-        self._reported: int | None = None
-
-    def line(self, done: int, total: int, bytes_done: int = 0, bytes_total: int = 0) -> str:
-        """Count, rate, and time left once it is known: `12/32 volumes, 1.4/s, about 14 s left`."""
-        known = bytes_total > 0
-        work = bytes_done if known else done
-        if done == self._first:
-            # What was waited for is no work either.
-            self._began = time.monotonic()
-        if work != self._reported:
-            self._reported = work
-            self._left.report(work)
-        left = self._left.seconds(bytes_total if known else total)
-        line = self._amount(done, total)
-        return line if left is None or done >= total else f"{line}, {in_words(left)}"
-
-    def _amount(self, done: int, total: int) -> str:
-        if self._unit == "bytes":
-            amount = f"{size_text(done)} of {size_text(total)}"
-        else:
-            amount = f"{done:,}/{total:,} {self._unit}"
-        elapsed = time.monotonic() - self._began
-        # Two reports in one breath tell no rate.
-        if done <= self._first or elapsed < 0.5:
-            return amount
-        return f"{amount}, {self._rate((done - self._first) / elapsed)}"
-
-    def _rate(self, per_second: float) -> str:
-        if self._unit == "bytes":
-            return f"{size_text(per_second)}/s"
-        if per_second >= 0.1:
-            return f"{per_second:.1f}/s"
-        return f"{60 * per_second:.1f}/min"
-
-
 class Reporter:
     """Shows progress on stderr; made by `reporter`.
 
     Parameters
     ----------
     stream
-        Where lines go.
+        Stream for lines.
     bars
-        Bars on a terminal, None elsewhere.
+        Progress bars of a terminal; None prints lines.
+    clock
+        Returns seconds since any moment.
     """
 
-    def __init__(self, stream: TextIO, bars: Progress | None) -> None:
-        self._stream, self._bars = stream, bars
-        self._stage: Stage | None = None
-        self._task: TaskID | None = None
+    def __init__(
+        self,
+        stream: TextIO,
+        bars: Progress | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream, self._bars, self._clock = stream, bars, clock
+        # Without a terminal, it only computes rates and is never shown.
+        self._progress = bars or Progress(
+            get_time=clock, speed_estimate_period=_AVERAGED_S, auto_refresh=False
+        )
+        self._stage = ""
+        self._task = TaskID(0)
         self._last_line = -math.inf
         self._latest = ""
         self.heartbeat = Heartbeat(self._still_working)
 
     def __call__(self, event: _Event) -> None:
-        """Take an event of a run."""
+        """Show an event of a run."""
         if event.stays:
             self.note(event.text)
             return
@@ -122,7 +93,7 @@ class Reporter:
         )
 
     def note(self, text: str) -> None:
-        """Say one line that stays."""
+        """Print one line that stays."""
         self._latest = text
         self._write(text)
         self.heartbeat.said()
@@ -136,34 +107,47 @@ class Reporter:
         bytes_done: int = 0,
         bytes_total: int = 0,
     ) -> None:
-        """Show that `done` of `total` of a stage are done; by bytes, too, where they differ."""
-        if self._stage is None or self._stage.name != stage:
-            self._begin(stage, done, total)
-        assert self._stage is not None
-        line = self._stage.line(done, total, bytes_done, bytes_total)
+        """Show that `done` of `total` are finished; `bytes_*` say how much of the work that is."""
+        work, whole = (bytes_done, bytes_total) if bytes_total else (done, total)
+        if self._stage != stage:
+            self._begin(stage, work, whole)
+        self._progress.update(self._task, completed=work, total=whole)
+        line = self._line(done, total, by_bytes=bytes_total > 0)
         self._latest = f"{stage}: {line}"
-        if self._bars is not None and self._task is not None:
-            self._bars.update(
-                self._task, completed=done, total=total, line=line, text=printable(text)
-            )
+        if self._bars is not None:
+            self._bars.update(self._task, line=line, text=printable(text))
             return
-        now = time.monotonic()
+        now = self._clock()
         if done >= total or now - self._last_line >= _PLAIN_EVERY_S:
             self._last_line = now
             self._write(f"{self._latest}{f'; {text}' if text else ''}")
             self.heartbeat.said()
 
-    def _begin(self, stage: str, done: int, total: int) -> None:
-        self._stage = Stage(stage, done)
-        # The first line of a stage comes at once: it says what takes so long.
-        self._last_line = -math.inf
-        if self._bars is not None:
-            if self._task is not None:
-                self._bars.stop_task(self._task)
-            self._task = self._bars.add_task(printable(stage), total=total, line="", text="")
+    def _begin(self, stage: str, work: int, whole: int) -> None:
+        # The first line of a stage comes at once.
+        self._stage, self._last_line = stage, -math.inf
+        for task in self._progress.task_ids:
+            self._progress.stop_task(task)
+        # What an earlier command finished counts for no rate.
+        self._task = self._progress.add_task(
+            printable(stage), total=whole, completed=work, line="", text=""
+        )
+
+    def _line(self, done: int, total: int, *, by_bytes: bool) -> str:
+        """Return count, rate and time left, such as `12/32 volumes, 1.4/s, 0:00:14 left`."""
+        unit = _UNITS.get(self._stage, "volumes")
+        amount = f"{done:,}/{total:,} {unit}"
+        if unit == "bytes":
+            amount, by_bytes = f"{size_text(done)} of {size_text(total)}", True
+        task = next(t for t in self._progress.tasks if t.id == self._task)
+        if not task.speed or (task.elapsed or 0.0) < _UNKNOWN_S:
+            return amount
+        line = f"{amount}, {_rate(task.speed, by_bytes=by_bytes)}"
+        left = task.time_remaining
+        return f"{line}, {timedelta(seconds=int(left))} left" if left else line
 
     def _still_working(self, seconds: float) -> None:
-        """Repeat the latest line, unless a bar moves."""
+        """Repeat the latest line, unless a bar is moving."""
         if self._bars is not None and any(not task.finished for task in self._bars.tasks):
             return
         self._write(f"{self._latest}; still working after {seconds:.0f} s")
@@ -177,13 +161,19 @@ class Reporter:
             self._stream.flush()
 
 
+def _rate(per_second: float, *, by_bytes: bool) -> str:
+    if by_bytes:
+        return f"{size_text(per_second)}/s"
+    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{60 * per_second:.1f}/min"
+
+
 @contextmanager
 def reporter() -> Iterator[Reporter]:
-    """Progress on stderr while the block runs."""
+    """Show progress on stderr during the block."""
     with _own_stderr() as stream:
         first_line_is_out()
         if not stream.isatty():
-            shown = Reporter(stream, None)
+            shown = Reporter(stream)
             with shown.heartbeat:
                 yield shown
             return
@@ -195,6 +185,7 @@ def reporter() -> Iterator[Reporter]:
             TimeElapsedColumn(),
             TextColumn("{task.fields[text]}", style="dim", markup=False),
             console=Console(file=stream, emoji=False),
+            speed_estimate_period=_AVERAGED_S,
         )
         shown = Reporter(stream, bars)
         with bars, shown.heartbeat:
@@ -203,11 +194,11 @@ def reporter() -> Iterator[Reporter]:
 
 @contextmanager
 def _own_stderr() -> Iterator[TextIO]:
-    """Stderr that stays where it is while Ray's start sends the process's own to nowhere."""
+    """A copy of stderr, which stays open while the start of Ray redirects the process's own."""
     try:
         copy = os.dup(sys.stderr.fileno())
     except (OSError, ValueError):
-        # Not a file: a test's, or a notebook's.
+        # Not a file, as in tests and notebooks.
         yield sys.stderr
         return
     with open(copy, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors) as stream:  # noqa: PTH123

@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from ctray.pipeline.plan import ArchivePlan, Estimate
 
 _FEW = 5
-# A pipe has no width, and one row is to be one line.
+# A pipe has no width, and every row must be one line.
 _PIPE_WIDTH = 10_000
 
 
 def print_table(table: Table) -> None:
-    """Write a table to stdout."""
+    """Print a table on stdout."""
     width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    # Names are no markup: [red] in one is shown as it is.
+    # Names are not markup: [red] in a name is printed as it is.
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
     console.print(table)
 
 
 def catalog_table(catalog: Catalog) -> Table:
-    """One row a volume; `catalog_lines` says why one failed."""
+    """Return a table with one row per volume; `catalog_lines` says why one failed."""
     table = _plain_table("volume", "kind", ">shape", "type", ">voxel size µm", ">size", "")
     for e in catalog:
         table.add_row(
@@ -57,7 +57,7 @@ def catalog_table(catalog: Catalog) -> Table:
 
 
 def catalog_lines(catalog: Catalog) -> list[str]:
-    """What a catalog found and passed over, and how to change it."""
+    """Return lines that count the volumes and name what was skipped, and why."""
     total = size_text(sum(e.num_bytes or 0 for e in catalog.ok))
     return [
         f"{len(catalog.ok)} volumes, {total}; {len(catalog.failed)} unreadable",
@@ -66,7 +66,7 @@ def catalog_lines(catalog: Catalog) -> list[str]:
 
 
 def score_table(evaluation: Evaluation) -> Table:
-    """One row a method, ours first; errors in voxels and as part of the volume's side."""
+    """Return a table with one row per method, ours first; errors in voxels and % of the side."""
     table = _plain_table(
         "method",
         *(">mean", ">median", ">p90", ">worst", ">% side"),
@@ -81,18 +81,18 @@ def score_table(evaluation: Evaluation) -> Table:
 
 
 def score_lines(evaluation: Evaluation) -> list[str]:
-    """What the score table leaves open."""
+    """Return lines that explain the score table and add to it."""
     own = evaluation.table.summary(OWN_METHOD)
     lines = [
-        "mean to worst: error of a box coordinate in voxels, by volume; lost: of the sample's "
-        "voxels; saved: of the volume's"
+        "mean to worst: error of a box coordinate in voxels, by volume; lost: fraction of sample "
+        "voxels; saved: fraction of voxels of the volume"
     ]
     if evaluation.supervised:
-        lines.append("* threshold chosen with the truth of these very volumes in hand")
+        lines.append("* threshold chosen with the truth of the same volumes")
     found = f"{own.num_located} of {own.num_located + own.num_missing} samples located"
     if own.num_empty or own.num_false_alarms:
         total = own.num_empty + own.num_false_alarms
-        found += f", {own.num_empty} of {total} empty volumes known as empty"
+        found += f", {own.num_empty} of {total} empty volumes found empty"
     if own.worst_voxels is not None:
         found += f"; worst: {own.worst_volume_id}, {own.worst_voxels:.1f} voxels"
     lines.append(found)
@@ -117,7 +117,7 @@ def _specimens_line(scores: SpecimenScores) -> str:
 
 
 def benchmark_table(rows: Sequence[TableRow]) -> Table:
-    """One row a group of volumes, our boxes and crops beside the best of the baselines."""
+    """Return a table with one row per group of volumes: ours beside the best baseline."""
     headings, lines = overview(rows)
     table = _plain_table(*headings[:2], *(f">{h}" for h in headings[2:]))
     for line in lines:
@@ -126,7 +126,7 @@ def benchmark_table(rows: Sequence[TableRow]) -> Table:
 
 
 def job_table(jobs: Sequence[Job]) -> Table:
-    """One row a job of a cluster."""
+    """Return a table with one row per job."""
     table = _plain_table("id", "job", "status", "began", ">seconds", "run")
     for job in jobs:
         began = "" if job.began is None else _local_time(job.began)
@@ -141,7 +141,7 @@ def _local_time(seconds: float) -> str:
 
 
 def check_table(checks: Sequence[CropCheck]) -> Table:
-    """One row a crop, with what is wrong with it."""
+    """Return a table with one row per crop and its problem."""
     table = _plain_table("volume", ">specimen", "crop", "problem")
     for check in checks:
         table.add_row(
@@ -154,7 +154,7 @@ def check_table(checks: Sequence[CropCheck]) -> Table:
 
 
 def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
-    """One row a volume: what became of it, and what that cost."""
+    """Return a table with one row per volume: status, boxes, sizes and time."""
     table = _plain_table(
         "volume",
         "status",
@@ -188,7 +188,7 @@ def receipt_table(rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _faces(row: dict[str, Any], names: Sequence[str]) -> str:
-    """Box of a row, such as `12:52 8:40 10:44` for z, y and x."""
+    """Return the box of a row, such as `12:52 8:40 10:44` for z, y and x."""
     values = [row[name] for name in names]
     if None in values:
         return NONE
@@ -196,7 +196,7 @@ def _faces(row: dict[str, Any], names: Sequence[str]) -> str:
 
 
 def run_lines(facts: dict[str, Any]) -> list[str]:
-    """Counts, sizes and places of a run."""
+    """Return lines with counts, sizes and places of a run."""
     counts = ", ".join(f"{n} {status}" for status, n in facts["counts"].items())
     lines = [f"{sum(facts['counts'].values())} volumes: {counts}"]
     if facts["bytes_after"] is not None and facts["bytes_before"]:
@@ -209,7 +209,7 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
     if facts["not_calibrated"] is not None:
         lines.append(
             f"not calibrated: {facts['not_calibrated']}; margins are wider and no loss rate is "
-            "stated (ctray calibrate RUN --truth TRUTH fits them to volumes of yours)"
+            "stated (ctray calibrate RUN --truth TRUTH fits margins to your own volumes)"
         )
     lines += facts.get("coverage", ())
     places = ("boxes", "crops", "report", "picture")
@@ -217,7 +217,7 @@ def run_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def plan_lines(plan: ArchivePlan) -> list[str]:
-    """What an archive holds, what a run would save and take, and what that rests on."""
+    """Return lines of a plan: the archive, what a run saves and takes, and the assumptions."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in plan.kinds.items())
     stored = _interval(plan.bytes_stored, size_text)
     lines = [
@@ -225,33 +225,33 @@ def plan_lines(plan: ArchivePlan) -> list[str]:
         f"{f', {stored} stored' if stored else ''}: {kinds}"
     ]
     if plan.num_done:
-        lines.append(f"{plan.num_done:,} of them are done")
+        lines.append(f"{plan.num_done:,} of them are finished")
     lines += plan.coverage
     lines += [f"unreadable: {reason}" for _, reason in plan.unreadable[:_FEW]]
     if plan.num_unreadable > _FEW:
         lines.append(f"{plan.num_unreadable - _FEW:,} more unreadable; --json names all of them")
-    saved = _interval(plan.saved, lambda part: f"{part:.0%}")
+    saved = _interval(plan.saved, lambda fraction: f"{fraction:.0%}")
     if plan.saved is not None:
         bytes_saved = size_text(plan.saved.value * plan.bytes_total)
-        how = "would save perhaps" if plan.basis == "threshold" else "would save"
-        lines.append(f"{how} {saved} of the voxels, {bytes_saved}")
+        rough = "; a rough guess" if plan.basis == "threshold" else ""
+        lines.append(f"saves {saved} of the voxels, {bytes_saved}{rough}")
     hours = _interval(plan.hours, _hours)
     if plan.num_done == plan.num_volumes:
-        lines.append("nothing is left to do")
+        lines.append("all volumes are finished")
     elif plan.hours is not None and plan.training_hours:
         lines.append(
-            f"would take {_hours(plan.training_hours + plan.hours.value)} with "
-            f"{plan.num_actors} actors: {_hours(plan.training_hours)} to train, then {hours}"
+            f"takes {_hours(plan.training_hours + plan.hours.value)} with {plan.num_actors} "
+            f"processes: {_hours(plan.training_hours)} to train, then {hours}"
         )
     elif hours:
-        lines.append(f"would take {hours} with {plan.num_actors} actors")
+        lines.append(f"takes {hours} with {plan.num_actors} processes")
     if plan.could_hold > plan.num_actors:
-        lines.append(f"there is room for {plan.could_hold} actors: --set pool.max_size=...")
+        lines.append(f"{plan.could_hold} processes fit: --set pool.max_size={plan.could_hold}")
     return lines + [f"- {line}" for line in plan.assumptions]
 
 
 def _interval(estimate: Estimate | None, show: Callable[[float], str]) -> str:
-    """Value with its interval, such as `74% (70% to 78%)`; nothing where nothing is known."""
+    """Return a value with its interval, such as `74% (70% to 78%)`; empty if unknown."""
     if estimate is None:
         return ""
     if estimate.low is None or estimate.high is None:
@@ -273,7 +273,7 @@ def _score_cells(summary: MethodSummary) -> list[str]:
         number_text(summary.worst_voxels, 1),
         percent_number(summary.mean_of_volume, 2),
     ]
-    if summary.method == CROP_METHOD:  # It is larger than the sample on purpose.
+    if summary.method == CROP_METHOD:  # Crops are larger than the sample on purpose.
         errors = [NONE] * len(errors)
     return [
         *errors,
@@ -285,14 +285,14 @@ def _score_cells(summary: MethodSummary) -> list[str]:
 
 
 class _PrintableTable(Table):
-    """Table of names that others chose: what steers a terminal is shown, not obeyed."""
+    """Table of names from archives; control characters are made visible."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         super().add_row(*(printable(c) if isinstance(c, str) else c for c in cells), **options)
 
 
 def _plain_table(*columns: str) -> Table:
-    """Table without lines; `>` before a heading aligns its column to the right."""
+    """Return an empty table; `>` before a heading aligns its column to the right."""
     table = _PrintableTable(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         right = column.startswith(">")

@@ -1,4 +1,4 @@
-"""Whether a cluster answers at an address; told before Ray is loaded, which takes seconds."""
+"""Checks that a cluster answers at an address, before Ray is loaded, which takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 10.0
 
 
 def check_dashboard(address: str) -> None:
-    """Refuse an address at which no cluster answers that this machine's ctray can talk to.
+    """Refuse an address unless a cluster answers there that this ctray can talk to.
 
     Parameters
     ----------
@@ -34,15 +34,15 @@ def check_dashboard(address: str) -> None:
     """
     if not re.match(r"https?://", address):
         raise ConfigError(
-            f"{address} is no dashboard; give its URL, such as http://{address}:8265"
+            f"{address} is not a URL; give that of the dashboard, such as http://{address}:8265"
             if ":" not in address
-            else f"{address} is no dashboard; give its URL, such as http://127.0.0.1:8265"
+            else f"{address} is not a URL; give that of the dashboard, such as http://127.0.0.1:8265"
         )
     _check_version(address.rstrip("/"))
 
 
 def token_headers() -> dict[str, str]:
-    """Token of the environment; without one, Ray's client looks for its own file."""
+    """Return the header with the token of the environment. Ray itself finds tokens in files."""
     token = os.environ.get("RAY_AUTH_TOKEN")
     if not token or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return {}

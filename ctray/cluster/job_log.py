@@ -1,6 +1,6 @@
-"""What a job prints, and how whoever follows it reads that: one line an event, text or JSON.
+"""The log of a job, and its parser: one line per event, as text or JSON.
 
-A cluster keeps the output of its jobs, and log collectors read it: no line may hold a key.
+A cluster keeps the log, and log collectors read it, so no line may contain a key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ctray.records.events import STAGES, Event
 Format = Literal["text", "json"]
 
 _TEXT = re.compile(rf"({'|'.join(STAGES)}) (\d+)/(\d+)(?: (.*))?")
-# Variables whose values must not be seen, whatever is printed.
+# Variables whose values are removed from every line.
 _SECRETS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -29,25 +29,25 @@ _SECRETS = (
 )
 _USER_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 _SIGNATURE = re.compile(r"(?i)((?:x-amz-(?:signature|credential|security-token)|sig)=)[^&\s]+")
-# Shorter values may be words, which would be cut out of every line.
+# Shorter values may be words that occur in any line.
 _SHORTEST_SECRET = 8
 
 
 @dataclass(kw_only=True)
 class JobLog:
-    """Prints the events of a job.
+    """Prints the log of a job.
 
     Parameters
     ----------
     run
-        Folder of the run; every JSON document names it.
+        Run folder; every JSON document names it.
     style
-        `text`: "stage done/total what"; `json`: one document a line with the same, run, job and
-        volume, and the metrics of training steps.
+        `text` prints "stage done/total text". `json` prints one document per line with the same,
+        run, job, volume, and metrics of training.
     job
-        Submission id, empty for a job that nobody submitted.
+        Submission id; empty if the job was not submitted.
     stream
-        Where to.
+        Stream for the lines.
     """
 
     run: str
@@ -80,7 +80,7 @@ class JobLog:
             "message": message,
             **fields,
         }
-        # Before it becomes JSON, which would write some characters of a key in another way.
+        # Before encoding as JSON, which escapes some characters of a key.
         self.stream.write(json.dumps(_without_secrets(document)) + "\n")
         self.stream.flush()
 
@@ -90,7 +90,7 @@ class JobLog:
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` without the keys of the environment, users in URLs and signatures of requests."""
+    """Return `text` without keys of the environment, users in URLs, and request signatures."""
     for name in _SECRETS:
         value = environment.get(name, "")
         if len(value) >= _SHORTEST_SECRET:
@@ -99,7 +99,7 @@ def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> s
 
 
 def parse_line(line: str) -> Event | str:
-    """Read what `JobLog` printed: an event of either form, else the line as people read it."""
+    """Parse a line of `JobLog`, text or JSON: an event, or else a line for people."""
     line = line.rstrip("\r\n")
     if line.startswith("{"):
         try:
@@ -132,7 +132,7 @@ def _parse_document(document: dict[str, Any]) -> Event | str:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    """What a document says of an event; nothing that is empty, but its count always."""
+    """Return the fields of an event for a document: its count, and what is not empty."""
     fields: dict[str, Any] = {"stage": event.stage, "done": event.done, "total": event.total}
     optional = {name: getattr(event, name) for name in _NUMBERS[2:]}
     optional |= {"volume_id": event.volume_id, "status": event.status}

@@ -1,4 +1,4 @@
-"""Jobs on Kubernetes: a KubeRay RayJob, which is one job on a cluster of its own."""
+"""Jobs on Kubernetes: a KubeRay RayJob gives one job its own cluster."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ctray.core.version import __version__
 Manifest = dict[str, Any]
 
 _TEMPLATE = Path(__file__).with_name("rayjob.yaml")
-# Longest name of a RayJob that KubeRay takes.
+# Longest name of a RayJob in KubeRay.
 LONGEST_NAME = 47
 _ENDED = ("Complete", "Failed")
 _RUN_LABEL = "ctray/run"
-# Memory of a node beside what is spilled and temporary, on disk.
+# Disk of a node for logs and temporary files, besides spilled objects.
 _DISK_BESIDE_SPILL_GIB = 20
-# Room on a node with a GPU: what needs none would find more free CPUs there and keep it awake.
+# Few CPUs on a node with a GPU, so that work without GPUs does not keep the node busy.
 _CPUS_PER_GPU_NODE = 4
 
 
 def render(name: str, config: RunConfig, number: int = 1) -> Manifest:
-    """RayJob for the job `name`, plain values.
+    """Return the RayJob for the job `name` as plain values.
 
     Parameters
     ----------
@@ -40,12 +40,12 @@ def render(name: str, config: RunConfig, number: int = 1) -> Manifest:
     config
         With `job` and `kube`.
     number
-        Which job of its run it is: the name, which Kubernetes has once, follows from both.
+        Number of the job within its run. Kubernetes needs a unique name, which follows from both.
 
     Raises
     ------
     ConfigError
-        If the job needs GPUs and there is no group of nodes with some, or no nodes at all.
+        If the job needs GPUs and no group of nodes has them, or if there are no nodes.
     """
     config = _with_gpus(config)
     order, kube = make_order(name, config), config.kube
@@ -58,8 +58,8 @@ def render(name: str, config: RunConfig, number: int = 1) -> Manifest:
     metadata["labels"][_RUN_LABEL] = base
     metadata["annotations"] = {"ctray/run": order.run, "ctray/version": __version__}
     spec |= {
-        # Volumes that failed have their receipts; another cluster would not mend them. In quotes:
-        # KubeRay hands this to a shell that submits, whose own status is another one.
+        # Exit code 3 counts as success: a retry would not repair the failed volumes. In quotes,
+        # because KubeRay passes this to a shell.
         "entrypoint": f"bash -c '{order.entrypoint} || [ $? -eq 3 ]'",
         "jobId": own,
         "metadata": {"ctray": __version__, "job": order.name, "run": order.run},
@@ -72,17 +72,17 @@ def render(name: str, config: RunConfig, number: int = 1) -> Manifest:
 
 
 def to_yaml(manifest: Manifest) -> str:
-    """Manifest as text."""
+    """Return a manifest as YAML text."""
     return yaml.safe_dump(manifest, sort_keys=False, width=100)
 
 
 def apply(name: str, config: RunConfig) -> Manifest:
-    """Create the RayJob with kubectl, unless one of the same run is there that has not ended.
+    """Create the RayJob with kubectl, unless a job of the same run has not ended.
 
     Raises
     ------
     JobError
-        If one is there, or kubectl cannot do it.
+        If such a job exists, or kubectl fails.
     """
     first = render(name, config)
     namespace, base = config.kube.namespace, first["metadata"]["name"]
@@ -95,19 +95,19 @@ def apply(name: str, config: RunConfig) -> Manifest:
             run = first["metadata"]["annotations"]["ctray/run"]
             raise JobError(
                 f"{theirs} is {state.lower()} and works on {run}; follow it with kubectl -n "
-                f"{namespace} get rayjob {theirs} --watch, or end it with kubectl -n "
+                f"{namespace} get rayjob {theirs} --watch, or stop it with kubectl -n "
                 f"{namespace} delete rayjob {theirs}"
             )
         earlier = re.fullmatch(rf"{base}-(\d+)", theirs)
         number = max(number, (int(earlier[1]) if earlier else 1) + 1)
     manifest = render(name, config, number)
-    # Not apply: a job that somebody else made just now must not be changed.
+    # Not `kubectl apply`: it would change a job that someone else just created.
     _kubectl("create", "-f", "-", manifest=manifest)
     return manifest
 
 
 def _kubectl(*arguments: str, manifest: Manifest | None = None) -> str:
-    """Output of kubectl, JSON."""
+    """Return the JSON output of kubectl."""
     try:
         done = subprocess.run(
             ["kubectl", *arguments, "-o", "json"],
@@ -118,8 +118,8 @@ def _kubectl(*arguments: str, manifest: Manifest | None = None) -> str:
         )
     except OSError as error:
         raise JobError(
-            "kubectl cannot be run; install it, or leave --apply out and apply what is printed "
-            "from where it is"
+            "kubectl cannot be run; install it, or leave out --apply and create the printed RayJob "
+            "on a machine that has kubectl"
         ) from error
     if done.returncode:
         raise JobError(f"kubectl {arguments[0]}: {one_line(Exception(done.stderr))}")
@@ -127,10 +127,10 @@ def _kubectl(*arguments: str, manifest: Manifest | None = None) -> str:
 
 
 def _with_gpus(config: RunConfig) -> RunConfig:
-    """Configuration that says whether GPUs are used: a cluster begins without nodes to ask."""
+    """Return `config` with explicit numbers of GPUs, because the cluster starts without nodes."""
     kube, train, pool = config.kube, config.train, config.pool
     if not kube.cpu_nodes and not kube.gpu_nodes:
-        raise ConfigError("no nodes to work on: raise kube.cpu_nodes or kube.gpu_nodes")
+        raise ConfigError("the cluster has no nodes; raise kube.cpu_nodes or kube.gpu_nodes")
     wanted = {
         "train.num_gpus_per_worker": train.num_gpus_per_worker,
         "pool.num_gpus": pool.num_gpus,
@@ -139,8 +139,8 @@ def _with_gpus(config: RunConfig) -> RunConfig:
         for key, number in wanted.items():
             if number:
                 raise ConfigError(
-                    f"{key} is {number:g} and there is no group of nodes with GPUs; set "
-                    "kube.gpu_nodes, or the other to 0"
+                    f"{key} is {number:g} and no node has a GPU; raise kube.gpu_nodes, or set "
+                    f"{key} to 0"
                 )
     usual = {"train.num_gpus_per_worker": 1, "pool.num_gpus": 0.25} if kube.gpu_nodes else {}
     missing = [f"{k}={usual.get(k, 0)}" for k, number in wanted.items() if number is None]
@@ -215,7 +215,7 @@ def _filled(
 
 
 def _environment(kube: KubeConfig) -> list[Manifest]:
-    """Variables of every node; either may be missing, where a service account carries the right."""
+    """Return the variables of every node. Each source may be missing."""
     return [
         {"configMapRef": {"name": "ctray-environment", "optional": True}},
         {"secretRef": {"name": kube.keys_from, "optional": True}},

@@ -1,4 +1,4 @@
-"""What a cluster is told to do: a job, its settings, and the name that follows from its run."""
+"""The order for a cluster: a job, its settings, and an id that follows from its run."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from ctray.config import RunConfig
 from ctray.core.errors import ConfigError
 from ctray.storage import store
 
-# Read by `ctray jobs run`, which is what the cluster runs.
+# `ctray jobs run` on the cluster reads them.
 SETTINGS, JOB_ID = "CTRAY_JOB_SETTINGS", "CTRAY_JOB_ID"
-# What the operating system takes of one variable, with room for the others.
+# The operating system limits the size of a variable; this leaves room for others.
 _MOST_SETTINGS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What is sent to a cluster.
+    """The order that is sent to a cluster.
 
     Parameters
     ----------
     name
         Job: archive, pretrain or localize.
     run
-        Folder of the run, in its one spelling.
+        Run folder, normalized.
     settings
-        Settings that were given, YAML; what is left out keeps the default of the cluster's ctray.
+        Given settings as YAML. The others are the defaults of the cluster's ctray.
     env
-        Environment variables beside them.
+        Further environment variables.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Order:
 
 
 def make_order(name: str, config: RunConfig) -> Order:
-    """Order for the job `name` with the settings of `config` that were given.
+    """Return the order for the job `name` with the given settings of `config`.
 
     Raises
     ------
@@ -57,11 +57,11 @@ def make_order(name: str, config: RunConfig) -> Order:
     for what, url in (("archive", config.job.archive), ("run", config.job.run)):
         if url is not None and store.is_local(url) and not url.startswith(("/", "file:")):
             raise ConfigError(
-                f"job.{what} {url} is a relative path, which another machine does not know; give "
-                "a URL, or an absolute path that every node of the cluster has"
+                f"job.{what} {url} is a relative path, which means nothing on another machine; "
+                "give a URL, or an absolute path that exists on every node of the cluster"
             )
     given = config.model_dump(mode="json", exclude_unset=True)
-    # About the session of this machine, and how to get a cluster; a job is in one already.
+    # They are about this machine and about getting a cluster; a job already runs on one.
     for section in ("ray", "kube"):
         given.pop(section, None)
     env = given.get("job", {}).pop("env", {})
@@ -75,9 +75,9 @@ def make_order(name: str, config: RunConfig) -> Order:
 
 
 def job_id(run_url: str, number: int = 1) -> str:
-    """Submission id of the jobs of a run: readable, its own, and short enough for Kubernetes.
+    """Return the submission id of a run's job: readable, unique, short enough for Kubernetes.
 
-    `number` counts those of one run.
+    `number` counts the jobs of one run.
     """
     url = store.normalize(run_url)
     words = re.sub(r"[^a-z0-9]+", "-", url.rpartition("/")[2].lower()).strip("-")[:20].strip("-")
@@ -87,27 +87,27 @@ def job_id(run_url: str, number: int = 1) -> str:
 
 
 def settings_sent(order: Order) -> list[str]:
-    """Lines that say what is uploaded."""
+    """Return lines that say what is uploaded."""
     names = f", {', '.join(sorted(order.env))}" if order.env else ""
     return [f"sent: settings, {len(order.settings.encode())} bytes{names}; no code, no data"]
 
 
 def run_of(config: RunConfig) -> str:
-    """Folder of the run that a job works on; `ConfigError` if none is given."""
+    """Return the run folder of a job; `ConfigError` without one."""
     if config.job.run is None:
         raise ConfigError("no run: set job.run in the configuration, or give --out")
     return config.job.run
 
 
 def archive_of(config: RunConfig) -> str:
-    """Archive that a job works on; `ConfigError` if none is given."""
+    """Return the archive of a job; `ConfigError` without one."""
     if config.job.archive is None:
         raise ConfigError("no archive: set job.archive in the configuration, or give --archive")
     return config.job.archive
 
 
 def check_job(name: str, config: RunConfig) -> None:
-    """Raise `ConfigError` where a configuration does not say what the job `name` works on."""
+    """Raise a `ConfigError` if a configuration has no archive or run for the job `name`."""
     run_of(config)
     if name != "localize":
         archive_of(config)

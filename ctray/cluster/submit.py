@@ -1,7 +1,7 @@
-"""Jobs on a running cluster, through Ray's Jobs API: submitted, followed, stopped, found again.
+"""Jobs on a running cluster, through Ray's Jobs API.
 
-A job is called after the folder of its run, so that whoever submits it a second time meets the
-first. Nothing is uploaded but the settings; the code is that of the cluster's image.
+The id of a job follows from its run folder, so a second submission of the same run finds the first.
+Only settings are uploaded; the code comes from the cluster's image.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ctray.core.errors import AccessError, JobError, NotFoundError, one_line
 from ctray.core.version import __version__
 
 RUNNING = ("PENDING", "RUNNING")
-# A proxy or a restarting head cuts the line; the job goes on, and so does whoever follows it.
+# A proxy or a restarting head can cut the connection, while the job keeps running.
 _PATIENCE_S = 60.0
 _RETRY_S = 2.0
-# A head answers before it can start jobs; Ray itself waits 10 s.
+# A head answers before it can start jobs. Ray itself waits only 10 s.
 _NO_AGENT = "No available agent"
 _START_S = 120.0
 
@@ -42,15 +42,15 @@ class Job:
     id
         Submission id.
     name, run
-        Job and folder of its run.
+        Job and its run folder.
     status
         PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
     message
-        What Ray says of the status, one line.
+        Ray's explanation of the status, one line.
     began, ended
-        Seconds since 1970; None where it did not.
+        Seconds since 1970; None before that.
     exit_code
-        Of its process; None where there is none.
+        Exit code of its process; None before its end.
     """
 
     id: str
@@ -64,7 +64,7 @@ class Job:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs, or waits to."""
+        """Whether it runs or waits to run."""
         return self.status in RUNNING
 
 
@@ -81,7 +81,7 @@ class Cluster:
     JobError
         If no cluster answers there, or one with another version of Ray.
     AccessError
-        If it asks for another token.
+        If it refuses the token.
     """
 
     def __init__(self, address: str) -> None:
@@ -91,12 +91,12 @@ class Cluster:
             self._client = JobSubmissionClient(self.address, headers=token_headers())
 
     def submit(self, order: Order) -> str:
-        """Submit a job, unless one of the same run is running; its id.
+        """Submit a job and return its id, unless a job of the same run is running.
 
         Raises
         ------
         JobError
-            If one is running; the message names it.
+            If such a job is running; the message names it.
         """
         earlier = self.jobs(order.run)
         for job in earlier:
@@ -107,14 +107,14 @@ class Cluster:
         try:
             self._submit(order, submission_id)
         except JobError as error:
-            # Somebody else was faster: the id is taken by now.
+            # Someone else was faster and took the id.
             if "already exists" in str(error):
                 raise _running_already(submission_id, order.run, "PENDING") from error
             raise
         return submission_id
 
     def _submit(self, order: Order, submission_id: str) -> None:
-        """Submit, again while the cluster is only starting."""
+        """Submit; tries again while the cluster is starting."""
         own = {SETTINGS: order.settings, JOB_ID: submission_id}
         until = time.monotonic() + _START_S
         while True:
@@ -137,7 +137,7 @@ class Cluster:
                     ) from error
 
     def jobs(self, run_url: str | None = None) -> list[Job]:
-        """Jobs of ctray, the newest first; those of one run, if given."""
+        """Return the jobs of ctray, or of one run, the newest first."""
         with self._errors():
             found = self._client.list_jobs()
         jobs = [_job(details) for details in found if _is_ours(details)]
@@ -146,12 +146,12 @@ class Cluster:
         return sorted(jobs, key=lambda job: (job.began or 0.0, _number(job.id)), reverse=True)
 
     def find(self, name: str) -> Job:
-        """Job with an id, or the newest one of a run.
+        """Return the job with an id, or the newest job of a run.
 
         Raises
         ------
         NotFoundError
-            If there is none.
+            If there is no such job.
         """
         jobs = self.jobs()
         for job in jobs:
@@ -160,36 +160,34 @@ class Cluster:
         for job in jobs:
             if _is_of_run(job, name):
                 return job
-        raise NotFoundError(
-            f"{self.address} knows no job {name}; ctray jobs list shows those that it knows"
-        )
+        raise NotFoundError(f"{self.address} has no job {name}; ctray jobs list shows all jobs")
 
     def stop(self, submission_id: str, timeout_s: float = 30.0) -> Job:
-        """Stop a job and wait until it has ended; what it is then."""
+        """Stop a job, wait for its end, and return it."""
         with self._errors():
             self._client.stop_job(submission_id)
         until = time.monotonic() + timeout_s
         while (job := self._get(submission_id)).is_running:
             if time.monotonic() > until:
-                raise JobError(f"{submission_id} was told to stop and still runs; look again soon")
+                raise JobError(f"{submission_id} is stopping but still runs; look again soon")
             time.sleep(0.3)
         return job
 
     def logs(self, submission_id: str) -> str:
-        """All that a job has printed so far."""
+        """Return the log of a job so far."""
         with self._errors():
             text: str = self._client.get_job_logs(submission_id)
         return text
 
     def follow(self, submission_id: str) -> Generator[str, None, None]:
-        """Lines that a job prints, from its first, until it has ended.
+        """Yield the lines of a job's log, from the first to its end.
 
         Whoever stops listening before that closes the generator, which ends the connection.
 
         Raises
         ------
         JobError
-            If the cluster does not answer for a minute. The job may go on.
+            If the cluster does not answer for a minute. The job may keep running.
         """
         seen, lost = 0, None
         while True:
@@ -206,12 +204,12 @@ class Cluster:
                 if time.monotonic() - lost > _PATIENCE_S:
                     raise JobError(
                         f"{self.address} has stopped answering ({one_line(error)}); the job may "
-                        f"go on: ctray jobs logs {submission_id} --follow"
+                        f"still run: ctray jobs logs {submission_id} --follow"
                     ) from error
             time.sleep(_RETRY_S)
 
     def ended(self, submission_id: str) -> Job:
-        """Job that has printed its last line, once Ray knows how it ended."""
+        """Return a job that printed its last line, once Ray knows its status."""
         until = time.monotonic() + TIMEOUT_S
         while (job := self._get(submission_id)).is_running and time.monotonic() < until:
             time.sleep(0.2)
@@ -222,13 +220,13 @@ class Cluster:
             return _job(self._client.get_job_info(submission_id))
 
     def _tail(self, submission_id: str) -> Generator[str, None, None]:
-        """Lines of one connection; the last one may be cut off where the connection breaks."""
+        """Yield the lines of one connection. A broken connection may cut off the last one."""
         with self._errors():
             yield from lines_of(self._client.tail_job_logs(submission_id))
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Errors of Ray's client as ours."""
+        """Turn errors of Ray's client into ours."""
         try:
             yield
         except AuthenticationError as error:
@@ -238,14 +236,14 @@ class Cluster:
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
             text = one_line(error)
             if "status code 404" in text or "does not exist" in text:
-                raise NotFoundError(f"{self.address} knows no such job: {text}") from error
+                raise NotFoundError(f"{self.address} has no such job: {text}") from error
             raise JobError(f"{self.address}: {text}") from error
 
 
 def lines_of(chunks: AsyncIterator[str]) -> Generator[str, None, None]:
-    """Lines of a text that comes in chunks, the last one even where it is cut off.
+    """Yield the lines of a text that comes in chunks; the last one may be cut off.
 
-    Whoever stops listening, with Ctrl-C too, ends what brings the chunks.
+    Leaving the loop, also with Ctrl-C, closes the source of the chunks.
     """
     loop = asyncio.new_event_loop()
     rest = ""
@@ -256,7 +254,7 @@ def lines_of(chunks: AsyncIterator[str]) -> Generator[str, None, None]:
         if rest:
             yield rest
     finally:
-        # An interrupt leaves the task that waits for the next chunk where it is.
+        # An interrupt leaves a task that waits for the next chunk.
         waiting = asyncio.all_tasks(loop)
         for task in waiting:
             task.cancel()
@@ -267,46 +265,46 @@ def lines_of(chunks: AsyncIterator[str]) -> Generator[str, None, None]:
 
 
 def _next(chunks: AsyncIterator[str], loop: asyncio.AbstractEventLoop) -> str | None:
-    """Next chunk, None after the last."""
+    """Return the next chunk, or None after the last."""
 
     async def wait() -> str | None:
         return await anext(chunks, None)
 
     with warnings.catch_warnings():
-        # Ray's client tells aiohttp None, where it means the default.
+        # Ray's client passes None to aiohttp and means the default.
         warnings.filterwarnings("ignore", message="ssl=None is deprecated")
         return loop.run_until_complete(wait())
 
 
 def why_failed(job: Job, lines: list[str]) -> str:
-    """One line that says why a job failed, from the last lines that it printed."""
+    """Return one line that says why a job failed, from the last lines of its log."""
     told = [line for line in lines if line.startswith("error: ")]
     if told:
         return told[-1].removeprefix("error: ")
     text = "\n".join(lines)
     if job.exit_code == 127 or "No module named 'ctray'" in text:
         return (
-            "the cluster has no ctray: its image must hold it (k8s/Dockerfile), in the same "
-            f"version as here ({__version__})"
+            "the image of the cluster has no ctray; use one with the same version as here "
+            f"({__version__}), as k8s/Dockerfile makes it"
         )
     if "No such command 'jobs'" in text:
         return (
-            f"the cluster's ctray is older than this one ({__version__}) and knows no jobs; "
-            "give both the same version"
+            f"the cluster's ctray is older than this one ({__version__}) and has no jobs; use the "
+            "same version on both"
         )
     last = [line.strip() for line in lines if line.strip()]
-    return job.message or (last[-1] if last else "it said nothing")
+    return job.message or (last[-1] if last else "its log is empty")
 
 
 def _running_already(submission_id: str, run: str, status: str) -> JobError:
     return JobError(
         f"{submission_id} is {status.lower()} and works on {run}; follow it with ctray jobs logs "
-        f"{submission_id} --follow, or end it with ctray jobs stop {submission_id}"
+        f"{submission_id} --follow, or stop it with ctray jobs stop {submission_id}"
     )
 
 
 def _number(submission_id: str) -> int:
-    """Which one of its run a job is, from its id."""
+    """Return the number of a job within its run, from its id."""
     found = re.fullmatch(r".*-[0-9a-f]{8}-(\d+)", submission_id)
     return int(found[1]) if found else 1
 
@@ -335,7 +333,7 @@ def _job(details: JobDetails) -> Job:
 
 @contextmanager
 def _no_other_address() -> Iterator[None]:
-    """Hide the addresses that Ray's client would take instead of the one that it is given."""
+    """Hide the variables that Ray's client would prefer to the given address."""
     names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
     hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

@@ -1,4 +1,8 @@
-"""Configuration of a run: one model per stage, read from YAML, every default declared here."""
+"""Settings of a run: one model per section, with every default and its description.
+
+`run` has the whole; `volumes`, `learning` and `cluster` have its sections. `loading` reads YAML,
+`binding` says which settings an existing run can change, and `box_settings` which ones move boxes.
+"""
 
 from ctray.config.binding import (
     BOX_KINDS,

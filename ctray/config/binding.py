@@ -1,6 +1,12 @@
-"""Which settings bind a run: read from the fields of the configuration, where each says it.
+"""Which settings may change in an existing run.
 
-A field is annotated with a `Binds`, or takes that of its section.
+Each setting has a kind, a `Binds`: it stands in the annotation of its field, or else of its section
+(`ctray.config.run.RunConfig`). Settings are named `task` or `section.key`. When a command works on
+an existing run, the kind says what becomes of another value:
+
+- `BOX_KINDS`: refused, because the boxes of the run would no longer be comparable.
+- `KEPT_KINDS`: kept in the run from now on.
+- `Binds.NOTHING` and `Binds.COMMAND`: used by this command alone.
 """
 
 from __future__ import annotations
@@ -16,15 +22,15 @@ from ctray.config.loading import parse_config
 from ctray.config.run import RunConfig
 from ctray.config.section import Binds, Section
 
-# What another run folder is for.
+# Another value needs another run folder.
 BOX_KINDS = (Binds.TRAINING, Binds.SELF_TRAINING, Binds.BOX)
-# What a run takes over from the command that says otherwise.
+# A run takes over another value.
 KEPT_KINDS = (Binds.CROP, Binds.VOLUMES)
 
 
 @cache
 def bindings() -> dict[str, Binds]:
-    """What each setting binds, by its name: `task`, or `section.key`."""
+    """Return the kind of every setting, by name."""
     found: dict[str, Binds] = {}
     for name, field in RunConfig.model_fields.items():
         section = field.annotation
@@ -37,7 +43,7 @@ def bindings() -> dict[str, Binds]:
 
 
 def settings_of(config: RunConfig, *kinds: Binds) -> dict[str, Any]:
-    """Values of the settings that bind one of `kinds`, by name, as JSON has them."""
+    """Return the values of the settings of these kinds, by name, as JSON values."""
     data = config.model_dump(mode="json")
     values = {}
     for name, kind in bindings().items():
@@ -48,26 +54,26 @@ def settings_of(config: RunConfig, *kinds: Binds) -> dict[str, Any]:
 
 
 def changed_settings(theirs: RunConfig, ours: RunConfig, *kinds: Binds) -> list[str]:
-    """Names of the settings that bind one of `kinds` and differ, sorted."""
+    """Return the sorted names of the settings of these kinds that differ."""
     before, after = settings_of(theirs, *kinds), settings_of(ours, *kinds)
     return sorted(name for name in before if before[name] != after[name])
 
 
 def settings_digest(config: RunConfig, *kinds: Binds) -> str:
-    """Digest of the settings that bind one of `kinds`: the same for equal ones."""
+    """Return a digest of the settings of these kinds: 16 hexadecimal digits."""
     text = json.dumps(settings_of(config, *kinds), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def on_top_of(begun: RunConfig, given: RunConfig) -> RunConfig:
-    """Settings of a run, with those on top that were given.
+    """Return the settings of an existing run with given settings on top.
 
     Parameters
     ----------
     begun
         Settings of the run.
     given
-        From a file and options: what was not set in it stays as the run has it.
+        Settings from a file and options. Fields that were not set keep the value of the run.
     """
     data = with_settings_of(begun, given, Binds.COMMAND).model_dump(mode="json")
     for name, value in given.model_dump(mode="json", exclude_unset=True).items():
@@ -76,7 +82,7 @@ def on_top_of(begun: RunConfig, given: RunConfig) -> RunConfig:
 
 
 def with_settings_of(config: RunConfig, other: RunConfig, *kinds: Binds) -> RunConfig:
-    """`config`, and the settings of `other` that bind one of `kinds`."""
+    """Return `config` with the settings of these kinds from `other`."""
     data = config.model_dump(mode="json")
     for name, value in settings_of(other, *kinds).items():
         section, _, key = name.partition(".")

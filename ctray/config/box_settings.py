@@ -1,7 +1,7 @@
-"""The settings that decide where a box lies, and their digest.
+"""The settings that move a box, and their digest.
 
-A calibration holds for the settings that it was made with, and for no others: margins that suffice
-for faces found one way say nothing of faces found another way.
+A calibration is valid only for boxes that were found with the same settings and the same version of
+the method. The digest stands for both. It is in every receipt and in every calibration.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 from ctray.config.binding import BOX_KINDS, settings_of
 from ctray.config.run import RunConfig
 
-# Raise this whenever the code between voxels and boxes changes: preprocessing, networks, training,
-# faces, decisions. Calibrations of another number promise nothing, so make the shipped one anew
-# (ctray benchmark calibration --ship).
+# Increase this when the code between voxels and boxes changes: preprocessing, networks, training,
+# faces, decisions. Calibrations with another number become invalid, so make the shipped one anew
+# with `ctray benchmark calibration --ship`.
 METHOD_VERSION = 2
 
 _APART = {
-    # A promise is about the method, over the draws of its training.
+    # The calibration is about the method, not about one seed.
     "train.seed",
-    # Archives differ in size anyway, and a calibration cannot follow that.
+    # Archives differ in size, and a calibration must be valid for all sizes.
     *("train.max_volumes", "train.validation_fraction"),
-    # It splits what was found; nothing is ever promised of the parts.
+    # It divides a found box; no loss rate is stated for the parts.
     "localize.specimens",
 }
-# The voxels themselves, however boxes are found in them; a section of the other pretext task.
+# Sections that do not count: the choice of volumes, and sections of the other pretext task.
 _SECTIONS_APART = {
     "rotation": {"catalog", "sorting", "uncertainty"},
     "sorting": {"catalog", "rotation"},
@@ -35,10 +35,10 @@ _SECTIONS_APART = {
 
 
 def box_settings(config: RunConfig) -> dict[str, Any]:
-    """Values of all settings that move a box, by name: `task`, or `section.key`.
+    """Return the values of all settings that move a box, by name (`task`, or `section.key`).
 
-    They are those that ask for another run folder (`ctray.config.binding`), but for the few that
-    leave the way to a box as it is.
+    These are the settings that need another run folder (`BOX_KINDS`), without the few in `_APART`
+    and `_SECTIONS_APART`.
     """
     found = settings_of(config, *BOX_KINDS)
     apart = _SECTIONS_APART[config.task] | (set() if config.self_train.enabled else {"self_train"})
@@ -51,14 +51,14 @@ def box_settings(config: RunConfig) -> dict[str, Any]:
 
 
 def box_settings_digest(config: RunConfig, trained_by: Iterable[int] = ()) -> str:
-    """Digest of all settings that move a box, and of the version of the method.
+    """Return the digest of all settings that move a box, and of the version of the method.
 
     Parameters
     ----------
     config
-        Settings that the boxes are found with.
+        Settings of the boxes.
     trained_by
-        `METHOD_VERSION` of the code that trained the networks, where that may be another one.
+        `METHOD_VERSION` of the code that trained the networks, if it may differ.
 
     Returns
     -------
@@ -71,9 +71,9 @@ def box_settings_digest(config: RunConfig, trained_by: Iterable[int] = ()) -> st
 
 
 def changed_box_settings(config: RunConfig, settings: Mapping[str, Any]) -> list[str]:
-    """Names of the settings that move a box and differ from `settings`, `box_settings` of others.
+    """Return the names of the settings that move a box and differ from other `box_settings`.
 
-    A setting that only one of the two knows differs, too.
+    A setting that only one side has also differs.
     """
     ours = box_settings(config)
     names = {**settings, **ours}

@@ -1,4 +1,4 @@
-"""Settings of what work runs on: jobs, Kubernetes nodes, the actor pool, the Ray session."""
+"""Settings of processes and machines: pool, Ray session, jobs, Kubernetes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|ACCESS_KEY|PRIVATE", r
 
 
 class JobConfig(Section):
-    """What a job works on (`jobs/`, `ctray submit`); other commands take it as arguments."""
+    """Archive and run of a job (`jobs/`, `ctray submit`). Other commands take them as arguments."""
 
     archive: str | None = None
-    """Archive: a URL, or an absolute path that every node of the cluster has."""
+    """Archive: a URL, or an absolute path that exists on every node of the cluster."""
     run: str | None = None
-    """Folder of the run, likewise; what was begun there goes on."""
+    """Run folder: a URL, or an absolute path that exists on every node. An existing run resumes."""
     env: dict[str, str] = Field(default_factory=dict)
-    """Environment variables of a submitted job, such as AWS_ENDPOINT_URL; never keys, which belong
-    into the environment of the cluster's nodes."""
+    """Environment variables of a submitted job, such as AWS_ENDPOINT_URL. Keys are refused: they
+    belong in the environment of the cluster's nodes (on Kubernetes: a Secret)."""
     log_format: Literal["text", "json"] = "text"
-    """What a job prints: lines for people, or one JSON document a line."""
+    """Format of the log: `text` has lines for people, `json` has one JSON document per line."""
 
     @field_validator("archive", "run")
     @classmethod
     def _holds_no_keys(cls, url: str | None) -> str | None:
         if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
-            raise ValueError("keys do not belong into a URL, but into the environment")
+            raise ValueError("a URL must not contain keys; put them in the environment")
         return url
 
     @field_validator("env")
@@ -38,8 +38,8 @@ class JobConfig(Section):
         for name in env:
             if _SECRET_NAME.search(name):
                 raise ValueError(
-                    f"{name} belongs into the environment of the cluster's nodes (on Kubernetes: "
-                    "a Secret) and into no configuration"
+                    f"{name} belongs in the environment of the cluster's nodes (on Kubernetes: a "
+                    "Secret), not in a configuration"
                 )
         return env
 
@@ -50,49 +50,49 @@ _Image = Annotated[str, Field(pattern=r"^[\w.:/@-]+$")]
 
 
 class KubeConfig(Section):
-    """The KubeRay RayJob of `ctray submit --kube`: one job on a cluster of its own."""
+    """The KubeRay RayJob of `ctray submit --kube`, which gives one job its own cluster."""
 
     namespace: _Name = "ctray"
-    """Namespace, with the service accounts and Secrets of k8s/base."""
+    """Namespace that has the service accounts and Secrets of k8s/base."""
     image: _Image | None = None
-    """Image of the head and of nodes without GPUs; null is ctray:VERSION-cpu."""
+    """Image of the head and of nodes without GPUs; null takes ctray:VERSION-cpu."""
     gpu_image: _Image | None = None
-    """Image of nodes with GPUs; null is ctray:VERSION-gpu."""
+    """Image of nodes with GPUs; null takes ctray:VERSION-gpu."""
     keys_from: _Name = "ctray-s3"
-    """Secret whose AWS_* variables the nodes get; the service account may carry the right
-    instead."""
+    """Secret with the AWS_* variables of the nodes. It may be missing if the service account has
+    access."""
     cpu_nodes: int = Field(default=4, ge=0, le=MOST_WORKERS)
-    """Nodes without GPUs at most; none while nothing is to be done."""
+    """Largest number of nodes without GPUs. Idle nodes are removed."""
     cpu_node_cpus: int = Field(default=8, ge=1, le=MOST_WORKERS)
-    """CPUs of such a node."""
+    """CPUs of a node without GPUs."""
     cpu_node_memory_gib: int = Field(default=32, ge=4, le=65_536)
-    """Memory of such a node."""
+    """Memory of a node without GPUs, in GiB."""
     gpu_nodes: int = Field(default=0, ge=0, le=MOST_WORKERS)
-    """Nodes with one GPU at most."""
+    """Largest number of nodes with a GPU; each has one."""
     gpu_node_cpus: int = Field(default=8, ge=1, le=MOST_WORKERS)
-    """CPUs of such a node."""
+    """CPUs of a node with a GPU."""
     gpu_node_memory_gib: int = Field(default=64, ge=4, le=65_536)
-    """Memory of such a node."""
+    """Memory of a node with a GPU, in GiB."""
     spill_gib: int = Field(default=80, ge=1, le=1_000_000)
-    """Disk of a node for what does not fit into its memory."""
+    """Disk of a node for objects that do not fit into its memory, in GiB."""
     max_hours: int = Field(default=22, ge=1, le=10_000)
-    """Longest time of a job; submit it again to go on from there."""
+    """Longest time of a job in hours. To resume, submit the job again."""
 
 
 class PoolConfig(Section):
-    """The actor pool that imports, localizes and crops."""
+    """The pool of processes that import, localize and crop."""
 
     min_size: int = Field(default=1, ge=1, le=MOST_WORKERS)
-    """Actors at the start, and at least while there is work."""
+    """Least number of processes while there is work; with Ray only."""
     max_size: int = Field(default=2, ge=1, le=MOST_WORKERS)
-    """Actors at most."""
+    """Largest number of processes."""
     num_cpus: float = Field(default=1.0, gt=0, le=MOST_WORKERS)
-    """Logical CPUs an actor."""
+    """Logical CPUs per process."""
     num_gpus: float | None = Field(default=None, ge=0, le=1024)
-    """GPUs an actor, fractions allowed; null takes a quarter where the cluster has some."""
+    """GPUs per process, also fractions; null takes a quarter if the cluster has GPUs."""
     write_pyramid: bool = False
-    """Whether the coarse levels of Zarr volumes that have none are kept in `pyramids/` of the run,
-    so that only the first pass reads such a volume whole."""
+    """Whether to keep pyramids of Zarr volumes that have none, in `pyramids/` of the run. Then only
+    the first pass reads such a volume whole."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PoolConfig:
@@ -102,24 +102,25 @@ class PoolConfig(Section):
 
 
 class RayConfig(Section):
-    """The Ray session that a command starts when it is not given a cluster."""
+    """The Ray session of a command, or the plain processes that replace it."""
 
     local: bool = False
-    """Whether a run works without Ray, in plain processes of this machine."""
+    """Whether to work in plain processes of this machine, without Ray (`--local`)."""
     address: str | None = None
     """Address of a running cluster; null starts a session on this machine."""
     start_timeout_s: float = Field(default=60.0, gt=0, le=86_400)
-    """Seconds in which the own session must start; after that a run goes on without Ray."""
+    """Time in seconds for a session to start on this machine (`--ray-timeout`). After that, the
+    command continues without Ray."""
     num_cpus: int | None = Field(default=None, ge=1, le=65_536)
-    """Logical CPUs of the own session or of the plain processes; null takes the machine's."""
+    """Logical CPUs of the session on this machine, or of the plain processes; null takes all of the
+    machine."""
     object_store_mb: int = Field(default=512, ge=80, le=2**24)
-    """Object store of the own session, MB."""
+    """Object store of the session on this machine, in MiB."""
 
     @model_validator(mode="after")
     def _in_one_place(self) -> RayConfig:
         if self.local and self.address is not None:
             raise ValueError(
-                f"local (--local) works on this machine and address is {self.address}; leave out "
-                "one of them"
+                f"local (--local) and address {self.address} exclude each other; leave out one"
             )
         return self

@@ -1,4 +1,4 @@
-"""Settings from YAML and from the command line; what is wrong with them, in one line."""
+"""Loading of settings from YAML and the command line, with errors of one line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pydantic import ValidationError
 from ctray.config.run import RunConfig
 from ctray.core.errors import ConfigError, one_line
 
-# Characters of a wrong value that a message shows.
+# Most characters of a wrong value in a message.
 _MOST_SHOWN = 200
 
 
 def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """Read a run's configuration.
+    """Read the configuration of a run.
 
     Parameters
     ----------
     path
-        YAML file, or `run.json` of a run, whose settings are taken; None gives the defaults.
+        YAML file, or the `run.json` of a run; None gives the defaults.
     overrides
-        `section.key=value` strings that win over the file; values are YAML.
+        `section.key=value` strings that win over the file. Values are YAML.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def load_config(path: str | Path | None, overrides: tuple[str, ...] = ()) -> Run
     except OSError as error:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"config {path} is no text in UTF-8: {error.reason}") from error
+        raise ConfigError(f"config {path} is not UTF-8 text: {error.reason}") from error
     return load_config_text(text, overrides, str(path))
 
 
 def load_config_text(
     text: str, overrides: tuple[str, ...] = (), source: str = "settings"
 ) -> RunConfig:
-    """Configuration from YAML text; `source` names it in errors. See `load_config`."""
+    """Parse a configuration from YAML text; `source` names it in errors. See `load_config`."""
     data = _parse(text, source)
     if data is not None and not isinstance(data, dict):
         raise ConfigError(f"config {source} must be a mapping of sections, not {_shown(data)}")
@@ -60,7 +60,7 @@ def load_config_text(
 
 
 def override(config: RunConfig, overrides: tuple[str, ...]) -> RunConfig:
-    """Configuration with `section.key=value` strings applied; see `load_config`."""
+    """Return `config` with `section.key=value` strings applied; see `load_config`."""
     data = config.model_dump(mode="json")
     for item in overrides:
         _apply_override(data, item)
@@ -68,7 +68,7 @@ def override(config: RunConfig, overrides: tuple[str, ...]) -> RunConfig:
 
 
 def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
-    """Validate a configuration mapping; `ConfigError` names the key and the nearest known one."""
+    """Validate a mapping; the `ConfigError` names the key and the nearest known one."""
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
@@ -77,10 +77,9 @@ def parse_config(data: dict[str, Any], source: str = "config") -> RunConfig:
 
 
 def recorded_config(data: dict[str, Any], source: str) -> RunConfig:
-    """Configuration that a run or a checkpoint was written with, maybe by an earlier version.
+    """Read the configuration of a run or a checkpoint, maybe from an earlier version.
 
-    What was not done then, and would change what is learned, is off in it; the other settings that
-    came since have their defaults.
+    Newer features that would change training are disabled; other new settings use their defaults.
     """
     return parse_config(_as_recorded(data), source)
 
@@ -92,19 +91,19 @@ def _as_recorded(data: dict[str, Any]) -> dict[str, Any]:
 
 def _parse(text: str, source: str) -> Any:
     if text.lstrip().startswith("{"):
-        # YAML would take the number 1e-05 of a run.json for text.
+        # YAML reads the number 1e-05 of a run.json as text.
         with suppress(ValueError, RecursionError):
             return json.loads(text)
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"config {source} is no YAML: {one_line(error)}") from error
+        raise ConfigError(f"config {source} is not YAML: {one_line(error)}") from error
 
 
 def _apply_override(data: dict[str, Any], item: str) -> None:
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {item!r} must read section.key=value")
+        raise ConfigError(f"--set {item!r} must have the form section.key=value")
     node = data
     *sections, last = key.split(".")
     for section in sections:
@@ -116,14 +115,14 @@ def _apply_override(data: dict[str, Any], item: str) -> None:
         node[last] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         first = one_line(error)
-        raise ConfigError(f"--set {item!r}: the value is no YAML: {first}") from error
+        raise ConfigError(f"--set {item!r}: the value is not YAML: {first}") from error
 
 
 def _explain(error: Any) -> str:
     where = ".".join(str(p) for p in error["loc"]) or "config"
     if error["type"] != "extra_forbidden":
         if error["loc"][:1] == ("job",):
-            # What was given may hold a key that somebody put there by mistake.
+            # The value may hold a key that was put there by mistake.
             return f"{where}: {error['msg']}"
         return f"{where}: {error['msg']} (got {_shown(error['input'])})"
     model: Any = RunConfig
@@ -139,6 +138,6 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):
-        # A number of thousands of digits, or brackets in brackets.
+        # Such as a number with thousands of digits, or deeply nested brackets.
         return f"a value of {type(value).__name__} that is too long to show"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

@@ -1,4 +1,4 @@
-"""All settings of a run, and the names of its tasks."""
+"""All settings of a run in one model, and the names of its tasks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ctray.config.volumes import (
 Task = Literal["rotation", "sorting"]
 
 
-# What differs from the defaults above where the task is not rotation; a setting that is given
-# wins. Sorting pools everything, since its score needs no orientation, but must recognise what it
-# sees: a fourth stage learned twice as fast, full dropout half as fast (tried on phantoms). A bag
-# holds many slices, and the paper holds out a quarter of the volumes.
+# Defaults that differ for another task than rotation. Settings that are given win. Sorting pools
+# globally, because its score needs no orientation. But it must recognise more: on phantoms, a
+# fourth stage learned twice as fast, and full dropout half as fast. An example of sorting has many
+# slices, and the paper holds out a quarter of the volumes.
 _TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "sorting": {
         "encoder": {
@@ -39,11 +39,13 @@ _TASK_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class RunConfig(Section):
-    """Everything that a run of ctray can be told."""
+    """All settings of a run."""
 
     task: Annotated[Task, Binds.TRAINING] = "rotation"
-    """Pretext task, and with it the way to a box: certainty (`rotation`) or variance
-    (`sorting`)."""
+    """Pretext task. It also selects the localization method: `rotation` uses the certainty of the
+    classifier, `sorting` the variance under dropout. `sorting` has other defaults: `encoder.widths`
+    [24, 48, 96, 192], `encoder.output_stride` 16, `encoder.pool_grid` 1, `encoder.dropout` 0.05,
+    `train.batch_size` 8, `train.run_length` 8 and `train.validation_fraction` 0.25."""
     catalog: Annotated[CatalogConfig, Binds.BOX] = CatalogConfig()
     preprocess: Annotated[PreprocessConfig, Binds.TRAINING] = PreprocessConfig()
     encoder: Annotated[EncoderConfig, Binds.TRAINING] = EncoderConfig()
@@ -63,8 +65,8 @@ class RunConfig(Section):
     def _can_tell_specimens_apart(self) -> RunConfig:
         if self.localize.specimens and not self.self_train.enabled:
             raise ValueError(
-                "localize.specimens (--specimens) tells specimens apart by the self-trained "
-                "network, and self_train.enabled is false; set it to true"
+                "localize.specimens (--specimens) needs the self-trained network; set "
+                "self_train.enabled to true"
             )
         return self
 
@@ -73,7 +75,7 @@ class RunConfig(Section):
     def _defaults_of_task(
         cls, data: Any, handler: ModelWrapValidatorHandler[RunConfig]
     ) -> RunConfig:
-        """Fill in the defaults of the task; the fields that are filled count as not given."""
+        """Fill in the defaults of the task. Filled fields count as not given."""
         task = data.get("task") if isinstance(data, dict) else None
         if not isinstance(task, str):
             return handler(data)
@@ -81,7 +83,7 @@ class RunConfig(Section):
         for section, values in _TASK_DEFAULTS.get(task, {}).items():
             given = filled.get(section, {})
             if isinstance(given, dict):
-                # Two that must fit each other: whoever gives one means it with the usual other.
+                # These two must fit each other: a given one goes with the usual other one.
                 both = {"widths", "output_stride"}
                 own = {k: v for k, v in values.items() if k not in both or not both & given.keys()}
                 filled[section] = own | given

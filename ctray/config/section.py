@@ -1,4 +1,4 @@
-"""What all sections of a configuration have in common."""
+"""The base of all sections of a configuration, and the types that they share."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Binds(StrEnum):
-    """What a setting decides, and so what may become of it once a run has begun.
+    """The part of a run that a setting decides, and so whether it may change in an existing run.
 
-    It stands in the annotation of a field, or of the section that the field is in; see
-    `ctray.config.binding`.
+    Each field names it in its annotation, or else its section does; see `ctray.config.binding`.
     """
 
     TRAINING = "training"
-    """What the pretext task learns, and with it every box. Another value asks for another run
-    folder."""
+    """The weights of the pretext task, and so every box. Another value needs another run folder."""
     SELF_TRAINING = "self-training"
-    """What self-training learns, from the boxes of the pretext task. Likewise."""
+    """The boxes of the pretext task, and so the weights of self-training. Another value needs
+    another run folder."""
     BOX = "box"
-    """Where boxes lie. Likewise."""
+    """The boxes. Another value needs another run folder once the run has boxes."""
     CROP = "crop"
-    """How crops are cut. Another value is kept in the run, and its crops are cut again."""
+    """The crops. The run keeps another value and cuts its crops again."""
     VOLUMES = "volumes"
-    """Which volumes take part. Another value is kept in the run."""
+    """The choice of volumes. The run keeps another value."""
     NOTHING = "nothing"
-    """How and where work is done. Another value holds for the command that says so."""
+    """How and where processes run. Another value is used by the current command alone."""
     COMMAND = "command"
-    """One command alone: never taken from a run."""
+    """One command. The value is never taken from a run."""
 
 
-# Limits keep a slip of the keyboard from asking for years of work or more memory than there is.
+# Limits catch typing errors that would take years of work or all memory.
 MOST_STEPS = 10_000_000
 MOST_WORKERS = 4096
 Positive = Annotated[int, Field(ge=1, le=65_536)]
@@ -44,7 +43,7 @@ Switch = Annotated[Literal["auto", "off"], BeforeValidator(lambda v: "off" if v 
 
 
 class Section(BaseModel):
-    """Frozen, and without keys that nobody knows; docstrings below the fields describe them."""
+    """A section: frozen, without unknown keys, each field described by the docstring below it."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False

@@ -1,4 +1,4 @@
-"""Settings of what is done to volumes: found, prepared, localized, cropped."""
+"""Settings of the work on volumes: catalog, preparation, localization, crops."""
 
 from __future__ import annotations
 
@@ -12,44 +12,51 @@ Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class CatalogConfig(Section):
-    """Which volumes of the archive take part."""
+    """Choice of the volumes of the archive."""
 
     include: Annotated[tuple[str, ...], Binds.VOLUMES] = ()
-    """Glob patterns on the relative path; empty takes every volume."""
+    """Glob patterns for name or path in the archive. Only matching volumes are taken; empty takes
+    all."""
     exclude: Annotated[tuple[str, ...] | None, Binds.VOLUMES] = None
-    """Glob patterns to leave out; null leaves out what looks like masks and labels."""
+    """Glob patterns for name or path in the archive. Matching volumes are skipped; null skips names
+    of masks and labels."""
     dataset: str | None = None
-    """Path of the dataset inside HDF5 files; null takes the only 3D one."""
+    """Path of the dataset in HDF5 files; null takes the only 3D dataset."""
     voxel_size_um: tuple[Length, Length, Length] | None = None
-    """Voxel size (z, y, x) of volumes that carry none, in micrometres."""
+    """Voxel size (z, y, x) in micrometres, for volumes without one; null leaves it unknown."""
 
 
 class PreprocessConfig(Section):
-    """What is done to a volume's working level before any slice is taken."""
+    """Preparation of the working level, from which all slices are taken."""
 
     working_size: int = Field(default=64, ge=16, le=4096)
-    """Longest side, voxels, of the pyramid level that is learned from and localized in. Elongated
-    volumes get a longer one, so that their shortest side keeps half of it. The paper uses 504; 64
-    was chosen because 128 with as much time for training finds fewer faint samples."""
+    """Longest side of the working level in voxels: the pyramid level nearest to it is used.
+    Elongated volumes get a longer one, so that their shortest side keeps half of this size. On two
+    cores 64 found more faint samples than 128 did in five times the time (paper: 504)."""
     window_percentiles: tuple[Percentile, Percentile] = (0.5, 99.5)
-    """Grey values that become 0 and 1 before standardisation."""
+    """Percentiles of the grey values that become 0 and 1 before standardisation. The default
+    ignores outliers."""
     circle: Switch = "auto"
-    """Find the reconstruction circle and fill beyond it with matched noise."""
+    """`auto` finds the reconstruction circle and fills the outside with noise that matches the
+    background inside; `off` does not."""
     container: Switch = "auto"
-    """Find the container's inner wall, tilt included, and fill beyond it."""
+    """`auto` finds the inner wall of the container, also if tilted, and fills the outside in the
+    same way; `off` does not."""
     rings: Switch = "auto"
-    """Subtract what is sharp and depends on the distance from the rotation axis alone."""
+    """`auto` removes ring artefacts: sharp structure that depends only on the distance from the
+    rotation axis; `off` does not."""
     drift: Switch = "auto"
-    """Subtract the slow drift of grey values: cupping, uneven embedding medium."""
+    """`auto` subtracts the drift of grey values, such as cupping or an uneven embedding medium;
+    `off` does not."""
     drift_degree: int = Field(default=4, ge=1, le=8)
-    """Degree of the polynomial that the drift is."""
+    """Degree of the polynomial that models the drift."""
     streaks: Switch = "auto"
-    """Calm planes of the scan that are many times as streaks as the others, as streaks of metal
-    make them; what stands out of them stays."""
+    """`auto` damps planes with strong streak artefacts, as metal makes them, and keeps structure
+    that stands out of the streaks; `off` does not."""
     noise_floor: float = Field(default=0.75, ge=0, le=2)
-    """Least noise that the pretext tasks see, as part of the grey values' standard deviation. It is
-    added to clearer scans, where they would read what is left of drift and artefacts; crops and
-    self-training see none of it."""
+    """Least noise that the pretext tasks see, in standard deviations of the grey values. Noise is
+    added to clearer scans, in which the tasks would learn from remains of drift and artefacts.
+    Self-training and crops do not see the added noise."""
 
     @model_validator(mode="after")
     def _window_opens(self) -> PreprocessConfig:
@@ -60,116 +67,127 @@ class PreprocessConfig(Section):
 
 
 class LocalizeConfig(Section):
-    """From certainty profiles to a box (paper 2.2)."""
+    """From certainty profiles to a box, for the rotation task (paper 2.2)."""
 
     twin_offsets: tuple[Positive, ...] = Field(default=(1, 2, 3), min_length=1, max_length=64)
-    """Distances of the test-time twins in slices; 0 would leak the shared noise."""
+    """Distances in slices between a slice and its twins when certainty is measured. 0 would leak
+    the noise that both share."""
     orientations: int = Field(default=8, ge=1, le=360)
-    """Common orientations that certainty is averaged over."""
+    """Number of common orientations of slice and twin over which certainty is averaged."""
     threshold: Literal["background", "otsu"] | Annotated[float, Field(ge=0, le=1)] = "background"
-    """`background`: the profile's own background level plus its spread; `otsu`; or a fixed
-    certainty in [0, 1]."""
+    """Threshold on the certainty profile: `background` is the background level of the profile plus
+    `spreads` times its spread; `otsu` is Otsu's threshold; a number in [0, 1] is a fixed
+    certainty."""
     spreads: float = Field(default=5.0, gt=0, le=1000)
-    """Background spreads above the background level that the threshold lies at least."""
+    """Least distance of the threshold from the background level, in background spreads."""
     min_rise: float = Field(default=0.02, ge=0, le=1)
-    """Smallest distance of the threshold from the background level."""
+    """Least distance of the threshold from the background level, in certainty."""
     rise_fraction: float = Field(default=0.0, ge=0, lt=1)
-    """Smallest distance as a part of the way from background to the certain slices' level: in
-    clear scans what streaks and drift leave beside the sample is a little certain too."""
+    """Least distance of the threshold from the background level, as a fraction of the distance
+    between the background level and the level of the certain slices. It helps in clear scans, where
+    remains of streaks and drift beside the sample are a little certain."""
     min_peak: float = Field(default=0.12, ge=0, lt=1)
-    """A profile whose peak rises less than this above its background holds no sample."""
+    """Least height of the peak of a profile above its background, in certainty. Below it, the
+    volume has no sample."""
     last_look: Switch = "auto"
-    """Look once more at the grey values around a box that was found, whatever found it: pieces of
-    the sample that go on beyond it make it grow, or leave the volume for review."""
+    """`auto` checks the grey values around every found box. If the sample continues beyond the box,
+    the box grows, or the volume is left for review. `off` does not check."""
     specimens: Annotated[bool, Binds.BOX] = False
-    """Whether several specimens in one volume get a box and a crop each. Needs
+    """Whether each of several specimens in one volume gets its own box and crop. Needs
     `self_train.enabled`."""
 
 
 class UncertaintyConfig(Section):
-    """From the variance that dropout makes to a box (paper 2.2); for the sorting task."""
+    """From the variance under dropout to a box, for the sorting task (paper 2.2)."""
 
     samples: int = Field(default=20, ge=2, le=10_000)
-    """Monte Carlo dropout samples."""
+    """Number of Monte Carlo dropout samples."""
     stride: Literal[4, 8, 16, 32] | None = 4
-    """Input pixels per superpixel: the feature map of an earlier stage is finer than the last and
-    sees less of what lies beside; null takes the last one (paper: 32)."""
+    """Input pixels per superpixel. The feature map of an earlier stage is finer and sees less of
+    its surroundings; null takes the last stage (paper: 32)."""
     shifts: Literal[1, 2, 4] = 2
-    """Places per axis that the slices are seen at, which makes the map finer than the superpixels
-    by this factor; 1 is the paper's plain form."""
+    """Number of shifted positions per axis, which makes the map finer than the superpixels by this
+    factor; 1 is the method of the paper."""
     channels: Literal["relative", "plain"] = "relative"
-    """`relative`: every channel's variance in units of its mean over the volume, and at most ten
-    of them, so that no channel speaks for all; `plain`: as it is (paper)."""
+    """`relative` divides the variance of every channel by its mean over the volume, with a limit of
+    ten, so that no single channel dominates; `plain` takes the variance as it is (paper)."""
     smooth: float = Field(default=1.0, ge=0, le=100)
-    """Standard deviation of the Gaussian that calms the map: in its cells, and in as many slices
+    """Standard deviation of the Gaussian that smooths the map, in cells of the map and in slices
     along the slicing axis."""
     threshold: Literal["background", "top"] = "background"
-    """`background`: above the map's own background level; `top`: the part of the superpixels
-    with the highest variance that `top_fraction` tells (paper)."""
+    """`background` takes superpixels above the background level of the map; `top` takes the
+    fraction `top_fraction` with the highest variance (paper)."""
     top_fraction: float = Field(default=0.03, gt=0, lt=1)
-    """Part of the volume's superpixels that `top` takes (paper: 3%)."""
+    """Fraction of the superpixels of the volume that `top` takes (paper: 3%)."""
     spreads: float = Field(default=5.0, gt=0, le=1000)
-    """Background spreads above the background level that `background` lies at least."""
+    """Least distance of the threshold of `background` from the background level, in background
+    spreads."""
     rise_fraction: float = Field(default=0.4, ge=0, lt=1)
-    """Its least distance from the background level, as a part of that of the highest variance."""
+    """Least distance of the threshold of `background` from the background level, as a fraction of
+    the distance between the background level and the highest variance."""
     min_fraction: float = Field(default=0.001, ge=0, lt=1)
-    """A region smaller than this part of the volume is no sample."""
+    """Least size of a sample as a fraction of the volume. Smaller regions are ignored."""
 
 
 class SelfTrainConfig(Section):
-    """Self-training: the boxes of the whole archive teach a network which slices hold sample."""
+    """Self-training: the slab network learns from the archive's boxes which slices hold sample."""
 
     enabled: Annotated[bool, Binds.BOX] = True
-    """Whether it is done and its faces are taken; without it the boxes are those of the pretext
+    """Whether self-training runs and decides the boxes. Without it, boxes come from the pretext
     task alone."""
     steps: Step = 800
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     slabs: int = Field(default=96, ge=6, le=6144, multiple_of=6)
-    """Slabs a step, from six volumes at a time."""
+    """Number of slabs per step, from six volumes."""
     neighbours: int = Field(default=2, ge=0, le=64)
-    """Slices on either side of a slice that are seen with it: thin tails do not show in one."""
+    """Number of slices on each side of a slice that the network also sees. A single slice does not
+    show thin tails."""
     cues: bool = True
-    """Whether the network also sees the local deviation and the difference from the median along z,
-    which tell texture from noise and a sample from what is the same in all slices."""
+    """Whether the network also sees the local standard deviation, which separates texture from
+    noise, and the difference from the median along z, which separates the sample from structure
+    that all slices share."""
     learning_rate: Rate = 2e-3
     """Peak learning rate of AdamW."""
     near_fraction: float = Field(default=0.6, ge=0, le=1)
-    """Part of the slabs that are taken near a face, within an eighth of the axis."""
+    """Fraction of the slabs that are taken near a face, within an eighth of the axis."""
     threshold: Annotated[Literal["clarity"] | Annotated[float, Field(ge=0, lt=1)], Binds.BOX] = (
         "clarity"
     )
-    """Where a face lies, as a part of the way from the log-odds of the empty slices beyond it to
-    those of the volume's surest one. `clarity`: the larger that distance, the higher, between a
-    fifth and a half, but no more than 5 up: a tail that is cut costs more than empty slices that
-    are kept."""
+    """Position of a face between the log-odds of the empty slices beyond it (0) and of the surest
+    slice of the volume (1). `clarity` chooses a value between 0.2 and 0.5 that grows with that
+    distance, at most 5 above the empty slices: a cut tail costs more than a few empty slices."""
     clear_faces: Annotated[Switch, Binds.BOX] = "auto"
-    """Where grey values alone tell the sample from its medium, put the faces where they say, at the
-    next finer level where that is little to read: sharper by half in clear scans."""
+    """`auto` places a face by grey values alone where they separate the sample from its medium, on
+    the next finer level if that is little to read. It halves the error in clear scans. `off` does
+    not."""
     min_peak: Annotated[float, Binds.BOX] = Field(default=3.0, ge=-100, le=100)
-    """Log-odds that the surest slice along every axis must reach for there to be a sample: bubbles
-    and grains alone stay below. Where the pretext task is sure of a sample, 1 less is enough."""
+    """Least log-odds of the surest slice along every axis for a volume with a sample. Bubbles and
+    grains alone stay below. If the pretext task is sure of a sample, 1 less is enough."""
     min_agreement: Annotated[float, Binds.BOX] = Field(default=0.35, ge=0, le=1)
-    """A volume is `uncertain` where the intersection over union of this box with the pretext
-    task's own is smaller, unless its faces are clear."""
+    """Least intersection over union of this box and the box of the pretext task. Below it, the
+    volume is `uncertain`, unless its faces are clear."""
 
 
 class CropConfig(Section):
-    """The cropped volumes."""
+    """The crops."""
 
     max_loss: float = Field(default=0.001, ge=0, lt=1)
-    """Part of the sample's voxels that a crop may cut; the margin follows from it."""
+    """Maximum fraction of sample voxels that a crop may lose. Sets the margin."""
     coverage: float = Field(default=0.95, gt=0, lt=1)
-    """Part of the crops that keep to `max_loss` at least, as calibrated."""
+    """Least fraction of crops that keep to `max_loss`, as calibrated."""
     margin: float | None = Field(default=None, ge=0, lt=0.5)
-    """Fixed margin on each face instead, as part of the axis."""
+    """Fixed margin on each face as a fraction of the axis; null takes the margin from
+    `max_loss`."""
     max_stride: int = Field(default=32, ge=1, le=65_536)
-    """Pyramid levels with a larger stride are dropped, since boxes snap outward to it."""
+    """Largest stride of a pyramid level in a crop. Coarser levels are dropped, because boxes grow
+    to multiples of the stride."""
     snap_chunks: float = Field(default=0.05, ge=0, le=1)
-    """Boxes snap outward to chunks of the source where that adds at most this part of the crop's
-    voxels: their chunks are then copied as they are stored, which is ten times faster. 0 never."""
+    """Largest growth of a crop, as a fraction of its voxels, to align it with the chunks of the
+    source. Aligned chunks are copied without decoding, which is ten times faster. 0 never
+    aligns."""
     keep_surround: bool = False
-    """Whether a crop keeps the whole volume at a coarse level too, for `ctray restore`."""
+    """Whether each crop also keeps a coarse copy of the whole volume, for `ctray restore`."""
     surround_size: int = Field(default=128, ge=8, le=4096)
-    """Longest side of that level, in its voxels; the nearest that halving reaches."""
+    """Longest side of the coarse copy in voxels. The level nearest to it is taken."""
     ome_version: Literal["0.4", "0.5"] = "0.5"
     """OME-Zarr version of crops and imports."""

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, boxes and grids, threads and processes."""
+"""Errors, boxes and grids, threads and processes: the ground of all other packages."""

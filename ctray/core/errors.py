@@ -1,12 +1,12 @@
 """Errors that a user can act on.
 
-Every message gives what was wrong, the values, and the remedy. The command line prints the
+Every message names the problem, the values and the remedy. The command line prints the
 message as one line and exits with ``exit_code``; the traceback shows with ``--debug`` only.
 """
 
 
 class CtrayError(Exception):
-    """Base of every error that a user can cause or mend."""
+    """Base of every error that a user can cause or resolve."""
 
     exit_code = 1
 
@@ -26,31 +26,31 @@ class StorageError(CtrayError):
 
 
 class StoreUnavailableError(StorageError):
-    """A store that does not answer, or with errors of its own: the same may succeed later."""
+    """A store that does not answer, or answers with its own errors: a later try may succeed."""
 
 
 class OutageError(StoreUnavailableError):
-    """A store that was waited for and stayed away: nothing else can be read or written either."""
+    """A store that stayed away for longer than the patience: nothing can be read or written."""
 
 
 class NotFoundError(StorageError):
-    """A URL at which nothing is."""
+    """A URL without an object or folder."""
 
 
 class AccessError(StorageError):
-    """Keys that are missing, wrong or not allowed to do this."""
+    """Keys that are missing, wrong, or lack a permission."""
 
 
 class KeysError(AccessError):
-    """Keys that the store refuses whatever they are used for: wrong or expired."""
+    """Keys that the store refuses for every request: wrong or expired."""
 
 
 class DiskFullError(StorageError):
-    """No space left where something was to be written."""
+    """No space left for an output."""
 
 
 class OutputExistsError(StorageError):
-    """An output that exists already; ctray never overwrites."""
+    """An output that already exists; ctray never overwrites."""
 
 
 class RunInUseError(CtrayError):
@@ -64,7 +64,7 @@ class InvalidVolumeError(CtrayError):
     ----------
     voxels_ids, part_ids
         Which stored voxels the data hold, and take from other files, as far as that is known;
-        see `ctray.formats.parts`.
+        see `ctray.archive.inspection`.
     """
 
     voxels_ids: tuple[str, ...] = ()
@@ -72,19 +72,19 @@ class InvalidVolumeError(CtrayError):
 
 
 class NoVolumeError(InvalidVolumeError):
-    """Readable data without a volume, such as one 2D image: nothing is wrong with them."""
+    """Sound data without a volume, such as one 2D image."""
 
 
 class NotReconstructedError(NoVolumeError):
-    """A raw scan: projections from which no volume was reconstructed yet."""
+    """A raw scan: projections without a reconstructed volume."""
 
 
 class CheckpointError(CtrayError):
-    """A checkpoint that is missing, damaged or does not fit what it is used for."""
+    """A checkpoint that is missing, damaged, or does not fit its use."""
 
 
 class TrainingError(CtrayError):
-    """Training that cannot go on: loss not finite, nothing to train on."""
+    """Training that cannot continue: a loss that is not finite, or no data."""
 
 
 class RayStartError(CtrayError):
@@ -107,18 +107,18 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""Text that does no more than show itself.
+    r"""Return text that is safe to print on a terminal.
 
-    Whoever writes an archive chooses its names. Escape sequences in them move the cursor, set the
-    title or write to the clipboard of the terminal that shows them; control characters for the
-    direction of writing disguise a name. All of these become visible: ``\x1b``, ``\u202e``.
+    Names in an archive are untrusted. Escape sequences in them can move the cursor, set the title
+    of the terminal or write to its clipboard. Control characters for the direction of writing
+    disguise a name. All of these become visible: ``\x1b``, ``\u202e``.
 
     Parameters
     ----------
     text
-        What is to be shown.
+        Text to show.
     keep
-        Characters that stay although they do not print, such as a line break.
+        Characters to keep although they are not printable, such as a line break.
     """
     raw = str(text)
     if raw.isprintable():

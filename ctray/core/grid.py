@@ -1,4 +1,4 @@
-"""The chunk and shard grid of an array: what is compressed together, what one task may write."""
+"""The chunk and shard grid of an array: units of compression, and of safe concurrent writing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads over shards, bounded by the bytes that they hold."""
+"""A bounded thread pool: few items at a time, by the bytes that they hold."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def bounded_map(
 ) -> Iterator[Result]:
     """Results of `work` in the order of `items`, a few at a time.
 
-    As many run as fit in `bytes_in_flight`, at least one, at most 4: zarr itself decodes the
-    chunks of one call in parallel, so that more threads would only hold more memory. Work that
-    waits for a store more than it computes may ask for more with `max_threads`. The first
-    error is raised after those that already run have ended; nothing is started after it.
+    As many items run at once as fit in `bytes_in_flight`: at least one, and at most 4 by default,
+    because zarr decodes the chunks of one call in parallel and more threads would only hold more
+    memory. Set `max_threads` for work that mostly waits for a store. The first error is raised
+    after the running items have ended; no item starts after it.
     """
     fit = max(1, bytes_in_flight // max(1, bytes_per_item))
     threads = min(fit, max_threads or min(MAX_THREADS, max(2, os.cpu_count() or 1)))

@@ -1,4 +1,4 @@
-"""Processes across machines: who I am, and whether another one still runs."""
+"""Processes across machines: identity of this one, and whether another still runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Process:
-    """A process, told apart from one that has its number later.
+    """Identity of a process, different from a later process with the same number.
 
     Parameters
     ----------
     pid, host
         Number of the process, and name of its machine or container.
     machine
-        What is different on every machine, after every start of it, and in every container with
-        process numbers of its own. Empty where the system does not tell.
+        Different for every machine, every boot, and every container with its own process numbers.
+        Empty if the system does not provide it.
     started
-        When it started, in the machine's own count. Empty where the system does not tell.
+        Start time in the machine's own count. Empty if the system does not provide it.
     """
 
     pid: int
@@ -31,7 +31,7 @@ class Process:
 
 
 def this_process() -> Process:
-    """The process that asks."""
+    """Return the identity of the current process."""
     pid = os.getpid()
     return Process(
         pid=pid, host=platform.node(), machine=_machine(), started=_state(pid)[1] if _PROC else ""
@@ -39,7 +39,7 @@ def this_process() -> Process:
 
 
 def is_alive(process: Process) -> bool | None:
-    """Whether a process runs; None where that cannot be known from here."""
+    """Whether a process runs; None if this machine cannot know."""
     if not process.machine or process.machine != _machine() or process.host != platform.node():
         return None
     state, started = _state(process.pid)
@@ -49,7 +49,7 @@ def is_alive(process: Process) -> bool | None:
 def uses(folder: Path) -> list[int]:
     """Processes of this machine that have a file below `folder` open, or name it in their call.
 
-    Those of other users cannot be looked at.
+    Processes of other users are not visible.
     """
     place, found = f"{folder}/", []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -83,11 +83,11 @@ def _machine() -> str:
 
 
 def _state(pid: int) -> tuple[str, str]:
-    """State and start time of a process, empty where there is none."""
+    """State and start time of a process; empty if it does not exist."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:
         return "", ""
-    # The name of the program, in brackets, may hold blanks and brackets.
+    # The program's name, in brackets, may contain blanks and brackets.
     words = text.rpartition(")")[2].split()
     return words[0], words[19]

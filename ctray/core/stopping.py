@@ -1,4 +1,4 @@
-"""Ending on a signal: the main thread unwinds, and everything that was begun is ended with it."""
+"""Stopping on a signal: the main thread unwinds, which also stops everything it started."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-# SIGINT has a handler of Python's own, which raises a KeyboardInterrupt.
+# Python itself turns SIGINT into a KeyboardInterrupt.
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _received: list[int] = []
 
 
 def stop_on_signals() -> None:
-    """Have SIGTERM and SIGHUP raise `KeyboardInterrupt` in the main thread, as SIGINT does.
+    """Make SIGTERM and SIGHUP raise `KeyboardInterrupt` in the main thread, as SIGINT does.
 
-    A signal that is ignored, as `nohup` asks for, stays ignored. Outside the main thread, where
-    Python takes no handlers, nothing is done.
+    An ignored signal, as under `nohup`, stays ignored. Outside of the main thread, where Python
+    allows no handlers, nothing happens.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -28,15 +28,15 @@ def stop_on_signals() -> None:
 
 
 def stopped_by() -> signal.Signals:
-    """The signal that has interrupted this process."""
+    """Return the signal that interrupted this process."""
     return signal.Signals(_received[-1]) if _received else signal.SIGINT
 
 
 @contextmanager
 def kept_handlers() -> Iterator[None]:
-    """Keep the handlers of this process: Ray puts its own in their place when it starts.
+    """Keep the signal handlers of this process: Ray replaces them when it starts.
 
-    Ray's core would print a C++ stack and abort on SIGTERM.
+    On SIGTERM, Ray's handler would print a C++ stack and abort.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -45,7 +45,7 @@ def kept_handlers() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        # What the handler of Ray raises while it starts.
+        # Ray's handler raises this while Ray starts.
         if error.code != signal.SIGTERM:
             raise
         _received.append(signal.SIGTERM)
@@ -57,8 +57,8 @@ def kept_handlers() -> Iterator[None]:
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    # Whoever asks again while everything is being ended does not end it any sooner.
+    # A second signal would not stop the process any sooner.
     signal.signal(number, signal.SIG_IGN)
-    # Kept here: Ray raises an interrupt of its own in place of what a handler raises.
+    # Kept here: Ray replaces what a handler raises with its own interrupt.
     _received.append(number)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The version of ctray that is installed."""
+"""The installed version of ctray."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Cutting boxes out of volumes, and putting the volume together again."""
+"""Cutting boxes out of volumes, and rebuilding a volume from its crop."""

@@ -1,8 +1,8 @@
-"""Carrying the voxels of one level into a crop: as stored bytes where that is possible.
+"""Copying the voxels of each level into a crop, as stored bytes where possible.
 
-Where crop and source share encoding and chunk grid, and the crop begins where a chunk begins,
-whole shards are copied as objects, other shards are put together from the source's chunks, and
-only chunks that the crop's far faces cut are unpacked and packed anew.
+Bytes can be copied if crop and source share encoding and chunk grid, and the crop begins where a
+chunk begins. Then whole shards are copied as objects, and other shards are assembled from the
+source's chunks. Only chunks that the crop's far faces cut are decoded and encoded again.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ from ctray.core.grid import DEFAULT_SHARD, ShardGrid
 from ctray.core.parallel import bounded_map
 from ctray.storage import store
 from ctray.volumes.encoding import default_encoding, v2_compressor
+from ctray.volumes.level_layout import LevelLayout
 from ctray.volumes.stored_chunks import StoredChunks
 from ctray.volumes.volume import Volume
-from ctray.volumes.writer import LevelLayout, VolumeWriter
+from ctray.volumes.writer import VolumeWriter
 
-# Larger shards of a source are not taken over: a worker holds some of them at a time.
+# The crop does not adopt larger shards of a source: a worker holds several of them at a time.
 _MAX_SHARD_BYTES = 64 * 2**20
-# Less than this part of the voxels in whole chunks is no reason to keep a foreign encoding.
-_WORTH = 0.25
+# A crop adopts the source's encoding if at least this fraction of its voxels lies in whole chunks.
+_LEAST_WHOLE = 0.25
 _MAX_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LevelCopy:
-    """One level of a crop and where it comes from.
+    """One level of a crop and its source.
 
     Parameters
     ----------
     number, source
         Level of the crop, level of the source.
     region
-        What of the source's level is kept, in its voxels.
+        Kept region of the source's level, in its voxels.
     layout
         Grid and encoding of the crop's level.
     chunks
-        Reader of stored chunks, None where voxels are encoded anew.
+        Reader of stored chunks; None if all voxels are encoded again.
     """
 
     number: int
@@ -51,7 +52,7 @@ class LevelCopy:
 
 
 def whole_chunk_voxels(chunks: StoredChunks | None, region: Box) -> int:
-    """Voxels of `region` (of the chunks' level) that lie in chunks which can be copied."""
+    """Count the voxels of `region`, in the chunks' level, that lie in chunks that can be copied."""
     if chunks is None:
         return 0
     voxels = 1
@@ -67,13 +68,13 @@ def whole_chunk_voxels(chunks: StoredChunks | None, region: Box) -> int:
 def plan_copies(
     volume: Volume, sources: list[int], regions: list[Box], ome_version: str
 ) -> list[LevelCopy]:
-    """How every level of a crop is carried over.
+    """Decide how each level of a crop is copied.
 
-    The source's grid and encoding are taken over where a quarter of level 0 or more gains by it;
-    with Zarr v3 in shards, also from sources without.
+    The crop adopts the source's chunks and encoding if a quarter or more of level 0 can then be
+    copied. A crop in Zarr v3 has shards even if its source has none.
     """
     readers = [usable_chunks(volume, n, ome_version) for n in sources]
-    worth = whole_chunk_voxels(readers[0], regions[0]) >= _WORTH * regions[0].num_voxels
+    worth = whole_chunk_voxels(readers[0], regions[0]) >= _LEAST_WHOLE * regions[0].num_voxels
     copies = []
     for number, (source, region, found) in enumerate(zip(sources, regions, readers, strict=True)):
         chunks = found if worth else None
@@ -90,7 +91,7 @@ def plan_copies(
 
 
 def usable_chunks(volume: Volume, level: int, ome_version: str) -> StoredChunks | None:
-    """Reader of a level's chunks, if a crop of `ome_version` can hold them."""
+    """Reader of a level's stored chunks; None if a crop of `ome_version` cannot hold them."""
     chunks = volume.stored_chunks(level)
     if chunks is None or (ome_version == "0.4" and v2_compressor(chunks.encoding) is None):
         return None
@@ -100,13 +101,13 @@ def usable_chunks(volume: Volume, level: int, ome_version: str) -> StoredChunks 
 def copy_levels(
     volume: Volume, copies: list[LevelCopy], writer: VolumeWriter, bytes_in_flight: int
 ) -> int:
-    """Write the levels of a crop shard by shard; returns the voxels that were copied unpacked."""
+    """Write the levels of a crop shard by shard; return how many voxels were copied as bytes."""
 
     def move(item: tuple[LevelCopy, Box]) -> int:
         copy, shard = item
         return _move(volume, copy, writer, shard)
 
-    # All levels in one go: the few shards of a coarse one would leave threads idle.
+    # All levels in one pass: the few shards of a coarse level would leave threads idle.
     items = ((copy, shard) for copy in copies for shard in copy.layout.grid.shards())
     return sum(
         bounded_map(
@@ -120,13 +121,13 @@ def copy_levels(
 
 
 def _held(volume: Volume, copy: LevelCopy) -> int:
-    """Bytes that one shard of a level takes in memory while it is carried over."""
+    """Bytes of memory that copying one shard of a level takes."""
     shard_bytes = math.prod(copy.layout.grid.shard) * volume.dtype.itemsize
     if copy.chunks is None:
-        # The voxels, the source chunks that they come from, and the encoded shard.
+        # The voxels, the source chunks they come from, and the encoded shard.
         return 3 * shard_bytes
     first = next(copy.layout.grid.shards()).shift(copy.region.start)
-    # The object alone, or chunks as they come and the shard that is put together.
+    # The object alone, or its chunks and the shard assembled from them.
     return shard_bytes * (1 if _is_whole_shard(copy.chunks, copy.layout.grid, first) else 2)
 
 
@@ -168,12 +169,12 @@ def _move(volume: Volume, copy: LevelCopy, writer: VolumeWriter, shard: Box) -> 
     filled = [next(present)[0] if cell is not None else None for cell in cells]
     writer.put_shard(copy.number, shard, writer.assemble(filled))
     return sum(
-        box.num_voxels for box, (_, untouched) in zip(inside, parts, strict=True) if untouched
+        box.num_voxels for box, (_, is_copied) in zip(inside, parts, strict=True) if is_copied
     )
 
 
 def _stored(chunks: StoredChunks, boxes: list[Box]) -> list[tuple[bytes | memoryview | None, bool]]:
-    """Stored chunks of `boxes`, each a chunk or cut from one, and whether it was left as it is."""
+    """Stored chunks of `boxes`, and whether each is the source's; cut chunks are encoded again."""
     chunk = chunks.encoding.chunk
     cells = [
         as_triple([a // c for a, c in zip(box.start, chunk, strict=True)], "cell") for box in boxes
@@ -195,7 +196,7 @@ def _stored(chunks: StoredChunks, boxes: list[Box]) -> list[tuple[bytes | memory
 
 
 def _is_whole(box: Box, unit: Triple, shape: Triple) -> bool:
-    """Whether `box` is all that is in a cell of the grid `unit` over an array of `shape`."""
+    """Whether `box` is a whole cell of the grid `unit`, clipped to an array of `shape`."""
     return all(
         b == min(a + u, n) for a, b, u, n in zip(box.start, box.stop, unit, shape, strict=True)
     )
@@ -214,32 +215,32 @@ def _is_whole_shard(chunks: StoredChunks, grid: ShardGrid, wanted: Box) -> bool:
 def snapped_to_chunks(
     volume: Volume, box: Box, sources: list[int], budget: float, ome_version: str
 ) -> Box:
-    """Grow a box to chunks of the source where that lets more be copied and costs little.
+    """Grow a box to chunks of the source if more chunks can then be copied at little cost.
 
     Parameters
     ----------
     volume
         Source.
     box
-        What is to be kept, of level 0.
+        Region to keep, at level 0.
     sources
-        Levels that the crop keeps.
+        Levels of the source that the crop keeps.
     budget
-        Largest growth, as part of the box's voxels.
+        Largest growth, as a fraction of the box's voxels.
     ome_version
-        What the crop is written as.
+        Version of OME-Zarr of the crop.
 
     Returns
     -------
     Box
-        Of all ways to grow within the budget that which leaves the fewest voxels to encode; the
-        smallest of those.
+        Among all growths within the budget, the one that leaves the fewest voxels to encode; the
+        smallest one if several do.
     """
     readers = [usable_chunks(volume, n, ome_version) for n in sources]
     if budget == 0 or readers[0] is None:
         return box
 
-    def worth(candidate: Box) -> tuple[int, int]:
+    def cost(candidate: Box) -> tuple[int, int]:
         encoded = 0
         for source, chunks in zip(sources, readers, strict=True):
             level = volume.levels[source]
@@ -252,17 +253,17 @@ def snapped_to_chunks(
         for candidate in _grown(volume, box, sources, readers)
         if candidate.num_voxels <= (1 + budget) * box.num_voxels
     ]
-    return min([box, *allowed], key=worth)
+    return min([box, *allowed], key=cost)
 
 
 def _grown(
     volume: Volume, box: Box, sources: list[int], readers: list[StoredChunks | None]
 ) -> Iterator[Box]:
-    """Boxes that begin, or begin and end, at the chunks of the first levels."""
+    """Boxes that begin, or begin and end, at chunks of the first levels."""
     stride: Triple = (1, 1, 1)
     for source, chunks in zip(sources, readers, strict=True):
         factors = volume.levels[source].factors
-        # A level's own stride stays, so that the box keeps whole voxels of it.
+        # Always a multiple of the level's own stride: the box keeps whole voxels of the level.
         unit = (1, 1, 1) if chunks is None else chunks.encoding.chunk
         cell = [u * f for u, f in zip(unit, factors, strict=True)]
         stride = as_triple([math.lcm(s, c) for s, c in zip(stride, cell, strict=True)], "stride")

@@ -9,11 +9,12 @@ from typing import Any
 from ctray.core.errors import GeometryError
 from ctray.core.geometry import Box, Triple, as_triple
 from ctray.core.parallel import BYTES_IN_FLIGHT
-from ctray.crops.copying import copy_levels, plan_copies, snapped_to_chunks
-from ctray.crops.restoring import keep_surround, told_of_source
+from ctray.crops.copying import LevelCopy, copy_levels, plan_copies, snapped_to_chunks
+from ctray.crops.restoring import attributes_of_source, keep_surround
+from ctray.volumes.level_layout import LevelLayout, grid_of
 from ctray.volumes.multiscale import LevelPlan, plan_levels
 from ctray.volumes.volume import Level, Volume
-from ctray.volumes.writer import LevelLayout, create_volume, grid_of
+from ctray.volumes.writer import VolumeWriter, create_volume
 
 MAX_STRIDE = 32
 SNAP_CHUNKS = 0.05
@@ -28,15 +29,15 @@ class CropResult:
     url
         The crop's group.
     box
-        Region of the source's level 0 that the crop holds: `asked_box`, snapped outward.
+        Region of the source's level 0 that the crop holds: `asked_box`, grown outward.
     asked_box
-        Region that was asked for, at level 0.
+        Requested region, at level 0.
     bytes_written
         Voxel bytes of all levels, before compression.
     checksum
-        "sha256:..." of what is stored, see `ctray.volumes.manifest`.
+        "sha256:..." of the stored objects, see `ctray.volumes.manifest`.
     copied_part
-        Part of the voxels whose chunks were copied as they are, in [0, 1].
+        Fraction of the voxels whose chunks were copied without decoding, in [0, 1].
     """
 
     url: str
@@ -62,42 +63,42 @@ def write_crop(
 ) -> CropResult:
     """Write the voxels of `box` as a volume of its own at its physical place.
 
-    Levels of the source whose voxels are at most `max_stride` level-0 voxels long are copied, not
-    computed anew; for that the box grows to their common stride. A source without such levels
-    gives its crop a pyramid of means of level 0, and so does one whose levels do not line up with
-    an `exact` box.
+    Levels of the source are copied, not computed again, if their voxels are at most `max_stride`
+    level-0 voxels long. For that, the box grows to their common stride. The crop gets a pyramid of
+    means of level 0 instead if the source has no such levels, or if they do not line up with an
+    `exact` box.
 
-    Chunks of a source that is compressed with zstd, blosc or gzip are copied as they are stored,
-    from OME-Zarr 0.4 into the shards of 0.5 too, where the crop begins at a chunk; for that the
-    box grows a little more where `snap_chunks` allows it. Each is checked before: by the checksum
-    that its bytes carry, and else by unpacking it. Chunks that a face cuts, and all of other
-    sources, are encoded anew.
+    Stored chunks are copied without decoding if the source is compressed with zstd, blosc or gzip
+    and the crop begins at a chunk, also from OME-Zarr 0.4 into the shards of 0.5. For that, the box
+    may grow further, within `snap_chunks`. Each chunk is verified first: by its own checksum, or
+    else by unpacking it. All other chunks, such as those that a face cuts, are encoded again.
 
     Parameters
     ----------
     volume
         Source.
     box
-        Region to keep, at any level of `volume`; a coarser one is refined to level 0.
+        Region to keep, at any level of `volume`; a coarser box is refined to level 0.
     url
         Where the crop goes.
     provenance
-        JSON values for the ``ctray`` attributes: method, model digest, and so on. Source (unless
-        they name it), `asked_box`, `crop_box` and checksum are added; see docs/data-contract.md.
+        JSON values for the ``ctray`` attributes, such as method and model digest. `asked_box`,
+        `crop_box`, the checksum and, unless given, the source are added; see
+        docs/data-contract.md.
     ome_version
         "0.5" or "0.4".
     max_stride
-        Longest voxel of a level that is kept, in level-0 voxels.
+        Longest voxel of a kept level, in level-0 voxels.
     snap_chunks
-        Largest growth of the box to whole chunks, as part of its voxels: it is worth little
-        storage, since encoding takes ten times longer than copying. 0 never grows it.
+        Largest growth of the box to whole chunks, as a fraction of its voxels. A little storage is
+        worth it because encoding takes ten times longer than copying. 0 never grows the box.
     surround_size
-        Keep the whole source too, at about this many voxels along its longest side, for
-        `ctray.crops.restoring.restore`; None keeps nothing of what is cut away.
+        Also keep the whole source, at about this many voxels along its longest side, for
+        `ctray.crops.restoring.restore`; None keeps only the crop.
     exact
-        Cut the box as it is: it does not grow.
+        Cut exactly this box, without growing it.
     bytes_in_flight
-        Bound of the voxels held in memory.
+        Bound of the voxel bytes held in memory.
 
     Raises
     ------
@@ -109,36 +110,14 @@ def write_crop(
         If a chunk of the source is damaged.
     """
     asked = _at_level0(volume, box)
-    kept, written = _keep_levels(volume, asked, max_stride)
-    if exact and written != asked:
-        kept, written = [volume.levels[0]], asked
-    sources = [volume.levels.index(level) for level in kept]
+    sources, written = _kept_levels(volume, asked, max_stride, exact=exact)
     if not exact:
         written = snapped_to_chunks(volume, written, sources, snap_chunks, ome_version)
     regions = [
-        written.to_level(n, level.factors, level.shape)
-        for n, level in zip(sources, kept, strict=True)
+        written.to_level(n, volume.levels[n].factors, volume.levels[n].shape) for n in sources
     ]
     copies = plan_copies(volume, sources, regions, ome_version)
-    plans = _plan(kept, written)
-    layouts = [copy.layout for copy in copies]
-    for plan in plans[len(copies) :]:
-        grid = grid_of(plan.shape, layouts[0].grid, ome_version)
-        layouts.append(LevelLayout(grid=grid, encoding=layouts[0].encoding))
-    edge = (1.0, 1.0, 1.0) if volume.voxel_size is None else volume.voxel_size.um
-    writer = create_volume(
-        url,
-        shape=written.shape,
-        dtype=volume.dtype,
-        voxel_size=volume.voxel_size,
-        origin_um=[
-            o + a * e for o, a, e in zip(volume.origin_um, written.start, edge, strict=True)
-        ],
-        ome_version=ome_version,
-        levels=plans,
-        layouts=layouts,
-        plain_scale=volume.plain_scale,
-    )
+    writer = _begin(volume, written, copies, url, ome_version)
     copied = copy_levels(volume, copies, writer, bytes_in_flight)
     if len(copies) == 1:
         writer.build_pyramid()
@@ -154,7 +133,7 @@ def write_crop(
             "crop_box": written.ranges,
             "asked_box": asked.ranges,
             "copied_part": round(copied_part, 4),
-            **told_of_source(volume),
+            **attributes_of_source(volume),
             **extra,
             **writer.sealed(checksum),
         }
@@ -169,11 +148,41 @@ def write_crop(
     )
 
 
+def _begin(
+    volume: Volume, box: Box, copies: list[LevelCopy], url: str, ome_version: str
+) -> VolumeWriter:
+    """Lay out the crop: the copied levels, or successive halves if only level 0 is copied."""
+    if len(copies) == 1:
+        plans = plan_levels(box.shape)
+    else:
+        levels = [volume.levels[copy.source] for copy in copies]
+        plans = tuple(
+            LevelPlan(shape=copy.region.shape, factors=level.factors, offset=level.offset)
+            for copy, level in zip(copies, levels, strict=True)
+        )
+    layouts = [copy.layout for copy in copies]
+    for plan in plans[len(copies) :]:
+        grid = grid_of(plan.shape, layouts[0].grid, ome_version)
+        layouts.append(LevelLayout(grid=grid, encoding=layouts[0].encoding))
+    edge = (1.0, 1.0, 1.0) if volume.voxel_size is None else volume.voxel_size.um
+    return create_volume(
+        url,
+        shape=box.shape,
+        dtype=volume.dtype,
+        voxel_size=volume.voxel_size,
+        origin_um=[o + a * e for o, a, e in zip(volume.origin_um, box.start, edge, strict=True)],
+        ome_version=ome_version,
+        levels=plans,
+        layouts=layouts,
+        plain_scale=volume.plain_scale,
+    )
+
+
 def source_urls(volume: Volume) -> dict[str, Any]:
     """`source_url`, the archive's own file, and `imported_url`, the Zarr that was made of it."""
-    told = volume.attributes
-    if told.get("operation") == "import":
-        return {"source_url": told["source_url"], "imported_url": volume.url}
+    attributes = volume.attributes
+    if attributes.get("operation") == "import":
+        return {"source_url": attributes["source_url"], "imported_url": volume.url}
     return {"source_url": volume.url, "imported_url": None}
 
 
@@ -187,36 +196,29 @@ def _at_level0(volume: Volume, box: Box) -> Box:
     return box.to_level(0, level.factors, volume.shape)
 
 
-def _keep_levels(volume: Volume, box: Box, max_stride: int) -> tuple[list[Level], Box]:
-    """Levels that a crop can copy, and the box that holds whole voxels of each of them."""
-    kept: list[Level] = []
+def _kept_levels(
+    volume: Volume, box: Box, max_stride: int, *, exact: bool
+) -> tuple[list[int], Box]:
+    """Levels that a crop can copy, and the box grown to whole voxels of each of them.
+
+    An `exact` box that would have to grow keeps level 0 only.
+    """
+    kept: list[int] = []
     stride: Triple = (1, 1, 1)
-    for level in volume.levels:
+    for n, level in enumerate(volume.levels):
         common = as_triple(
             [math.lcm(s, f) for s, f in zip(stride, level.factors, strict=True)], "stride"
         )
-        if kept and (max(common) > max_stride or level.factors == kept[-1].factors):
+        is_repeated = bool(kept) and level.factors == volume.levels[kept[-1]].factors
+        if kept and (max(common) > max_stride or is_repeated):
             continue
-        kept, stride = [*kept, level], common
-    box = box.snap_outward(stride, volume.shape)
-    # A level that rounded its extent down has no voxel for a box at the very end of the volume.
-    present = [
-        level
-        for level in kept
-        if all(a // f < n for a, f, n in zip(box.start, level.factors, level.shape, strict=True))
-    ]
-    return present, box
+        kept, stride = [*kept, n], common
+    grown = box.snap_outward(stride, volume.shape)
+    if exact and grown != box:
+        return [0], box
+    # A level whose extent was rounded down has no voxel for a box at the very end of the volume.
+    return [n for n in kept if _meets(volume.levels[n], grown)], grown
 
 
-def _plan(kept: list[Level], box: Box) -> tuple[LevelPlan, ...]:
-    """Levels of the crop: those of the source, or halves where the source has level 0 alone."""
-    if len(kept) == 1:
-        return plan_levels(box.shape)
-    return tuple(
-        LevelPlan(
-            shape=box.to_level(n, level.factors, level.shape).shape,
-            factors=level.factors,
-            offset=level.offset,
-        )
-        for n, level in enumerate(kept)
-    )
+def _meets(level: Level, box: Box) -> bool:
+    return all(a // f < n for a, f, n in zip(box.start, level.factors, level.shape, strict=True))

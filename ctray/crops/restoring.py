@@ -1,8 +1,8 @@
-"""What a crop keeps of what was cut away, and the volume that comes back from both.
+"""Keeping a coarse surround with a crop, and rebuilding the volume from crop and surround.
 
-The surround is the whole source at a coarse level, strongly compressed, as an array `surround`
-in the crop's group. It is no dataset of the image, so readers of OME-Zarr pass over it; the
-``ctray`` attributes tell where it is and how coarse.
+The surround is the whole source at a coarse level, strongly compressed, as an array `surround` in
+the crop's group. It is no dataset of the image, so readers of OME-Zarr ignore it. The ``ctray``
+attributes hold its path and its factors.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from ctray.core.parallel import BYTES_IN_FLIGHT, bounded_map
 from ctray.storage import store
 from ctray.volumes.arrays import OpenedArray, damage_named, open_array
 from ctray.volumes.encoding import default_encoding
+from ctray.volumes.level_layout import LevelLayout, create_array
 from ctray.volumes.metadata import Layout
 from ctray.volumes.transfer import Transfer
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import LevelLayout, create_array, create_volume
+from ctray.volumes.working import read_working
+from ctray.volumes.writer import create_volume
 
 PATH = "surround"
 _ZSTD_LEVEL = 15
@@ -33,7 +35,7 @@ _ZSTD_LEVEL = 15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RestoreResult:
-    """What `restore` wrote.
+    """A volume that `restore` wrote.
 
     Parameters
     ----------
@@ -42,12 +44,12 @@ class RestoreResult:
     shape
         Voxels (z, y, x), those of the crop's source.
     box
-        Where the crop lies in it: there every voxel is the source's.
+        Region of the crop in it: every voxel there equals the source's.
     factors
-        Level-0 voxels (z, y, x) for each voxel of the surround that fills the rest; None where the
-        crop kept none and the rest is the fill value.
+        Level-0 voxels per voxel of the surround, (z, y, x). None if the crop has no surround; then
+        the rest is the fill value.
     checksum
-        As that of a crop.
+        "sha256:..." of the stored objects, see `ctray.volumes.manifest`.
     """
 
     url: str
@@ -65,18 +67,18 @@ def keep_surround(volume: Volume, url: str, size: int, ome_version: str) -> dict
     volume
         Source of the crop.
     url
-        Group of the crop, laid out and not committed.
+        Group of the crop, laid out but not committed.
     size
-        Longest side that is aimed at; the nearest that halving reaches is kept.
+        Wanted longest side, voxels; the nearest size that halving reaches is kept.
     ome_version
-        That of the crop.
+        Version of OME-Zarr of the crop.
 
     Returns
     -------
     dict
-        For the ``ctray`` attributes: path and factors.
+        Path and factors, for the ``ctray`` attributes.
     """
-    voxels, factors = volume.read_working(size)
+    voxels, factors = read_working(volume, size)
     if volume.dtype.kind != "f" and voxels.dtype.kind == "f":
         voxels = np.rint(voxels)
     grid = ShardGrid.choose(voxels.shape)
@@ -99,11 +101,12 @@ def restore(
     bytes_in_flight: int = BYTES_IN_FLIGHT,
     progress: Callable[[int, int], None] | None = None,
 ) -> RestoreResult:
-    """Rebuild a volume of the shape that the source of a crop had.
+    """Rebuild a volume of the shape of a crop's source.
 
-    Inside the crop's box every voxel is the crop's, which is the source's. Outside it is the
-    voxel of the surround that covers it, or the fill value. Voxel size and origin are the source's,
-    the pyramid is made of means. Interrupted, it does not exist and is written anew.
+    Inside the crop's box, every voxel is the source's. Outside, each voxel takes the value of the
+    surround's voxel that covers it, or the fill value. Voxel size and origin are the source's; the
+    pyramid is made of means. A volume whose writing was interrupted does not exist for readers and
+    is written again.
 
     Parameters
     ----------
@@ -114,9 +117,9 @@ def restore(
     ome_version
         "0.5" or "0.4".
     bytes_in_flight
-        Bound of the voxels held in memory.
+        Bound of the voxel bytes held in memory.
     progress
-        Called with the bytes of level 0 that are done, and all of them.
+        Called with the finished bytes of level 0 and their total.
 
     Raises
     ------
@@ -128,7 +131,7 @@ def restore(
     crop = open_volume(crop_url)
     target = store.normalize(url)
     if f"{target}/".startswith(f"{crop.url}/"):
-        raise OutputExistsError(f"--out {url} is the crop or lies in it; give a place of its own")
+        raise OutputExistsError(f"--out {url} is the crop or lies in it; give another folder")
     box, shape, fill = _origin_of(crop)
     surround = _surround_of(crop)
     edge = (1.0, 1.0, 1.0) if crop.voxel_size is None else crop.voxel_size.um
@@ -144,19 +147,9 @@ def restore(
     )
 
     def fill_shard(shard: Box) -> int:
-        num_bytes = shard.num_voxels * crop.dtype.itemsize
-        inside = shard.intersection(box)
-        if inside is None and surround is None:
-            writer.put_shard(0, shard, None)
-            return num_bytes
-        voxels = np.full(shard.shape, fill, crop.dtype)
-        if surround is not None and inside != shard:
-            voxels[...] = _upsampled(crop.url, *surround, shard)
-        if inside is not None:
-            part = inside.shift([-a for a in box.start])
-            voxels[inside.shift([-a for a in shard.start]).slices] = crop.read(part)
-        writer.put_shard(0, shard, writer.encode_shard(0, voxels))
-        return num_bytes
+        voxels = _voxels_of(shard, crop, box, fill, surround)
+        writer.put_shard(0, shard, None if voxels is None else writer.encode_shard(0, voxels))
+        return shard.num_voxels * crop.dtype.itemsize
 
     done, total = 0, math.prod(shape) * crop.dtype.itemsize
     held = 3 * math.prod(writer.grid.shard) * crop.dtype.itemsize
@@ -168,15 +161,15 @@ def restore(
             progress(done, total)
     writer.build_pyramid()
     checksum = writer.seal()
-    told = crop.attributes
+    attributes = crop.attributes
     writer.commit(
         {
             "restored_from": crop.url,
-            "source_url": told.get("source_url"),
-            "imported_url": told.get("imported_url"),
-            "volume_id": told.get("volume_id"),
+            "source_url": attributes.get("source_url"),
+            "imported_url": attributes.get("imported_url"),
+            "volume_id": attributes.get("volume_id"),
             "crop_box": box.ranges,
-            "rest": told["surround"] if surround is not None else {"fill_value": _json(fill)},
+            "rest": attributes["surround"] if surround is not None else {"fill_value": _json(fill)},
             **writer.sealed(checksum),
         }
     )
@@ -189,42 +182,58 @@ def restore(
     )
 
 
-def told_of_source(volume: Volume) -> dict[str, Any]:
-    """What a crop must remember of its source for `restore`: JSON values for its attributes."""
+def _voxels_of(
+    shard: Box, crop: Volume, box: Box, fill: Any, surround: tuple[OpenedArray, Triple] | None
+) -> npt.NDArray[Any] | None:
+    """Voxels of one shard of the rebuilt volume; None if all are the fill value."""
+    inside = shard.intersection(box)
+    if inside is None and surround is None:
+        return None
+    voxels = np.full(shard.shape, fill, crop.dtype)
+    if surround is not None and inside != shard:
+        voxels[...] = _upsampled(crop.url, *surround, shard)
+    if inside is not None:
+        part = inside.shift([-a for a in box.start])
+        voxels[inside.shift([-a for a in shard.start]).slices] = crop.read(part)
+    return voxels
+
+
+def attributes_of_source(volume: Volume) -> dict[str, Any]:
+    """JSON values of the source that a crop's attributes keep for `restore`."""
     return {"source_shape": list(volume.shape), "source_fill": _json(volume.fill_value)}
 
 
 def _origin_of(crop: Volume) -> tuple[Box, Triple, Any]:
-    """Box of the crop in its source, shape of the source, and its fill value."""
-    told = crop.attributes
-    if "source_shape" not in told:
+    """Box of the crop in its source, and the source's shape and fill value."""
+    attributes = crop.attributes
+    if "source_shape" not in attributes:
         raise InvalidVolumeError(f"{crop.url} is no crop of ctray; give one of a run's crops/")
     return (
-        Box.from_ranges(told["crop_box"]),
-        as_triple(told["source_shape"], "source shape"),
-        _fill(told["source_fill"], crop.dtype),
+        Box.from_ranges(attributes["crop_box"]),
+        as_triple(attributes["source_shape"], "source shape"),
+        _fill(attributes["source_fill"], crop.dtype),
     )
 
 
 def _surround_of(crop: Volume) -> tuple[OpenedArray, Triple] | None:
-    told = crop.attributes.get("surround")
-    if told is None:
+    kept = crop.attributes.get("surround")
+    if kept is None:
         return None
     with damage_named(crop.url):
-        factors = as_triple(told["factors"], "factors")
-        if told["path"] != PATH or min(factors) < 1:
+        factors = as_triple(kept["factors"], "factors")
+        if kept["path"] != PATH or min(factors) < 1:
             raise InvalidVolumeError(
-                f"{crop.url}: its surround is at {str(told['path'])[:80]!r}, by factors {factors}; "
-                f"a crop keeps it at {PATH!r}, coarser than itself; it is damaged"
+                f"{crop.url}: damaged attributes: surround at {str(kept['path'])[:80]!r}, factors "
+                f"{factors}; a crop keeps it at {PATH!r}, with factors of 1 or more"
             )
     layout = Layout(axes=AXES, zarr_format=2 if crop.ome_version == "0.4" else 3)
     return open_array(store.join(crop.url, PATH), layout, Transfer(), None), factors
 
 
 def _upsampled(url: str, array: OpenedArray, factors: Triple, region: Box) -> npt.NDArray[Any]:
-    """Voxels of the surround that cover `region` of level 0, each repeated over its cell."""
+    """Voxels of the surround that cover `region` of level 0, repeated to level-0 voxels."""
     shape = array.shape
-    # A level that rounded its extent down ends before the volume does: its last voxel goes on.
+    # A level whose extent was rounded down ends before the volume: its last voxel is repeated.
     start = [min(a // f, n - 1) for a, f, n in zip(region.start, factors, shape, strict=True)]
     stop = [min(-(-b // f), n) for b, f, n in zip(region.stop, factors, shape, strict=True)]
     cells = Box(start=as_triple(start, "start"), stop=as_triple(stop, "stop"))
@@ -239,7 +248,7 @@ def _upsampled(url: str, array: OpenedArray, factors: Triple, region: Box) -> np
 
 
 def _json(value: Any) -> Any:
-    """Fill value as JSON can hold it: floats without a number as their names."""
+    """Fill value as JSON can hold it: NaN and infinities as text."""
     plain = np.asarray(value).item()
     return str(plain) if isinstance(plain, float) and not math.isfinite(plain) else plain
 

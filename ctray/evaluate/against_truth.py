@@ -32,6 +32,7 @@ from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
+from ctray.volumes.working import read_working
 
 # Prepared working levels that stay in memory between the passes of the baselines.
 CACHE_BYTES = 2**30
@@ -245,7 +246,7 @@ class _Cache:
 
 
 def _prepared(url: str, config: PreprocessConfig) -> BaselineArrays:
-    working, factors = open_volume(url).read_working(config.working_size)
+    working, factors = read_working(open_volume(url), config.working_size)
     if is_constant(working):
         return BaselineArrays(raw=working)
     prepared = prepare(working, factors, config)
@@ -257,7 +258,7 @@ def _factors(receipt: VolumeRecord, config: PreprocessConfig) -> Triple:
     """Level-0 voxels per voxel of the working level."""
     known = receipt.working.get("factors")
     if known is None:  # Found constant, before anything was noted.
-        _, known = open_volume(str(receipt.cut_url)).read_working(config.working_size)
+        _, known = read_working(open_volume(str(receipt.cut_url)), config.working_size)
     return as_triple(known, "factors")
 
 

@@ -13,7 +13,8 @@ from ctray.core.errors import ConfigError
 from ctray.core.geometry import Box, Triple, VoxelSize
 from ctray.phantom import Difficulty, Kind, PhantomSpec, make_phantom, preset
 from ctray.storage import store
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.group import is_committed
+from ctray.volumes.writer import create_volume
 
 VOXEL_SIZE = VoxelSize(z_um=10.0, y_um=10.0, x_um=10.0)
 TRUTH_FOLDER = "truth"

@@ -1,6 +1,6 @@
-"""How many CPUs there are, and how many threads each process computes with.
+"""Number of CPUs, and number of threads of each process.
 
-The same for plain processes and for Ray: the number of threads decides the last bits of a result.
+All executors use the same numbers, because the number of threads affects the last bits of a result.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def local_cpus(config: RayConfig) -> int:
-    """CPUs that plain processes may use: as configured, else those that this process has."""
+    """Return the CPUs of plain processes: as configured, else those of this process."""
     return config.num_cpus or machine_cpus()
 
 
 def machine_cpus() -> int:
-    """CPUs that this process may use: a container's limit counts, the machine behind it not."""
+    """Return the CPUs that this process may use, within the limit of its container."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(found or 1, _container_limit() or found or 1))
 
 
 def _container_limit() -> int | None:
-    """Whole CPUs of the container's quota, None where there is none."""
+    """Return the whole CPUs of the container's quota; None without a quota."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         # cgroup v2 has both numbers in one file, v1 in two.
         try:
@@ -38,10 +38,10 @@ def _container_limit() -> int | None:
 
 
 def pool_threads(config: PoolConfig, cpus: float) -> int:
-    """Threads of one process of a pool on `cpus`, so that a full pool uses the machine once."""
+    """Return the threads of one process of a pool, such that a full pool uses each CPU once."""
     return max(1, machine_cpus() // max(1, min(config.max_size, int(cpus))))
 
 
 def training_threads(config: RunConfig, cpus: float) -> int:
-    """Threads of one training process on `cpus`, so that all use the machine once."""
+    """Return the threads of one training process, such that all of them use each CPU once."""
     return max(1, min(machine_cpus(), int(cpus)) // config.train.num_workers)

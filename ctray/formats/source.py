@@ -1,74 +1,70 @@
-"""What every source of voxels has in common, and the checks that all of them share."""
+"""The protocol of a format reader: `VolumeSource`, and the checks that all readers share.
+
+A new format needs one subclass of `VolumeSource` and one line in `ctray.formats.registry`.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import IO, Any, Literal, Self, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from ctray.core.errors import CtrayError, InvalidVolumeError, NoVolumeError
+from ctray.core.errors import InvalidVolumeError, NoVolumeError
 from ctray.core.geometry import AXES, Triple, VoxelSize, as_triple
-from ctray.storage import store
+from ctray.volumes import voxel_metadata
 from ctray.volumes.voxel_metadata import FoundVoxelSize, PlainScale
-
-Kind = Literal[
-    "ome-zarr",
-    "zarr",
-    "tiff",
-    "tiff-folder",
-    "hdf5",
-    "raw",
-    "image-folder",
-    "edf",
-    "dicom",
-]
-
-# A remote file is asked for what is wanted and this much more. A multi-page TIFF's directory lies
-# in small pieces all over the file: larger blocks would fetch all of it just to count pages.
-_READ_AHEAD_BYTES = 64 << 10
-# Where the pieces lie close together, few large blocks beat thousands of small requests.
-_BLOCK_BYTES = 2 << 20
-_MAX_BLOCKS = 16
 
 
 class VolumeSource(ABC):
     """A 3D array that can be read in slabs along z.
 
+    A subclass sets `kind`, fills `shape` and `dtype` in `__init__`, and implements `_read` and
+    `close`. The constructor reads metadata only. All other attributes have defaults.
+
     Attributes
     ----------
-    url, kind, dataset
-        Where it is, what it is, and the path inside (HDF5 and Zarr groups only).
+    kind
+        Name of the reader, as catalogs store it.
+    is_folder
+        Whether `url` is a folder or prefix, or a pattern in one.
+    is_isolated
+        Whether the catalog opens the volume in a helper process, because the library that reads
+        it can crash or block the whole process.
+    url, dataset
+        The volume, and the path inside it (HDF5 and Zarr groups only).
+    within
+        Folder or prefix that links must not leave; None for formats without links.
     shape
         Voxels, (z, y, x).
     dtype
         What `read` returns: native byte order, an integer or float32/float64.
     voxel_size, voxel_size_source
-        Edge lengths, and which metadata said so; both None where nothing does.
+        Edge lengths, and the metadata that state them. Both are None if nothing states them.
     plain_scale
-        Edge lengths where metadata give numbers without a unit of length; None else.
+        Edge lengths in metadata that give no unit of length; else None.
     slab_depth
-        Slices that are stored together: reads aligned to it decompress nothing twice.
+        Slices that are stored together. Reads aligned to it decompress nothing twice.
     bytes_stored
-        Bytes that the voxels take in storage, compressed, as far as metadata tell.
+        Bytes of the voxels in storage, compressed, as far as metadata tell.
     bytes_read
         Stored bytes of everything read so far.
     notes
-        Oddities that are no error, such as gaps in the numbering of a TIFF folder.
+        Oddities that are no error, such as gaps in the numbering of slices.
     parts
         URLs of other files that hold voxels of this volume.
     voxels_ids, part_ids
-        Which stored voxels the file holds, and takes from others; see `ctray.formats.parts`.
+        Identities of the stored voxels in this file that are the volume, and of the stored
+        voxels in other files that it uses. See `ctray.archive.inspection.parts_of_others`.
     """
 
-    url: str
-    kind: Kind
+    kind: str
+    is_folder: ClassVar[bool] = False
+    is_isolated: ClassVar[bool] = False
     dataset: str | None = None
+    within: str | None = None
     shape: Triple
     dtype: np.dtype[Any]
     voxel_size: VoxelSize | None = None
@@ -82,6 +78,22 @@ class VolumeSource(ABC):
     voxels_ids: tuple[str, ...] = ()
     part_ids: tuple[str, ...] = ()
 
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @classmethod
+    def open(cls, url: str, *, dataset: str | None = None, within: str | None = None) -> Self:
+        """Open the volume at `url`; see `ctray.formats.opening.open_source`.
+
+        Readers of files that hold several datasets, or links to other files, override this.
+        """
+        if dataset is not None:
+            raise InvalidVolumeError(
+                f"{url}: a volume of kind {cls.kind} has no datasets inside; remove "
+                f"--dataset {dataset}"
+            )
+        return cls(url)
+
     @property
     def num_bytes(self) -> int:
         """Bytes of all voxels, uncompressed."""
@@ -89,8 +101,8 @@ class VolumeSource(ABC):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """URLs of the files that the voxels are in; of Zarr volumes their folder."""
-        return (self.url, *self.parts)
+        """URLs of the files that hold the voxels; for Zarr volumes the folder."""
+        return tuple(dict.fromkeys((self.url, *self.parts)))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Slices [start, stop) along z, shape (stop - start, y, x), in `dtype`.
@@ -108,8 +120,8 @@ class VolumeSource(ABC):
         expected = (stop - start, *self.shape[1:])
         if slab.shape != expected:
             raise InvalidVolumeError(
-                f"{self.url}: slices [{start}, {stop}) came as {slab.shape}, not {expected}; "
-                "the file is damaged or its metadata are wrong"
+                f"{self.url}: slices [{start}, {stop}) have shape {slab.shape} instead of "
+                f"{expected}; the file is damaged or its metadata are wrong"
             )
         return np.ascontiguousarray(slab, dtype=self.dtype)
 
@@ -119,13 +131,21 @@ class VolumeSource(ABC):
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> np.ndarray:
-        """Slices [start, stop), any byte order."""
+        """Slices [start, stop), shape (stop - start, y, x), in any byte order."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close files."""
+        """Close all files."""
 
-    def _take_voxel_size(self, found: FoundVoxelSize | None) -> None:
+    def _set_voxel_size(self, own: FoundVoxelSize | None, *, beside: str | None = None) -> None:
+        """Take the volume's own voxel size, else the one in a JSON file beside `beside` (`url`).
+
+        The JSON file also replaces a weak size, such as one from TIFF resolution tags.
+        """
+        found = own
+        if own is None or own.weak:
+            at = self.url if beside is None else beside
+            found = voxel_metadata.from_sidecar(at, is_folder=self.is_folder) or own
         if found is not None:
             self.voxel_size, self.voxel_size_source = found.size, found.source
 
@@ -139,7 +159,7 @@ class VolumeSource(ABC):
 def check_shape(url: str, shape: Sequence[int], *, axes: str | None = None) -> Triple:
     """Shape (z, y, x) without singleton axes in front; `InvalidVolumeError` unless that is 3D.
 
-    Singleton axes are dropped from the left, as far as three axes remain.
+    Singleton axes are dropped from the left, until three axes remain.
     """
     given = tuple(int(n) for n in shape)
     text = " x ".join(map(str, given)) + (f" ({axes})" if axes else "")
@@ -148,32 +168,39 @@ def check_shape(url: str, shape: Sequence[int], *, axes: str | None = None) -> T
         at = given.index(0)
         axis = names[at] if at < len(names) else str(at)
         raise InvalidVolumeError(
-            f"{url}: axis {axis} of shape {text} has length 0; it holds no voxels, export it again"
+            f"{url}: axis {axis} of shape {text} has length 0, so there are no voxels; export it "
+            "again"
         )
     kept = list(given)
     while len(kept) > 3 and 1 in kept:
         kept.remove(1)
     if len(kept) > 3:
         raise InvalidVolumeError(
-            f"{url}: {len(kept)}D array of shape {text}; ctray takes 3D volumes (z, y, x), "
+            f"{url}: {len(kept)}D array of shape {text}; ctray reads 3D volumes (z, y, x), "
             "export each time point or channel as its own volume"
         )
     if len(kept) < 3:
         raise NoVolumeError(
-            f"{url}: {len(kept)}D array of shape {text}; ctray takes 3D volumes (z, y, x), "
+            f"{url}: {len(kept)}D array of shape {text}; ctray reads 3D volumes (z, y, x), "
             "for a stack of images give their folder"
         )
     return as_triple(kept, "shape")
 
 
 def check_dtype(url: str, dtype: np.dtype[Any] | None) -> np.dtype[Any]:
-    """Dtype in which voxels are handed on: native, float16 widened; else `InvalidVolumeError`."""
+    """Dtype that `VolumeSource.read` returns: native byte order, float16 as float32.
+
+    Raises
+    ------
+    InvalidVolumeError
+        If `dtype` holds no grey values.
+    """
     if dtype is None:
-        raise InvalidVolumeError(f"{url}: sample format is unknown; export as integers or floats")
+        raise InvalidVolumeError(f"{url}: unknown sample format; export it as integers or floats")
     if dtype.kind == "b":
         raise InvalidVolumeError(
-            f"{url}: dtype {dtype} (one bit a voxel) is a mask, not grey values; "
-            "give the grey-value volume, or convert to uint8"
+            f"{url}: dtype {dtype} (one bit per voxel) is a mask and holds no grey values; "
+            "give the volume with grey values, or convert to uint8"
         )
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InvalidVolumeError(
@@ -181,66 +208,3 @@ def check_dtype(url: str, dtype: np.dtype[Any] | None) -> np.dtype[Any]:
         )
     # Zarr stores float16, but hardly any viewer opens it.
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
-
-
-@contextlib.contextmanager
-def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
-    """Open a local file or a URL for reading at any position, in bounded memory.
-
-    `dense` says that small reads will lie close together; it matters to remote files alone.
-    """
-    caching: dict[str, Any] = {"block_size": _READ_AHEAD_BYTES, "cache_type": "readahead"}
-    if dense:
-        caching = {"block_size": _BLOCK_BYTES, "cache_type": "blockcache"}
-        caching["cache_options"] = {"maxblocks": _MAX_BLOCKS}
-    with store.mapped_errors(url, doing="read"):
-        if store.is_local(url):
-            file: IO[bytes] = io.BufferedReader(store.open_local(url))
-        else:
-            file = cast(
-                "IO[bytes]",
-                store.filesystem(url).open(url, mode="rb", **caching),
-            )
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def damage_as_error(url: str, what: str) -> Iterator[None]:
-    """Turn whatever a file library raises on damaged data into `InvalidVolumeError`.
-
-    Missing files, refused access, time-outs and a full disk keep their own errors.
-    """
-    with store.mapped_errors(url, doing="read"):
-        try:
-            yield
-        except CtrayError:
-            raise
-        except Exception as error:
-            if _is_from_system(error):
-                raise
-            # Decoders raise anything from struct.error to RuntimeErrors of their own.
-            raise damaged(url, what, error) from error
-
-
-def _is_from_system(error: Exception) -> bool:
-    """Whether the file system or network failed, as opposed to a library's view of the data."""
-    if isinstance(error, OSError):
-        # File libraries raise a bare OSError for damage; the system's carry an errno or a subclass.
-        return type(error) is not OSError or bool(error.errno)
-    return type(error).__module__.split(".")[0] in ("botocore", "aiohttp", "obstore", "s3fs")
-
-
-def damaged(url: str, what: str, detail: object) -> InvalidVolumeError:
-    """Error for a file that cannot be read as what it claims to be."""
-    text = " ".join(str(detail).split())[:200] or type(detail).__name__
-    return InvalidVolumeError(f"{url}: unreadable {what} ({text}); copy or export it again")
-
-
-def file_size(url: str, file: IO[bytes]) -> int:
-    """Bytes of an open file; `InvalidVolumeError` if it is empty."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if size == 0:
-        raise InvalidVolumeError(f"{url}: file is empty (0 bytes); copy or export it again")
-    return size

@@ -1,27 +1,31 @@
-"""Zarr arrays and OME-Zarr images as sources of slabs, and what of them is no volume."""
+"""Zarr arrays and OME-Zarr images as sources of slabs."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from typing import Self
 
 import numpy as np
 
 from ctray.core.errors import CtrayError, NoVolumeError
 from ctray.core.geometry import Box, VoxelSize
-from ctray.formats.source import Kind, VolumeSource, check_dtype, check_shape
+from ctray.formats.source import VolumeSource, check_dtype, check_shape
 from ctray.storage import store
-from ctray.volumes import voxel_metadata
+from ctray.storage.zipped import is_zipped_zarr, zip_url
 from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.voxel_metadata import FoundVoxelSize
 from ctray.volumes.zarr_json import read_document
 
-# Objects of level 0 that are counted: a listing of a store takes one request in a thousand.
+# Names of which a Zarr array or group of format 2 or 3 has at least one at its root.
+ZARR_MARKERS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+# Most objects of level 0 that are counted: a store lists a thousand per request.
 _MOST_COUNTED = 10_000
 _MOST_COUNTED_REMOTE = 2_000
 
 
 class ZarrSource(VolumeSource):
-    """Level 0 of an OME-Zarr group, or a bare Zarr array, through `open_volume`.
+    """Level 0 of an OME-Zarr group, or a bare Zarr array, read by `open_volume`.
 
     Raises
     ------
@@ -31,27 +35,35 @@ class ZarrSource(VolumeSource):
         As `open_volume`.
     """
 
+    kind = "zarr"
+    is_folder = True
+
     def __init__(self, url: str, dataset: str | None = None) -> None:
-        self.url = url
+        super().__init__(url)
         self.dataset = dataset
         volume = open_volume(store.join(url, dataset) if dataset else url)
         self._volume = volume
         _refuse_annotation(volume)
-        self.kind: Kind = "ome-zarr" if volume.ome_version else "zarr"
+        self.kind = "ome-zarr" if volume.ome_version else "zarr"
         self.shape = check_shape(url, volume.shape)
         self.dtype = check_dtype(url, volume.dtype)
         level = volume.levels[0]
         self.slab_depth = level.shard[0]
+        own = None
         if volume.voxel_size is not None:
-            self.voxel_size, self.voxel_size_source = volume.voxel_size, "OME-Zarr scale"
-        else:
-            self._take_voxel_size(voxel_metadata.from_sidecar(url, is_folder=True))
+            own = FoundVoxelSize(size=volume.voxel_size, source="OME-Zarr scale")
+        self._set_voxel_size(own)
         self.plain_scale = None if self.voxel_size is not None else volume.plain_scale
         self.origin_um = self.origin_with(self.voxel_size)
         self.notes = (*volume.notes, *self._notes())
 
+    @classmethod
+    def open(cls, url: str, *, dataset: str | None = None, within: str | None = None) -> Self:
+        """Open an array or image, or the one at the path `dataset` of a group; also in a zip."""
+        return cls(zip_url(url) if is_zipped_zarr(url) else url, dataset)
+
     def origin_with(self, voxel_size: VoxelSize | None) -> tuple[float, float, float]:
-        """Centre of the first voxel in micrometres, in voxels where `voxel_size` is None."""
+        """Centre of the first voxel in micrometres; in voxels if `voxel_size` is None."""
         origin = self._volume.origin_um
         if voxel_size is None or self._volume.voxel_size is not None:
             return origin
@@ -66,7 +78,7 @@ class ZarrSource(VolumeSource):
         if found is not None and found[0] < found[1]:
             stored, total = found
             notes.append(
-                f"{stored} of {total} chunks of level 0 are stored; the others read as the fill "
+                f"only {stored} of {total} chunks of level 0 are stored; the others have the fill "
                 f"value {self._volume.fill_value}"
             )
         return notes
@@ -85,11 +97,11 @@ class ZarrSource(VolumeSource):
 
 
 def count_objects(volume: Volume) -> tuple[int, int] | None:
-    """How many of the objects of level 0 are in the store, and how many there are with all.
+    """Number of objects of level 0 in the store, and the number of a complete level 0.
 
-    Chunks of the fill value alone need not be stored, and an interrupted copy lacks chunks too.
-    None where there are so many that counting them is slow, where the store does not list, and
-    for volumes that ctray wrote, whose last object says that they are complete.
+    Chunks that hold only the fill value need not be stored, but an interrupted copy lacks chunks
+    too. None if there are so many objects that counting is slow, if the store cannot list, and
+    for volumes that ctray wrote, because their last object proves that they are complete.
     """
     level = volume.levels[0]
     total = math.prod(-(-n // s) for n, s in zip(level.shape, level.shard, strict=True))
@@ -98,7 +110,7 @@ def count_objects(volume: Volume) -> tuple[int, int] | None:
         return None
     where = store.join(volume.url, level.path)
     try:
-        # What else is in the folder is not worth a long listing.
+        # Other objects in the folder are not worth a long listing.
         listed = list(itertools.islice(store.list_tree(where), 2 * most))
     except (NotImplementedError, CtrayError):
         return None
@@ -110,17 +122,17 @@ def count_objects(volume: Volume) -> tuple[int, int] | None:
 
 def _refuse_annotation(volume: Volume) -> None:
     if volume.is_label or _is_listed_label(volume.url):
-        raise NoVolumeError(f"{volume.url}: labels of another image, no grey values")
+        raise NoVolumeError(f"{volume.url}: labels of another image, not grey values")
     if volume.dtype.kind == "b":
-        raise NoVolumeError(f"{volume.url}: dtype {volume.dtype} is a mask, no grey values")
+        raise NoVolumeError(f"{volume.url}: a mask (dtype {volume.dtype}), not grey values")
     if 1 in volume.shape:
-        raise NoVolumeError(f"{volume.url}: shape {volume.shape} is a single plane, no volume")
+        raise NoVolumeError(f"{volume.url}: a single plane (shape {volume.shape}), not a volume")
 
 
 def _is_listed_label(url: str) -> bool:
     """Whether the group around `url` lists it as labels of an image (OME-NGFF, section "labels").
 
-    Writers may leave `image-label` out of the labels themselves.
+    Some writers omit `image-label` in the labels themselves.
     """
     around, _, name = url.rpartition("/")
     if around.rpartition("/")[2] != "labels":

@@ -17,8 +17,8 @@ from ctray.records.crop_attributes import crop_attributes, crop_fields, promise_
 from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import SpecimenRecord, VolumeRecord, box_to_cut
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import is_committed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

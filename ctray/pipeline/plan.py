@@ -1,4 +1,4 @@
-"""What a run over an archive would come to, from metadata and a sample; nothing is changed."""
+"""The plan of a run over an archive: what it saves and how long it takes, from a sample."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from scipy import stats
 
 from ctray.archive.catalog import Catalog, CatalogEntry
 from ctray.config import RunConfig
-from ctray.executors.local.pool import local_size
-from ctray.executors.threads import local_cpus
+from ctray.executors.session import executor_session
 from ctray.pipeline.choosing import with_known_ids
 from ctray.pipeline.plan_sample import Look, look_at, looks_of_receipts, open_model
 from ctray.pipeline.plan_training import TrainingCost, training_cost
@@ -24,14 +23,14 @@ from ctray.records.run_folder import RunFolder
 Basis = Literal["receipts", "model", "threshold"]
 OnLook = Callable[[int, int, str], None]
 _LEVEL = 0.95
-# Fewer receipts than this say less than a sample.
+# With fewer receipts, a sample of volumes says more.
 _ENOUGH = 5
 _FEW_NOTES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A value with its 95% interval; `low` and `high` are None where one volume was looked at."""
+    """A value with its 95% interval; `low` and `high` are None with a sample of one volume."""
 
     value: float
     low: float | None = None
@@ -40,40 +39,40 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchivePlan:
-    """What `plan_archive` found.
+    """The result of `plan_archive`.
 
     Parameters
     ----------
     num_volumes, num_unreadable
-        Volumes that can be worked on, and those that cannot.
+        Number of readable and of unreadable volumes.
     kinds
         Number of volumes by format and type of voxels, such as `ome-zarr uint8`.
     unreadable
-        URL and reason of those.
+        URL and reason of each unreadable volume.
     bytes_total
-        Of all voxels, uncompressed.
+        Bytes of all voxels, uncompressed.
     bytes_stored
-        Of the files, from the sample; None where the stores do not tell.
+        Bytes of the files, estimated from the sample; None if the stores do not tell.
     saved
-        Part of the voxel bytes that the crops leave out.
+        Fraction of the voxel bytes that the crops leave out.
     basis
-        What `saved` rests on: a run's `receipts`, its trained `model` on a sample, or a classical
-        `threshold` on a sample.
+        Source of `saved`: the `receipts` of a run, its trained `model` on a sample, or a
+        `threshold` on the grey values of a sample.
     num_done
         Volumes of the run of which nothing is left to do.
     num_looked_at
-        Volumes that the estimates rest on.
+        Number of volumes in the sample.
     num_actors, could_hold
-        Actors that the pool will have, and that the machine or cluster could hold; where an
-        autoscaler adds nodes, those that the pool asks for.
+        Processes of the pool, and the number that fits on the machine or cluster. If an
+        autoscaler adds nodes, the latter is `pool.max_size`.
     training_hours
-        Of preparing the training volumes and of what is left of both trainings.
+        Hours to prepare the training volumes and to finish both trainings.
     hours
-        Of reading, localizing and cropping what is left to do; training is not in it.
+        Hours to read, localize and crop the unfinished volumes, without training.
     assumptions
-        One line each.
+        Lines that say how the estimates were made.
     coverage
-        What is in the archive and no volume of it, one line each.
+        Lines that name what the archive holds besides volumes.
     """
 
     num_volumes: int
@@ -94,7 +93,7 @@ class ArchivePlan:
     coverage: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
@@ -107,22 +106,22 @@ def plan_archive(
     on_look: OnLook = lambda done, total, volume_id: None,
     on_note: Callable[[str], None] = nobody,
 ) -> ArchivePlan:
-    """Estimate what a run over the volumes of `catalog` saves and takes.
+    """Estimate what a run over the volumes of `catalog` saves, and how long it takes.
 
     Parameters
     ----------
     catalog
         From `ctray.archive.catalog.build_catalog`.
     config
-        Of the run: size of the pool, working level, margins.
+        Settings of the run.
     run
-        Run that was begun, whose receipts, else whose trained model, the estimates rest on.
+        Existing run whose receipts, or else whose trained model, the estimates use.
     num_sample
-        Volumes that are looked at where there are not enough receipts.
+        Size of the sample if there are not enough receipts.
     on_look
-        Called after each with (done, total, volume id).
+        Called after each volume of the sample with (done, total, volume id).
     on_note
-        Called with a line about what takes a while.
+        Called with a line before a longer step.
     """
     done = {}
     if run is not None:
@@ -139,7 +138,7 @@ def plan_archive(
     actors, could_hold = _actors(config)
     on_note("timing a few training steps")
     training = training_cost(catalog.ok, config, run, actors)
-    # Receipts and the model's own looks have it in their seconds.
+    # The seconds of receipts and of the model include it.
     volume_s = training.volume_s if basis == "threshold" else 0.0
     usable = [look for look in looks if look.saved is not None]
     sizes = [e.num_bytes or 0 for e in catalog.ok]
@@ -171,10 +170,11 @@ def plan_archive(
 def ratio_interval(
     values: Sequence[float], sizes: Sequence[float], num_all: int, level: float = _LEVEL
 ) -> Estimate | None:
-    """Sum of `values` per sum of `sizes` over an archive, from a sample of it, with its interval.
+    """Estimate sum of `values` / sum of `sizes` over an archive from a sample, with its interval.
 
-    The ratio estimator with Student's t and the correction for a finite population (Cochran,
-    Sampling Techniques, chapter 6): where all volumes were looked at, the interval is a point.
+    This is the ratio estimator with Student's t and the correction for a finite population
+    (Cochran, Sampling Techniques, chapter 6). With all volumes in the sample, the interval is a
+    point.
     """
     if not values or sum(sizes) <= 0:
         return None
@@ -193,7 +193,7 @@ def ratio_interval(
 def _part(
     looks: Sequence[Look], sizes: Sequence[int], value: Callable[[Look], float]
 ) -> Estimate | None:
-    """Part of all bytes, within [0, 1]."""
+    """Estimate a fraction of all bytes, within [0, 1]."""
     found = ratio_interval([value(k) for k in looks], [k.num_bytes for k in looks], len(sizes))
     if found is None or found.low is None or found.high is None:
         return found
@@ -206,7 +206,7 @@ def _total(
     value: Callable[[Look], float | None],
     num_bytes: int,
 ) -> Estimate | None:
-    """Sum over `num_bytes` of voxels; looks without a value are left out."""
+    """Estimate a sum over `num_bytes` of voxels; looks without a value do not count."""
     known = [(v, look.num_bytes) for look in looks if (v := value(look)) is not None]
     found = ratio_interval([v for v, _ in known], [n for _, n in known], len(sizes))
     if found is None:
@@ -222,7 +222,7 @@ def _sample(
     num_sample: int,
     on_look: OnLook,
 ) -> tuple[list[Look], Basis]:
-    """Look at a seeded choice of the volumes; with the run's model where it is trained."""
+    """Look at a seeded sample of the volumes, with the model of the run if it is trained."""
     rng = np.random.default_rng([config.train.seed, len(entries)])
     places = rng.choice(len(entries), min(num_sample, len(entries)), replace=False)
     model = None if run is None else open_model(run, config)
@@ -234,17 +234,12 @@ def _sample(
 
 
 def _actors(config: RunConfig) -> tuple[int, int]:
-    """Actors of the pool, and those that there is room for; asks a cluster, starts none."""
-    if config.ray.address is not None:
-        # Loading Ray takes seconds, which a plan for this machine does without.
-        from ctray.executors.ray.actors import most_actors
-        from ctray.executors.ray.session import ray_session
-
-        with ray_session(config.ray):
-            could_hold = most_actors(config.pool)
-        return max(1, min(config.pool.max_size, could_hold)), could_hold
-    cpus = local_cpus(config.ray)
-    return local_size(config.pool, cpus), int(cpus / config.pool.num_cpus + 1e-9)
+    """Return the processes of the pool, and how many fit; asks a cluster but starts none."""
+    # A plan for this machine does not wait for Ray.
+    kind = "local" if config.ray.address is None else "ray"
+    with executor_session(config.ray, kind=kind) as executor:
+        capacity = executor.pool_capacity(config.pool)
+    return max(1, min(config.pool.max_size, capacity)), capacity
 
 
 def _assumptions(
@@ -256,32 +251,29 @@ def _assumptions(
     actors: int,
 ) -> tuple[str, ...]:
     said = {
-        "receipts": f"saving: as in the {len(usable)} volumes of the run that are done, which may "
-        "not be typical of those to come; what is left for review counts as kept whole",
-        "model": f"saving: boxes of the run's own model, margins included, in {len(usable)} "
-        "volumes drawn at random; what it would leave for review counts as kept whole",
-        "threshold": f"saving: a rough guess from grey values alone, a threshold on a few slices "
-        f"of {len(usable)} volumes drawn at random; containers and faint samples mislead it, and "
-        "these are not ctray's boxes",
+        "receipts": f"savings: from the {len(usable)} finished volumes of the run, which may not "
+        "be typical; volumes for review count as kept whole",
+        "model": f"savings: from boxes of the run's trained model, with margins, in "
+        f"{len(usable)} volumes drawn at random; volumes for review count as kept whole",
+        "threshold": f"savings: a rough guess from a threshold on the grey values of a few slices "
+        f"of {len(usable)} volumes drawn at random; ctray's boxes differ, above all with "
+        "containers and faint samples",
     }
     lines = [said[basis]] if usable else []
     if usable:
-        rough = ", and without what the guess itself is wrong by" if basis == "threshold" else ""
+        rough = "; the error of the guess itself is not included" if basis == "threshold" else ""
+        lines.append(f"intervals: 95%, from the spread of the sampled volumes{rough}")
         lines.append(
-            f"intervals: 95%, from how much the volumes looked at differ{rough}; a point where "
-            "all were"
-        )
-        lines.append(
-            f"hours: seconds a byte of the run's receipts, over {actors} actors"
+            f"hours: from the seconds per byte in the run's receipts, with {actors} processes"
             if basis == "receipts"
-            else "hours: at the rate at which one process here read planes of the sample; what has "
-            "no pyramid, or is imported, is read once more; writing a crop costs what reading it "
-            f"does; {actors} actors do not slow each other down"
-            + ("; boxes are computed as fast as on a phantom here" if basis == "threshold" else "")
+            else "hours: from the time to read slices of the sample on this machine; a volume "
+            "without a pyramid is read twice; writing a crop takes as long as reading it; "
+            f"{actors} processes do not slow each other down"
+            + ("; a box takes as long as on a phantom" if basis == "threshold" else "")
         )
     if training.how:
         lines.append(training.how)
     if config.ray.address is not None:
-        lines.append(f"the cluster is taken to have, or to add, room for {actors} actors")
-    lines += [f"not looked at: {k.volume_id}: {k.failed}" for k in looks if k.failed]
+        lines.append(f"the cluster has, or adds, room for {actors} processes")
+    lines += [f"not in the sample: {k.volume_id}: {k.failed}" for k in looks if k.failed]
     return tuple(lines)

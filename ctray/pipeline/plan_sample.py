@@ -1,4 +1,4 @@
-"""Looking at a few volumes of an archive to judge what cropping would save; nothing is written."""
+"""Looks at a few volumes of an archive to estimate what cropping saves; writes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import is_reduced_to
 
-# Planes that a guess is made from, and the bytes that reading them may decompress.
+# Slices that the guess uses, and the bytes that reading them may decompress.
 _PLANES = 48
 _FEWEST_PLANES = 12
 _PLANE_BYTES = 256 * 2**20
@@ -44,20 +44,20 @@ _ROUGH_MARGIN = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """What one volume says of the archive.
+    """One volume of the sample.
 
     Parameters
     ----------
     volume_id
-        Which volume.
+        Id of the volume.
     num_bytes, bytes_stored
-        Of level 0 uncompressed, and of its files; None where the store does not tell.
+        Bytes of level 0 uncompressed, and of its files; None if the store does not tell.
     saved
-        Part of it that its crop leaves out; None where that is not known.
+        Fraction of the volume that its crop leaves out; None if unknown.
     seconds
-        One actor's time for reading, localizing and cropping it.
+        Time of one process to read, localize and crop it.
     failed
-        Why it could not be looked at.
+        Reason why it could not be read.
     """
 
     volume_id: str
@@ -77,7 +77,7 @@ class Model:
 
 
 def open_model(run: RunFolder, config: RunConfig) -> Model | None:
-    """Networks of a run, None where its training has not come to its end."""
+    """Return the networks of a run; None if its training is not finished."""
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
         return None
     if config.self_train.enabled and not has_self_trained(run.checkpoint):
@@ -99,7 +99,7 @@ def looks_of_receipts(
 
 
 def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look:
-    """Read some planes of a volume, or its pyramid, and judge its crop; else say why not."""
+    """Read some slices of a volume, or its pyramid, and estimate its crop."""
     num_bytes = entry.num_bytes or 0
     try:
         opened = open_as(entry.url, entry.kind, dataset=entry.dataset, within=entry.within)
@@ -114,7 +114,7 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
         localizing = 0.0
         if model is not None and not _needs_pass(entry, config):
             kept, localizing = _kept_by_model(entry, config, model)
-    except Exception as error:  # Whatever a file holds: it is one of the sample, and not the plan.
+    except Exception as error:  # A bad file must not end the plan.
         reason = one_line(error) or type(error).__name__
         return Look(volume_id=entry.volume_id, num_bytes=num_bytes, failed=reason)
     passes = (1.0 if _needs_pass(entry, config) else 0.0) + 2 * kept
@@ -128,7 +128,7 @@ def look_at(entry: CatalogEntry, config: RunConfig, model: Model | None) -> Look
 
 
 def _look_of_receipt(receipt: VolumeRecord, num_bytes: int) -> Look:
-    """What is not located is kept whole: nobody deletes what is left for review."""
+    """Return the volume of a receipt. Volumes that are not located are kept whole."""
     if receipt.status == "failed" or receipt.shape is None:
         return Look(volume_id=receipt.volume_id, num_bytes=num_bytes, failed=receipt.reason)
     kept = 1.0
@@ -143,7 +143,7 @@ def _look_of_receipt(receipt: VolumeRecord, num_bytes: int) -> Look:
 
 
 def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tuple[float, float]:
-    """Part of a volume that its crop would hold, and the seconds that finding it took."""
+    """Return the fraction of a volume in its crop, and the seconds to find it."""
     volume = open_volume(entry.url)
     found = model.localizer.localize(volume)
     record = record_of(volume, found, model.localizer)
@@ -155,7 +155,7 @@ def _kept_by_model(entry: CatalogEntry, config: RunConfig, model: Model) -> tupl
 
 
 def _kept_by_threshold(planes: npt.NDArray[np.float32]) -> float:
-    """Part of a volume in the box of what differs from the median along z, by Otsu's threshold."""
+    """Return the fraction in the box of the largest difference from the median along z."""
     different = np.abs(less_z_median(smoothed(planes, 1.0)))
     if different.min() == different.max():
         return 1.0
@@ -172,7 +172,7 @@ def _kept_by_threshold(planes: npt.NDArray[np.float32]) -> float:
 
 
 def _read_planes(source: VolumeSource, depth: int) -> tuple[npt.NDArray[np.float32], int]:
-    """Planes across z, evenly spaced, (n, at most 128, at most 128); bytes that were decoded."""
+    """Return evenly spaced slices, (n, <= 128, <= 128), and the bytes that were decoded."""
     z, y, x = source.shape
     layer_bytes = min(depth, z) * y * x * source.dtype.itemsize
     count = min(z, max(_FEWEST_PLANES, min(_PLANES, _PLANE_BYTES // layer_bytes)))
@@ -183,7 +183,7 @@ def _read_planes(source: VolumeSource, depth: int) -> tuple[npt.NDArray[np.float
 
 
 def _mean(plane: npt.NDArray[Any], step: int) -> npt.NDArray[np.float32]:
-    """Plane with cells of `step` pixels averaged; what does not fill a cell is left out."""
+    """Average cells of `step` pixels a side; incomplete cells are dropped."""
     height, width = (n // step * step for n in plane.shape)
     cells = plane[:height, :width].astype(np.float32)
     cells = np.nan_to_num(cells, posinf=0.0, neginf=0.0)
@@ -194,7 +194,7 @@ def _mean(plane: npt.NDArray[Any], step: int) -> npt.NDArray[np.float32]:
 
 
 def _depth(entry: CatalogEntry, source: VolumeSource) -> int:
-    """Slices that are decoded together."""
+    """Return the number of slices that are decoded together."""
     return open_volume(entry.url).levels[0].chunk[0] if _is_zarr(entry) else source.slab_depth
 
 
@@ -203,7 +203,7 @@ def _is_zarr(entry: CatalogEntry) -> bool:
 
 
 def _needs_pass(entry: CatalogEntry, config: RunConfig) -> bool:
-    """Whether all of a volume is read before it is localized: imported, or without a pyramid."""
+    """Whether a volume is read whole before localizing: for import or for its pyramid."""
     if not _is_zarr(entry):
         return True
     return not is_reduced_to(open_volume(entry.url), config.preprocess.working_size)

@@ -1,4 +1,4 @@
-"""How long training would take: from what a run measured, or from a few steps on this machine."""
+"""The time that training takes: from a run's metrics, or from a few steps on this machine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ from ctray.phantom import make_phantom, preset
 from ctray.phantom.spec import MIN_SIDE
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.records.run_folder import RunFolder
-from ctray.volumes.multiscale import level_shapes
-from ctray.volumes.working import longest_side
+from ctray.volumes.multiscale import level_shapes, longest_side
 
-# Larger slices are timed at this side, and the time goes with their area: a plan is to be quick.
+# Larger slices are timed at this side and scaled by their area, so that a plan is quick.
 _MEASURED_SIDE = 128
 _STEPS = 3
 _MOST_HALVINGS = 16
@@ -34,16 +33,16 @@ _MOST_HALVINGS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speeds:
-    """Seconds that one process of this machine takes at the working size of an archive.
+    """Seconds of one process of this machine at the working size of an archive.
 
     Parameters
     ----------
     prepare
-        A volume's preparation.
+        Preparation of one volume.
     step, slab_step
-        One step of the encoder's training and of self-training.
+        One step of the encoder's training, and one of self-training.
     find, self_train
-        A volume's box: by the pretext task, and by the slab network after it.
+        Box of one volume: by the pretext task, and then by the slab network.
     """
 
     prepare: float
@@ -55,17 +54,17 @@ class Speeds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingCost:
-    """What a run does before it localizes, and what it computes for each volume after that.
+    """Time of training, and time to compute the box of a volume afterwards.
 
     Parameters
     ----------
     seconds
-        Of preparing the training volumes, both trainings, and the boxes between them; 0 where all
-        of it is done.
+        Time of preparing the training volumes, of both trainings, and of the boxes between them;
+        0 if all is finished.
     volume_s
-        Of computing one volume's box in one process, without reading it.
+        Time of one process to compute one box, without reading the volume.
     how
-        One line that says how it was estimated; empty where nothing is left to train.
+        Line that says how the time was estimated; empty if training is finished.
     """
 
     seconds: float
@@ -76,18 +75,18 @@ class TrainingCost:
 def training_cost(
     entries: Sequence[CatalogEntry], config: RunConfig, run: RunFolder | None, num_actors: int
 ) -> TrainingCost:
-    """Estimate what training takes; trains a few steps on a phantom and keeps nothing of them.
+    """Estimate the time of training, with a few steps on a phantom.
 
     Parameters
     ----------
     entries
-        Volumes of the archive that can be read.
+        Readable volumes of the archive.
     config
-        Of the run.
+        Settings of the run.
     run
-        Run that was begun; what it has done is not counted, and its own speed counts.
+        Existing run, whose finished steps do not count and whose own speed is used.
     num_actors
-        Processes that prepare volumes and find boxes side by side.
+        Processes that prepare volumes and find boxes at the same time.
     """
     begun = 0 if run is None else checkpoint_step(run.checkpoint) or 0
     steps = max(0, config.train.steps - begun)
@@ -100,7 +99,7 @@ def training_cost(
     own = None if run is None else _own_step(run, config)
     step = speeds.step if own is None else own
     num_volumes = min(len(entries), config.train.max_volumes)
-    # Only what has no checkpoint yet is prepared.
+    # A run with a checkpoint has its volumes prepared.
     each = (speeds.prepare if begun == 0 else 0.0) + (speeds.find if slab_steps else 0.0)
     together = min(num_actors, num_volumes)
     seconds = steps * step + slab_steps * speeds.slab_step
@@ -113,14 +112,14 @@ def training_cost(
 
 
 def working_shape(shape: Sequence[int], working_size: int) -> Triple:
-    """Shape of a volume's working level: the one that halving brings nearest to `working_size`."""
+    """Return the shape of the level whose longest side is nearest to `working_size`."""
     levels = level_shapes(shape, _MOST_HALVINGS)
     wanted = longest_side(shape, working_size)
     return min(levels, key=lambda level: abs(max(level) - wanted))
 
 
 def _own_step(run: RunFolder, config: RunConfig) -> float | None:
-    """Seconds a step that the run's own training took; None before its first metrics."""
+    """Return the seconds per step of the run's own training; None before its first metrics."""
     slices = make_task(config, 1, torch.device("cpu")).slices_per_example * config.train.batch_size
     rates = [row["slices_per_second"] for row in read_metrics(run.checkpoint) if _has_rate(row)]
     return slices / median(rates) if rates else None
@@ -131,7 +130,7 @@ def _has_rate(row: dict[str, float]) -> bool:
 
 
 def measure_speeds(config: RunConfig, side: int) -> Speeds:
-    """Time what a run computes, for slices of `side` pixels."""
+    """Time the computations of a run for slices of `side` pixels."""
     measured = max(MIN_SIDE, min(side, _MEASURED_SIDE))
     area, volume = (side / measured) ** 2, (side / measured) ** 3
     phantom = make_phantom(preset("paper", seed=config.train.seed, index=0, size=measured))
@@ -145,7 +144,7 @@ def measure_speeds(config: RunConfig, side: int) -> Speeds:
     forward = _seconds(lambda: trainer.validate(rows))
     image = forward / (trainer.slices_per_example * config.train.batch_size)
     slab_step = _slab_step(trainer, prepared, config) if config.self_train.enabled else 0.0
-    # Forwards are about a third of a step.
+    # A forward pass is about a third of a step.
     slab = slab_step / 3 / config.self_train.slabs
     return Speeds(
         prepare=preparing * volume,
@@ -172,14 +171,14 @@ def _slab_step(trainer: Trainer, prepared: Prepared, config: RunConfig) -> float
 
 
 def _images_a_volume(config: RunConfig, side: int) -> int:
-    """Slices that the network sees to find one box."""
+    """Return the number of slices that the network computes to find one box."""
     if config.task == "rotation":
         return len(config.rotation.axes) * side * config.localize.orientations
     return side * config.uncertainty.samples * config.uncertainty.shifts**2
 
 
 def _seconds(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes; the first time, which takes longest, does not count."""
+    """Return the median seconds of `work`; the first, slower call does not count."""
     work()
     seconds = []
     for _ in range(_STEPS):
@@ -192,13 +191,13 @@ def _seconds(work: Callable[[], object]) -> float:
 def _how(
     steps: int, step: float, slab_steps: int, speeds: Speeds, own: bool, num_volumes: int
 ) -> str:
-    """Line that says what the hours of training rest on."""
+    """Return a line that says how the hours of training were estimated."""
     parts = []
     if steps:
-        where = "as the run took so far" if own else "timed on this machine just now"
+        where = "as in the run so far" if own else "timed on this machine"
         parts.append(f"{steps:,} steps of {_short(step)} ({where})")
     if slab_steps:
-        parts.append(f"{slab_steps:,} of self-training of {_short(speeds.slab_step)}")
+        parts.append(f"{slab_steps:,} steps of self-training of {_short(speeds.slab_step)}")
     if not parts:
         return ""
     return f"training: {' and '.join(parts)}, on {num_volumes} volumes"

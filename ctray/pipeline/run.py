@@ -14,7 +14,8 @@ from functools import partial
 from ctray.archive.catalog import Catalog, CatalogEntry, write_catalog
 from ctray.config import RunConfig
 from ctray.core.errors import ConfigError, CtrayError, NotFoundError
-from ctray.executors.executor import Executor, executor_session, running_executor
+from ctray.executors.protocol import Executor
+from ctray.executors.session import executor_session, running_executor
 from ctray.learn.pretext.checkpoint import checkpoint_step, load_model
 from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.self_training.checkpoint import has_self_trained

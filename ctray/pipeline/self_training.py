@@ -20,7 +20,7 @@ from ctray.records.run_folder import RunFolder
 from ctray.storage import store
 
 if TYPE_CHECKING:
-    from ctray.executors.executor import Executor
+    from ctray.executors.protocol import Executor
 
 
 def self_train(

@@ -14,7 +14,8 @@ A run keeps of a source:
 from __future__ import annotations
 
 from ctray.archive.catalog import CatalogEntry
-from ctray.archive.source_record import SourceRecord, stamp_of
+from ctray.archive.source_record import SourceRecord
+from ctray.archive.source_stamp import stamp_of
 from ctray.core.errors import NotFoundError
 from ctray.localization.promise import is_too_open
 from ctray.records.run_folder import RunFolder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctray.archive.source_check import Share, SourceComparison, compare_with_source
+from ctray.archive.source_comparison import Share, SourceComparison, compare_with_source
 from ctray.archive.source_record import SourceRecord
 from ctray.core.errors import CtrayError, NotFoundError, one_line
 from ctray.core.parallel import BYTES_IN_FLIGHT, MAX_THREADS, bounded_map
@@ -73,8 +73,8 @@ def verify_run(
     run
         The run.
     sources
-        Also compare voxels with the source in the archive; see
-        `ctray.archive.source_check.compare_with_source`.
+        Compare voxels with the source in the archive too, see
+        `ctray.archive.source_comparison.compare_with_source`.
     sample
         Fraction of each crop's shards, or of its source's slabs, that is then compared; at least
         one. `seed` chooses them.
@@ -91,7 +91,7 @@ def verify_run(
                 problem = _stored_problem(asked, bytes_in_flight // MAX_THREADS)
                 if problem is None and sources:
                     share = Share(
-                        part=sample,
+                        fraction=sample,
                         rng=np.random.default_rng(
                             [seed, *asked.volume_id.encode(), asked.specimen]
                         ),

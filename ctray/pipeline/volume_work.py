@@ -32,10 +32,11 @@ from ctray.records.volume_record import VolumeRecord
 from ctray.report.preview import preview_of
 from ctray.storage import store
 from ctray.storage.patience import patiently
+from ctray.volumes.group import is_committed
 from ctray.volumes.maps import write_map
 from ctray.volumes.pyramids import with_kept_pyramid
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import is_committed
+from ctray.volumes.working import read_working
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +82,7 @@ class PrepareVolume:
 
     def _prepare(self, entry: CatalogEntry) -> PreparedRecord:
         volume, _ = open_entry(entry, self._run, self._config)
-        working, factors = volume.read_working(self._config.preprocess.working_size)
+        working, factors = read_working(volume, self._config.preprocess.working_size)
         if is_constant(working):
             return PreparedRecord(volume_id=entry.volume_id)
         prepared = prepare(working, factors, self._config.preprocess)

@@ -1,12 +1,11 @@
-"""Questions to the receipts of a run: one small row for each volume, a few read at a time."""
+"""Queries over the receipts of a run: one small row each, a few receipts in memory at a time."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import operator
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 from ctray.core.errors import ConfigError, CtrayError, NotFoundError, one_line
@@ -40,65 +39,61 @@ FIELDS = (
     "checksum",
     "ctray_version",
 )
-# Made of the others: crops written, URL of the first crop, voxels, the fraction of them that is
-# kept; the sample's box, and the box of the first crop.
+# Computed from the others: number of crops, URL of the first crop, voxels of the volume, fraction
+# of them in the crops, box of the sample, box of the first crop.
 DERIVED = ("crops", "crop_url", "voxels", "kept_fraction", *FACES, *CROP_FACES)
 
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "!=": operator.ne,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-    "~": lambda value, part: str(part).lower() in str(value).lower(),
-}
 
+class RowFilter:
+    """Conditions on rows in the expression language of SQLite, such as ``confidence < 0.5``.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Condition:
-    """A comparison that a row must meet, such as ``confidence<0.5`` or ``reason~timeout``.
+    SQLite evaluates them on one row at a time, in memory. The columns are `FIELDS` and `DERIVED`.
 
-    A row whose field is empty meets ``!=`` alone.
+    Parameters
+    ----------
+    conditions
+        A row must meet all of them.
+
+    Raises
+    ------
+    ConfigError
+        If one is not an expression of SQLite, or names an unknown column.
     """
 
-    field: str
-    sign: str
-    value: Any
+    def __init__(self, conditions: Sequence[str] = ()) -> None:
+        # Nothing but this one row exists in the database, and every statement is one SELECT.
+        self._database = sqlite3.connect(":memory:", check_same_thread=False)
+        row = ", ".join(f":{name} AS {name}" for name in (*FIELDS, *DERIVED))
+        self._select = f"SELECT 1 FROM (SELECT {row}) WHERE "  # noqa: S608
+        self._where = " AND ".join(f"({text})" for text in conditions) or "1"
+        for text in conditions:
+            self._check(text)
 
-    @classmethod
-    def parse(cls, text: str) -> Condition:
-        """Condition of `text`; `ConfigError` for an unknown field or sign."""
-        at = [(text.find(sign), -len(sign), sign) for sign in _OPERATORS if sign in text]
-        if not at:
-            known = " ".join(_OPERATORS)
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def accepts(self, row: dict[str, Any]) -> bool:
+        """Whether a row meets all conditions."""
+        return self._database.execute(self._select + self._where, row).fetchone() is not None
+
+    def _check(self, text: str) -> None:
+        nothing: dict[str, Any] = dict.fromkeys((*FIELDS, *DERIVED))
+        try:
+            self._database.execute(f"{self._select}({text})", nothing)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            self.close()
+            columns = ", ".join((*FIELDS, *DERIVED))
             raise ConfigError(
-                f"--where {text!r} compares nothing; write FIELD<VALUE, signs {known}"
-            )
-        place, _, sign = min(at)
-        name, value = text[:place].strip(), text[place + len(sign) :].strip()
-        if name not in (*FIELDS, *DERIVED):
-            near = difflib.get_close_matches(name, (*FIELDS, *DERIVED), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]}?" if near else f"fields: {', '.join(FIELDS + DERIVED)}"
-            raise ConfigError(f"--where {text!r}: unknown field {name}; {hint}")
-        return cls(field=name, sign=sign, value=_number(value) if sign != "~" else value)
-
-    def holds(self, row: dict[str, Any]) -> bool:
-        """Whether a row meets it."""
-        value = row[self.field]
-        if value is None:
-            return self.sign == "!="
-        same_kind = isinstance(value, str) == isinstance(self.value, str)
-        if not same_kind and self.sign != "~":
-            # A checksum of digits alone is a text all the same.
-            return _OPERATORS[self.sign](str(value), str(self.value))
-        return _OPERATORS[self.sign](value, self.value)
+                f"--where {text!r}: {error}; write an SQL expression, with text in single quotes, "
+                f"over the columns {columns}"
+            ) from error
 
 
 def all_receipts(run: RunFolder) -> Iterator[tuple[str, VolumeRecord | CtrayError]]:
-    """Id and record of all volumes that have a receipt, by id; the error for an unreadable one.
+    """Yield volume id and receipt of all volumes, sorted by id; an error for an unreadable receipt.
 
-    A few are held at a time.
+    Only a few receipts are in memory at a time.
 
     Raises
     ------
@@ -128,21 +123,22 @@ def query_receipts(
     *,
     statuses: Sequence[str] = (),
     volumes: Sequence[str] = (),
-    where: Sequence[Condition] = (),
+    where: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Rows of the receipts that meet all that is asked, by volume id.
+    """Yield the rows of receipts that meet all conditions, sorted by volume id.
 
-    A row has the fields `FIELDS` of a record and `DERIVED`. For an unreadable receipt the status is
-    `unreadable`, with the reason.
+    A row has the fields `FIELDS` of a receipt and `DERIVED`. A receipt that cannot be read has the
+    status `unreadable` and the reason. For `where` see `RowFilter`.
     """
-    for volume_id, record in all_receipts(run):
-        if volumes and volume_id not in volumes:
-            continue
-        row = _row(volume_id, record)
-        if statuses and row["status"] not in statuses:
-            continue
-        if all(condition.holds(row) for condition in where):
-            yield row
+    with closing(RowFilter(where)) as chosen:
+        for volume_id, receipt in all_receipts(run):
+            if volumes and volume_id not in volumes:
+                continue
+            row = _row(volume_id, receipt)
+            if statuses and row["status"] not in statuses:
+                continue
+            if chosen.accepts(row):
+                yield row
 
 
 def _row(volume_id: str, record: VolumeRecord | CtrayError) -> dict[str, Any]:
@@ -166,10 +162,3 @@ def _row(volume_id: str, record: VolumeRecord | CtrayError) -> dict[str, Any]:
         "voxels": voxels,
         "kept_fraction": kept / voxels if voxels and kept else None,
     }
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return text

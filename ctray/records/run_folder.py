@@ -25,7 +25,7 @@ from ctray.core.errors import (
 from ctray.records.receipt import MAX_RECEIPT_BYTES, from_receipt, to_receipt
 from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 
 # Name of the file that names the process that writes into a run; see `ctray.records.run_lock`.
 LOCK = "lock.json"

@@ -23,7 +23,7 @@ from pathlib import Path
 from ctray.core.errors import CtrayError, NotFoundError, RunInUseError, StorageError
 from ctray.core.processes import Process, is_alive, this_process
 from ctray.records.run_folder import LOCK
-from ctray.storage import exclusive, store
+from ctray.storage import store
 
 RENEW_S = 20.0
 # An owner on another machine is gone if it did not renew its lock for this long.
@@ -151,14 +151,14 @@ def _acquire(
         now = time.time()
         owner = Owner(process=this_process(), job=job, since=now, renewed=now)
         data = owner.to_bytes()
-        if exclusive.create(url, data):
+        if store.create(url, data):
             return _Lock(url=url, owner=owner, data=data)
         try:
             seen = store.read_bytes(url)
         except NotFoundError:
             continue
         _refuse_alive(url, seen, patient=bool(job), on_wait=on_wait, stale_s=stale_s)
-        if exclusive.replace(url, seen, data):
+        if store.replace(url, seen, data):
             return _Lock(url=url, owner=owner, data=data)
     raise RunInUseError(f"{_run_of(url)}: several processes ask for the run at once; try again")
 
@@ -228,7 +228,7 @@ class _Renewals:
             owner = replace(self._lock.owner, renewed=time.time())
             data = owner.to_bytes()
             try:
-                renewed = exclusive.replace(self._lock.url, self._lock.data, data)
+                renewed = store.replace(self._lock.url, self._lock.data, data)
             except CtrayError:
                 # A store that fails does so for all processes; the next renewal tries again.
                 continue
@@ -261,7 +261,7 @@ class _Renewals:
         self._ended.set()
         self._thread.join()
         try:
-            exclusive.remove(self._lock.url, self._lock.data)
+            store.delete_unchanged(self._lock.url, self._lock.data)
         except StorageError:
             # The lock stays. This process ends, so the next one takes the lock over.
             return

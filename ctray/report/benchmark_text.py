@@ -68,7 +68,7 @@ def markdown(result: Mapping[str, Any], rows: Sequence[TableRow]) -> str:
     Parameters
     ----------
     result
-        `ctray.benchmark.benchmark.BenchmarkResult.about`.
+        `ctray.benchmark.run.BenchmarkResult.about`.
     rows
         Rows of the same result.
     """

@@ -1,1 +1,1 @@
-"""URLs and the bytes behind them: local files, S3, and whatever fsspec knows."""
+"""URLs and the bytes behind them: local files, S3, and every store that fsspec knows."""

@@ -1,4 +1,4 @@
-"""What the libraries below raise, turned into errors that a user can act on."""
+"""Turning errors of the storage libraries into errors that a user can act on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KEY_CODES = (
 )
 _ACCESS_CODES = (*_KEY_CODES, "AccessDenied", "Forbidden")
 _FULL_CODES = ("QuotaExceeded", "InsufficientCapacity", "XMinioStorageFull")
-# What decoders raise on bytes that arrived.
+# Errors of decoders on damaged bytes.
 _DAMAGE = (ValueError, RuntimeError, KeyError, EOFError, zlib.error)
 _BUSY_WORDS = (
     "timed out",
@@ -44,12 +44,12 @@ _BUSY_WORDS = (
 
 @contextmanager
 def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
-    """Raise whatever a store or codec raises inside as a `CtrayError` that names `url`.
+    """Turn any error of a store or codec inside into a `CtrayError` that names `url`.
 
     Parameters
     ----------
     url
-        What was worked on; it leads the message.
+        Object or folder in use; it leads the message.
     doing
         Verb for the message: read, write, list, open.
 
@@ -58,14 +58,14 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
     NotFoundError, KeysError, AccessError, DiskFullError, StoreUnavailableError, StorageError
         By cause. Messages are one line.
     InvalidVolumeError
-        If the bytes arrived but do not decode, or what they decode to does not fit in memory.
+        If the bytes do not decode, or the decoded data do not fit in memory.
     """
     try:
         yield
     except CtrayError:
         raise
     except BaseException as error:
-        # obstore's panics are no `Exception`, and one volume's must not end the work on others.
+        # A panic of obstore is no `Exception`; it must not end the work on other volumes.
         if type(error).__name__ == "PanicException":
             raise StorageError(f"{url}: failed to {doing} it ({_one_line(error)})") from error
         if not isinstance(error, Exception):
@@ -77,22 +77,22 @@ def mapped_errors(url: str, doing: str = "read") -> Iterator[None]:
 
 
 def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
-    """Error of ours for one of theirs, or None for what is no storage failure but a defect."""
+    """Error of ctray for an error of a library; None if it is a defect, not a storage failure."""
     text = _one_line(error)
-    # Long URLs push what the server said out of the one line.
+    # A long URL pushes the server's answer out of the one line.
     said = f"{text} {error}"
     if _is_full(error, said):
         return DiskFullError(f"{url}: no space left to {doing} it; free some and run again")
     if _is_access(error, said):
-        # obstore's text carries a page of XML; the protocol's code says it all.
+        # obstore's text carries a page of XML; the code of the protocol is enough.
         why = next((code for code in _ACCESS_CODES if code in said), text)
         refused: type[AccessError] = KeysError if why in _KEY_CODES else AccessError
         return refused(f"{url}: not allowed to {doing} it; check keys and permissions ({why})")
     if "NoSuchUpload" in said:
-        # Of an upload in parts that failed and was called off twice; the client hides why it did.
+        # An upload in parts failed and was aborted twice; the client hides the reason.
         return StoreUnavailableError(f"{url}: an upload broke off; the store was away or too busy")
     if "NoSuchBucket" in said or "bucket does not exist" in said:
-        return NotFoundError(f"{url}: the bucket does not exist; create it or mend the URL")
+        return NotFoundError(f"{url}: the bucket does not exist; create it or correct the URL")
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         what = "URL" if "://" in url else "path"
         return NotFoundError(f"{url}: nothing to {doing} there; check the {what}")
@@ -113,7 +113,7 @@ def _translate(error: Exception, url: str, doing: str) -> CtrayError | None:
     if isinstance(error, ImportError):
         return StorageError(f"{url}: needs a package that is not installed ({text})")
     if isinstance(error, ValueError) and "Protocol not known" in text:
-        return StorageError(f"{url}: no kind of URL that is known; use a path, s3:// or another")
+        return StorageError(f"{url}: unknown kind of URL; use a path, s3:// or another")
     if isinstance(error, zipfile.BadZipFile):
         return InvalidVolumeError(f"{url}: damaged zip ({text}); copy it again")
     if isinstance(error, _DAMAGE) and doing == "read":
@@ -140,9 +140,9 @@ def _is_from(error: BaseException, *packages: str) -> bool:
 
 
 def _one_line(error: BaseException, limit: int = 300) -> str:
-    """First words of an error's message: clients append debug dumps over many lines."""
+    """Start of an error's message: clients append debug dumps over many lines."""
     said = str(error).split("Debug source:")[0]
-    # s3fs raises an empty FileNotFoundError from the error that knows the bucket is missing.
+    # Some clients raise an empty error from the one that has the reason.
     while said in ("", "None") and error.__cause__ is not None:
         error = error.__cause__
         said = str(error)

@@ -1,29 +1,38 @@
-"""Outliving a store that is away: repeats of whole volumes, where repeats of requests gave up.
+"""Waiting for a store that is away, and then repeating the work on a whole volume.
 
-A store that restarts is away for seconds to minutes, longer than `ctray.storage.s3` repeats one
-request. A volume that was worked on then is no broken volume, and those after it neither.
+A store that restarts is away for seconds to minutes: longer than `ctray.storage.s3_client` repeats
+one request. The volume in work at that time is not broken, nor are those after it.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_chain,
+    wait_fixed,
+)
 
 from ctray.core.errors import ConfigError, OutageError, StorageError, StoreUnavailableError
 from ctray.storage import store
 
 Result = TypeVar("Result")
 
-# A store that answers between them, and fails each time, fails on this volume.
+# A store that answers in between and fails each time has a problem with this volume.
 ATTEMPTS = 3
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 _DEFAULT_S = 600.0
 
 
 def patience_s() -> float:
-    """How long a store that does not answer is waited for: ``CTRAY_STORE_PATIENCE_S``, 600 s."""
+    """How long to wait for a store: ``CTRAY_STORE_PATIENCE_S``, 600 s by default."""
     text = os.environ.get("CTRAY_STORE_PATIENCE_S", "")
     try:
         value = float(text) if text else _DEFAULT_S
@@ -35,28 +44,29 @@ def patience_s() -> float:
 
 
 def patiently(work: Callable[[], Result], urls: Sequence[str]) -> Result:
-    """Result of `work`, which is done anew when the store was away meanwhile, at most thrice.
+    """Call `work`, and repeat it when a store was away meanwhile; at most three calls.
 
     Parameters
     ----------
     work
         Safe to repeat.
     urls
-        What `work` needs: before each repeat all of them are waited for.
+        Places that `work` needs: before each repeat, all of them must answer.
 
     Raises
     ------
     OutageError
         If the store of one of `urls` stays away.
     StoreUnavailableError
-        What `work` raised last, although the stores answered each time.
+        The last error of `work`, if the stores answered each time.
     """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return work()
-        except StoreUnavailableError:
-            wait_for(urls)
-    return work()
+    attempts = Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        stop=stop_after_attempt(ATTEMPTS),
+        before_sleep=lambda _: wait_for(urls),
+        reraise=True,
+    )
+    return attempts(work)
 
 
 def wait_for(urls: Sequence[str]) -> None:
@@ -68,19 +78,26 @@ def wait_for(urls: Sequence[str]) -> None:
         If one does not within `patience_s`.
     """
     limit = patience_s()
-    until = time.monotonic() + limit
+    attempts = Retrying(
+        retry=retry_if_exception_type(StoreUnavailableError),
+        stop=stop_before_delay(limit),
+        wait=wait_chain(*(wait_fixed(pause) for pause in _PAUSES_S)),
+    )
+    try:
+        attempts(_ask, urls)
+    except RetryError as stopped:
+        error = stopped.last_attempt.exception()
+        raise OutageError(
+            f"{error}; waited {limit:g} s for it (CTRAY_STORE_PATIENCE_S); run the same command "
+            "again once the store is back"
+        ) from error
+
+
+def _ask(urls: Sequence[str]) -> None:
     for url in urls:
-        for number in range(10**6):
-            try:
-                store.exists(url)
-                break
-            except StoreUnavailableError as error:
-                pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)]
-                if time.monotonic() + pause > until:
-                    raise OutageError(
-                        f"{error}; waited {limit:g} s for it (CTRAY_STORE_PATIENCE_S); run the "
-                        "same command again once the store is back"
-                    ) from error
-                time.sleep(pause)
-            except StorageError:
-                break  # an answer, if a refusal: whoever needs the store will hear it too
+        try:
+            store.exists(url)
+        except StoreUnavailableError:
+            raise
+        except StorageError:
+            continue  # A refusal is an answer too; the work that needs the store will report it.

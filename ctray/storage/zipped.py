@@ -1,7 +1,7 @@
-"""Zarr in a zip file, read in place: URLs of what lies in it, and their file system.
+"""Zarr in a zip file, read in place: URLs of its members, and their file system.
 
-`zip:///data/scan.ome.zarr.zip!/0` names `0` in that file. Only local files are read: an object
-store would be asked for the directory of the file again and again.
+`zip:///data/scan.ome.zarr.zip!/0` names `0` in that file. Only local files are read: on an object
+store, each access would fetch the file's directory again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from ctray.core.errors import InvalidVolumeError
 
 SCHEME = "zip://"
 _SUFFIXES = (".zarr.zip", ".ozx")
-# Members are whole chunks or shards; a larger one would not be read into memory on purpose.
+# Members are whole chunks or shards; larger ones are not meant to be read into memory.
 _MAX_MEMBER_BYTES = 4 << 30
-# Deflate packs a thousand times at most; ctray trusts no more than this of a packed member.
+# Deflate packs up to a thousand times: a small packed member could fill the memory.
 _MAX_PACKED_BYTES = 256 << 20
 
 
 def is_zipped_zarr(name: str) -> bool:
-    """Whether a file name is that of a zipped Zarr."""
+    """Whether a file name has an ending of a zipped Zarr."""
     return name.lower().endswith(_SUFFIXES)
 
 
 def zip_url(url: str) -> str:
-    """URL of what the zip file at `url` (normalized) holds.
+    """URL of the content of the zip file at `url`, which is normalized.
 
     Raises
     ------
@@ -38,14 +38,14 @@ def zip_url(url: str) -> str:
     """
     if "://" in url:
         raise InvalidVolumeError(
-            f"{url}: a zipped Zarr on an object store is not read; unzip it there, or copy it to "
-            "a local disk"
+            f"{url}: ctray reads a zipped Zarr on a local disk only; unzip it on the store, or "
+            "copy it to a local disk"
         )
     return f"{SCHEME}{url}!"
 
 
 def file_of(url: str) -> str:
-    """Path of the zip file that `url` leads into."""
+    """Path of the zip file of a ``zip://`` URL."""
     return url.removeprefix(SCHEME).partition("!")[0]
 
 
@@ -55,7 +55,7 @@ def inner_path(url: str) -> str:
 
 
 def zip_filesystem(url: str) -> Any:
-    """Return the fsspec file system of a zip file; one object for all that read it.
+    """Return the fsspec file system of a zip file, shared by all its readers.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def zip_filesystem(url: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _opened(path: str, mtime_ns: int, size: int) -> Any:
-    """File system of a zip file as it is now: one that was replaced is opened anew."""
+    """File system of a zip file; opened again after the file was replaced."""
     try:
         fs = fsspec.filesystem("zip", fo=path, mode="r", skip_instance_cache=True)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -79,7 +79,7 @@ def _opened(path: str, mtime_ns: int, size: int) -> Any:
 
 
 def _check_members(path: str, file: zipfile.ZipFile) -> None:
-    """Refuse members that would fill the memory."""
+    """Refuse members that may fill the memory."""
     for member in file.infolist():
         packed = member.compress_type != zipfile.ZIP_STORED
         limit = _MAX_PACKED_BYTES if packed else _MAX_MEMBER_BYTES
@@ -88,6 +88,3 @@ def _check_members(path: str, file: zipfile.ZipFile) -> None:
                 f"{path}: {member.filename} unpacks to {member.file_size} bytes, over {limit}; "
                 "unzip it to a folder"
             )
-
-
-__all__ = ["SCHEME", "file_of", "inner_path", "is_zipped_zarr", "zip_filesystem", "zip_url"]

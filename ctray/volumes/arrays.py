@@ -1,4 +1,4 @@
-"""Opening one Zarr array: its metadata are judged before a library sees them."""
+"""Opening one Zarr array: its metadata are checked before a library sees them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,37 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.core.array import AsyncArray
-from zarr.storage import StorePath
 
 from ctray.core.errors import CtrayError, GeometryError, InvalidVolumeError, NotFoundError
 from ctray.core.geometry import AXES, Triple, as_triple
 from ctray.storage import store
 from ctray.volumes.axes import axis_role, spatial_axes
-from ctray.volumes.bounded_codecs import bounded_metadata, check_codecs, check_shards, shard_chunks
+from ctray.volumes.codec_rules import check_codecs
 from ctray.volumes.metadata import Layout
-from ctray.volumes.transfer import CountingStore, Transfer
-from ctray.volumes.unpacking import allowed, check_sizes
+from ctray.volumes.transfer import Transfer
+from ctray.volumes.unpacking import allowed, check_shard, check_sizes
 from ctray.volumes.voxel_metadata import shown
+from ctray.volumes.zarr_internals import (
+    CountingStore,
+    Metadata,
+    array_of,
+    bounded_metadata,
+    chunks_per_shard,
+    native_dtype,
+    object_shape,
+    parse_metadata,
+)
 from ctray.volumes.zarr_json import read_document
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OpenedArray:
-    """An array of three axes in space, in any order, and perhaps others of length 1.
+    """An array with three axes in space, in any order, and perhaps others of length 1.
 
     Parameters
     ----------
     array
-        Opened for reading, through codecs that are bounded.
+        Opened for reading, with bounded codecs.
     axes
         Positions of z, y and x among its axes.
     """
@@ -61,13 +69,13 @@ class OpenedArray:
         return np.dtype(self.array.dtype).newbyteorder("=")
 
     def in_space(self, values: Sequence[int]) -> Triple:
-        """Those of `values`, one an axis of the array, that belong to z, y and x."""
+        """Pick the values of z, y and x from one value per axis of the array."""
         return as_triple([values[axis] for axis in self.axes], "shape")
 
     def read(self, slices: Sequence[slice]) -> np.ndarray:
-        """Voxels of a region given in (z, y, x), in this order of axes.
+        """Voxels of a region, (z, y, x).
 
-        Raises whatever zarr and its codecs raise on damage.
+        On damage, zarr and its codecs raise errors of any type; see `damage_named`.
         """
         index: list[Any] = [0] * self.array.ndim
         for axis, part in zip(self.axes, slices, strict=True):
@@ -87,18 +95,18 @@ def open_array(
     url
         The array.
     layout
-        What its group says of it.
+        Description from its group.
     transfer
-        Counts what is fetched.
+        Counter of the fetched bytes.
     document
-        Its metadata, where they have been read.
+        Its metadata if they have been read.
 
     Raises
     ------
     NotFoundError
         If no array is there.
     NoVolumeError, InvalidVolumeError
-        If it is no volume, or none that is read: see `spatial_axes`, `check_codecs` and
+        If it is no volume, or ctray does not read it: see `spatial_axes`, `check_codecs` and
         `check_sizes`.
     """
     if document is None:
@@ -117,13 +125,13 @@ def open_array(
             raise InvalidVolumeError(f"{url}: chunks {array.chunks} do not fit shape {shape}")
         itemsize = opened.dtype.itemsize
         check_sizes(url, opened.shape, opened.chunk, opened.shard, itemsize)
-        check_shards(url, array.metadata)
+        check_shard(url, chunks_per_shard(array.metadata))
     return opened
 
 
 @contextlib.contextmanager
 def damage_named(url: str) -> Iterator[None]:
-    """Turn whatever a library raises on hostile data into `InvalidVolumeError` that names `url`.
+    """Turn any error that a library raises on damaged data into an `InvalidVolumeError` of `url`.
 
     Errors of the store and of the file system keep their meaning.
     """
@@ -133,7 +141,7 @@ def damage_named(url: str) -> Iterator[None]:
         except (OSError, MemoryError, ImportError):
             raise
         except Exception as error:
-            # Of our own errors, only those of geometry do not name what they are about.
+            # Errors of geometry are the only ones of ctray that do not name the array.
             own = isinstance(error, CtrayError) and not isinstance(error, GeometryError)
             if own or type(error).__module__.split(".")[0] in ("botocore", "obstore", "aiohttp"):
                 raise
@@ -161,25 +169,21 @@ def _built(
         raise InvalidVolumeError(
             f"{url}: zarr_format is {document.get('zarr_format')!r:.40}, not {zarr_format}"
         )
-    # Names of axes have been read, and attributes are the owner's. An empty list is no filter,
-    # of which zarr warns.
-    told: Any = {**document, "attributes": {}}
+    # zarr needs no attributes, and warns of an empty list of filters.
+    told = {**document, "attributes": {}}
     if zarr_format == 2:
         told["filters"] = document.get("filters") or None
     source = store.zarr_store(url, read_only=True)
-    parsed: Any = AsyncArray(metadata=told, store_path=StorePath(source)).metadata
-    parsed = bounded_metadata(parsed)
-    target = CountingStore(source, transfer, max_bytes=_most_stored(parsed))
-    return zarr.Array(AsyncArray(metadata=parsed, store_path=StorePath(target)))
+    metadata = bounded_metadata(parse_metadata(told, source))
+    return array_of(metadata, CountingStore(source, transfer.add, _most_stored(metadata)))
 
 
-def _most_stored(metadata: Any) -> int:
+def _most_stored(metadata: Metadata) -> int:
     """Most bytes that a stored object of an array can have: far more than any does."""
-    unit = metadata.chunks if metadata.zarr_format == 2 else metadata.chunk_grid.chunk_shape
-    num_bytes = math.prod(unit) * np.dtype(metadata.dtype.to_native_dtype()).itemsize
+    num_bytes = math.prod(object_shape(metadata)) * native_dtype(metadata).itemsize
     # Filters widen a voxel to 8 bytes at most. A chunk in a shard has 16 bytes of index, and its
     # compressor a header.
-    return allowed(8 * num_bytes) + 128 * shard_chunks(metadata)
+    return allowed(8 * num_bytes) + 128 * chunks_per_shard(metadata)
 
 
 def _lengths(url: str, document: dict[str, Any], key: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Which axes of an array are z, y and x: by the names that its metadata give, else by their place.
+"""Which axes of an array are z, y and x: by their names in the metadata, else by their order.
 
-An array may be stored in any order of its axes. What has no three axes in space is no volume.
+An array may store its axes in any order. An array without three axes in space is no volume.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _ROLES = {
         "angle",
     ),
 }
-# What programs call axes that nobody named: dim_0, axis1, phony_dim_2.
+# Names that programs give to axes without a name: dim_0, axis1, phony_dim_2.
 _NO_NAME = re.compile(r"(dim|axis|d|phony_dim)[_-]?\d+")
 _MAX_AXES = 5
-# No side of a volume in practice, and the number of colours with and without opacity.
+# Number of colours, without and with opacity; in practice no extent of a volume.
 _COLOURS = (3, 4)
 _SMALLEST_PICTURE = 16
 
@@ -49,17 +49,16 @@ def spatial_axes(
     shape
         Its extent, axes in their stored order.
     names
-        Names of its axes where metadata give them, None for one that has none.
+        Names of its axes from the metadata; None for an axis without a name.
     coloured
         Whether metadata say that channels are red, green and blue.
 
     Raises
     ------
     NoVolumeError
-        If the array is sound and no volume: fewer than three axes, a colour image, projections.
+        If the array is sound but no volume: fewer than three axes, a colour image, projections.
     InvalidVolumeError
-        If it may be one, but not one that is read: several times or channels, names that say
-        nothing, no voxels.
+        If ctray does not read it: several times or channels, ambiguous names, no voxels.
     """
     if len(shape) < 3:
         raise NoVolumeError(f"{url}: {len(shape)}D array of shape {_text(shape)}, no volume")
@@ -76,7 +75,7 @@ def spatial_axes(
 
 
 def axis_role(name: str | None) -> str | None:
-    """What a name means: z, y, x, t, c, colour, angle, the name itself, or None for no name."""
+    """Meaning of a name: z, y, x, t, c, colour, angle, or the name; None for no name."""
     if not _has_name(name):
         return None
     plain = str(name).strip().lower()
@@ -89,7 +88,7 @@ def _has_name(name: str | None) -> bool:
 
 
 def _roles(url: str, shape: Sequence[int], names: Sequence[str | None] | None) -> list[str]:
-    """Role of every axis; those without a name take what is left of z, y, x, in this order."""
+    """Role of every axis; axes without a name get the unused ones of z, y, x, in this order."""
     if names is not None and len(names) != len(shape):
         raise InvalidVolumeError(
             f"{url}: its metadata name {len(names)} axes, and the array of shape {_text(shape)} "
@@ -114,12 +113,12 @@ def _roles(url: str, shape: Sequence[int], names: Sequence[str | None] | None) -
 
 
 def _refuse_others(url: str, shape: Sequence[int], roles: list[str], coloured: bool) -> None:
-    """Refuse an array with named axes of which three are not z, y, x and the others single."""
+    """Refuse named axes unless three are z, y, x and all others have length 1."""
     text = f"axes {', '.join(roles)} of shape {_text(shape)}"
     longer = {role: n for role, n in zip(roles, shape, strict=True) if role not in AXES and n != 1}
     if "angle" in longer:
         raise NoVolumeError(f"{url}: {text}: projections, not reconstructed")
-    # Interleaved channels, the last axis, are colours; planes of channels may be anything.
+    # Three or four interleaved channels, as the last axis, are colours; other channels may not be.
     last_is_colour = roles[-1] == "c" and longer.get("c") in _COLOURS
     if "colour" in longer or ("c" in longer and (coloured or last_is_colour)):
         raise NoVolumeError(f"{url}: {text}: a colour image, no grey values")

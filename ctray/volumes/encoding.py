@@ -1,4 +1,4 @@
-"""How single chunks are encoded, and doing it: what two arrays must share to share bytes.
+"""The encoding of single chunks. Two arrays with the same encoding can share stored bytes.
 
 Zarr v2 and v3 store a chunk alike: voxels in C order and a byte order, then a compressor. So a
 chunk of an OME-Zarr 0.4 volume is, byte for byte, an inner chunk of a 0.5 shard.
@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from numcodecs import Blosc, GZip, Zstd  # type: ignore[import-untyped]
-from zarr.codecs import BytesCodec, ShardingCodec
-from zarr.core.metadata import ArrayV2Metadata, ArrayV3Metadata
+from zarr.codecs import BytesCodec
 from zarr.registry import get_codec_class
 
 from ctray.core.geometry import Triple, as_triple
 from ctray.volumes.sharding import crc32c, without_crc32c
-from ctray.volumes.unpacking import check_told, unpack
+from ctray.volumes.unpacking import check_unpacked_size, unpack
+from ctray.volumes.zarr_internals import native_dtype, v2_codecs
+from ctray.volumes.zarr_internals import v3_codecs as stored_v3_codecs
 
 ZSTD_LEVEL = 3
 CHECKSUM = "crc32c"
-# Chunks of more bytes than this are no unit to work in: they are cut up and encoded anew.
+# Larger chunks are no practical unit of work: they are cut up and encoded again.
 _MAX_CHUNK_BYTES = 32 * 2**20
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 
@@ -39,12 +40,12 @@ class ChunkEncoding:
     chunk
         Voxels (z, y, x).
     dtype
-        Type in the stored byte order.
+        Type of the voxels in the stored byte order.
     codecs
-        Names and settings of what follows the voxels' bytes, as Zarr v3 writes them: at most one
-        of zstd, blosc and gzip, and crc32c.
+        Names and settings of the codecs after "bytes", as Zarr v3 writes them: at most one of
+        zstd, blosc and gzip, and crc32c.
     fill_value
-        Value of chunks that are not stored.
+        Value of the voxels of chunks that are not stored.
     """
 
     chunk: Triple
@@ -59,7 +60,7 @@ class ChunkEncoding:
 
     @property
     def is_checksummed(self) -> bool:
-        """Whether chunks end in a checksum of their stored bytes."""
+        """Whether chunks end with a checksum of their stored bytes."""
         return bool(self.codecs) and self.codecs[-1][0] == CHECKSUM
 
     @property
@@ -69,35 +70,35 @@ class ChunkEncoding:
         return named[0] if named else None
 
     def decode(self, data: bytes | memoryview) -> npt.NDArray[Any]:
-        """Voxels of a stored chunk, shape `chunk`; an exception of the codec's if it is damaged."""
+        """Voxels of a stored chunk, shape `chunk`; the codec raises an error if it is damaged."""
         found: Any = data
         for name, _ in reversed(self.codecs):
             if name == CHECKSUM:
                 found = without_crc32c(found)
             else:
-                # What follows the compressor in this order are the voxels, and perhaps a checksum.
+                # The compressor packed the voxels, perhaps with a checksum.
                 inner = self.num_bytes + (4 if self.codecs[0][0] == CHECKSUM else 0)
                 found = unpack(name, found, inner)
         return np.frombuffer(found, np.uint8).view(self.dtype).reshape(self.chunk)
 
     def check(self, data: bytes | memoryview) -> None:
-        """Raise an exception unless a stored chunk is sound.
+        """Raise an error if a stored chunk is damaged.
 
-        Where its bytes carry a checksum that is enough, and else it is unpacked.
+        A checksum of its bytes is enough; without one, the chunk is unpacked.
         """
         if not self.is_checksummed:
             self.decode(data)
             return
         content = without_crc32c(data)
-        # What is sound as bytes may still be no chunk of this array.
+        # Sound bytes may still be no chunk of this array.
         name, _ = self.codecs[-2] if len(self.codecs) > 1 else ("", ())
         if name and self.codecs[0][0] != CHECKSUM:
-            check_told(name, content, self.num_bytes, exact=True)
+            check_unpacked_size(name, content, self.num_bytes, exact=True)
 
     def encode(self, voxels: npt.NDArray[Any]) -> bytes | None:
         """Stored bytes of a chunk; None if all of it is the fill value.
 
-        At the end of an array `voxels` may be smaller: the rest is filled.
+        `voxels` may be smaller than a chunk at the end of an array; the rest is filled.
         """
         if self._is_fill(voxels):
             return None
@@ -121,7 +122,7 @@ class ChunkEncoding:
             return False
         if voxels.dtype.kind != "f":
             return bool((voxels == fill).all())
-        # By bits: -0.0 is not 0.0, and a NaN is one.
+        # By bits: -0.0 differs from 0.0, and NaN equals NaN.
         bits = np.dtype(f"u{voxels.dtype.itemsize}")
         plain = np.ascontiguousarray(voxels, voxels.dtype.newbyteorder("="))
         return bool((plain.view(bits) == fill.astype(plain.dtype).view(bits)).all())
@@ -134,10 +135,10 @@ def default_encoding(
     fill_value: Any = 0,
     level: int = ZSTD_LEVEL,
 ) -> ChunkEncoding:
-    """Encoding of what ctray encodes itself: zstd, little-endian, with a checksum where it can.
+    """Encoding of new chunks: zstd, little-endian, with a checksum in OME-Zarr 0.5.
 
-    Unpacking alone does not show damage: of bits flipped in zstd chunks of noisy grey values it
-    noticed none to a fifth. A CRC-32C notices all, and costs a hundredth of unpacking.
+    Unpacking alone misses damage: it noticed at most a fifth of the flipped bits in zstd chunks of
+    noisy grey values. A CRC-32C notices all, for a hundredth of the cost of unpacking.
     """
     settings = (("checksum", False), ("level", level))
     checksum = () if ome_version == "0.4" else ((CHECKSUM, ()),)
@@ -150,13 +151,12 @@ def default_encoding(
 
 
 def encoding_of(array: zarr.Array[Any], axes: Sequence[int]) -> ChunkEncoding | None:
-    """Encoding of an array's chunks, None where it is none that another array would take over.
+    """Encoding of an array's chunks; None if other arrays should not adopt it.
 
-    That is: another codec than zstd, blosc, gzip and crc32c, no compression at all, voxels in
-    another order than C, or chunks of more than 32 MiB.
+    Not adopted: codecs other than zstd, blosc, gzip and crc32c, no compression, voxels in another
+    order than C, and chunks of more than 32 MiB.
     """
-    metadata: Any = array.metadata
-    found = _of_v3(metadata) if isinstance(metadata, ArrayV3Metadata) else _of_v2(metadata)
+    found = _of_v2(array) if array.metadata.zarr_format == 2 else _of_v3(array)
     if found is None:
         return None
     dtype, codecs = found
@@ -172,7 +172,7 @@ def encoding_of(array: zarr.Array[Any], axes: Sequence[int]) -> ChunkEncoding | 
 
 
 def v2_compressor(encoding: ChunkEncoding) -> Any:
-    """Compressor for Zarr v2 that stores the same bytes; None where it has none."""
+    """Compressor for Zarr v2 that stores the same bytes; None if there is none."""
     compressor = encoding.compressor
     if compressor is None or len(encoding.codecs) != 1:
         return None
@@ -180,14 +180,14 @@ def v2_compressor(encoding: ChunkEncoding) -> Any:
 
 
 def v3_serializer(encoding: ChunkEncoding) -> BytesCodec:
-    """Zarr v3 codec of the voxels' bytes."""
+    """Zarr v3 codec that turns voxels into bytes."""
     if encoding.dtype.itemsize == 1:
         return BytesCodec(endian=None)
     return BytesCodec(endian="big" if encoding.dtype.str[0] == ">" else "little")
 
 
 def v3_codecs(encoding: ChunkEncoding) -> list[Any]:
-    """Zarr v3 codecs that follow the voxels' bytes."""
+    """Zarr v3 codecs after the "bytes" codec."""
     return [
         get_codec_class(name).from_dict({"name": name, "configuration": dict(settings)})
         if settings
@@ -196,29 +196,26 @@ def v3_codecs(encoding: ChunkEncoding) -> list[Any]:
     ]
 
 
-def _of_v3(metadata: ArrayV3Metadata) -> tuple[np.dtype[Any], Any] | None:
-    codecs = metadata.codecs
-    if len(codecs) == 1 and isinstance(codecs[0], ShardingCodec):
-        codecs = codecs[0].codecs
-    first, *rest = codecs
-    named: list[Any] = [codec.to_dict() for codec in rest]
+def _of_v3(array: zarr.Array[Any]) -> tuple[np.dtype[Any], Any] | None:
+    found = stored_v3_codecs(array)
+    if found is None:
+        return None
+    endian, named = found
     names = [codec["name"] for codec in named]
     compressors = [name for name in names if name in ("zstd", "blosc", "gzip")]
-    if not isinstance(first, BytesCodec) or len(compressors) > 1 or names.count(CHECKSUM) > 1:
+    if len(compressors) > 1 or names.count(CHECKSUM) > 1 or set(names) - {CHECKSUM, *compressors}:
         return None
-    if set(names) - {CHECKSUM, *compressors}:
-        return None
-    big = first.endian is not None and first.endian.value == "big"
-    dtype = np.dtype(metadata.dtype.to_native_dtype()).newbyteorder(">" if big else "<")
+    dtype = native_dtype(array.metadata).newbyteorder(">" if endian == "big" else "<")
     return dtype, tuple((c["name"], _frozen(c.get("configuration", {}))) for c in named)
 
 
-def _of_v2(metadata: ArrayV2Metadata) -> tuple[np.dtype[Any], Any] | None:
-    if metadata.order != "C" or metadata.filters or metadata.compressor is None:
+def _of_v2(array: zarr.Array[Any]) -> tuple[np.dtype[Any], Any] | None:
+    order, filters, compressor = v2_codecs(array)
+    if order != "C" or filters or compressor is None:
         return None
-    config = dict(metadata.compressor.get_config())
+    config = dict(compressor.get_config())
     name = config.pop("id")
-    dtype = np.dtype(metadata.dtype.to_native_dtype())
+    dtype = native_dtype(array.metadata)
     if name == "zstd":
         config.setdefault("checksum", False)
     elif name == "blosc":

@@ -1,10 +1,9 @@
-"""The manifest of a volume: what its store must hold, in the format of `sha256sum`.
+"""The manifest of a volume: the SHA-256 of every stored object, in the format of `sha256sum`.
 
-`0/ctray.sha256` in a crop's folder has one line an object, `<SHA-256>  <path>`, sorted by path: all
-levels and what else lies in the group. Any shell in that folder checks it with
-``sha256sum -c 0/ctray.sha256``. The checksum of a crop is the SHA-256 of this file, so what is
-stored can be checked without unpacking a voxel. The group's own metadata is written after it and
-holds that checksum.
+`0/ctray.sha256` in a crop's folder has one line per object, `<SHA-256>  <path>`, sorted by path,
+for all levels and everything else in the group. In that folder, ``sha256sum -c 0/ctray.sha256``
+checks it. The checksum of a crop is the SHA-256 of this file, so a check unpacks no voxels. The
+group's metadata hold that checksum and are written last.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from ctray.core.parallel import BYTES_IN_FLIGHT, bounded_map
 from ctray.storage import store
 from ctray.volumes.metadata import UNFINISHED
 
-# In the folder of an array: zarr warns of whatever it finds beside the arrays of a group.
+# In the folder of an array: zarr warns of files beside the arrays of a group.
 MANIFEST = "0/ctray.sha256"
 _NOT_LISTED = {MANIFEST, UNFINISHED, "zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
 _MAX_THREADS = 16
@@ -25,7 +24,7 @@ _ZARR_V2 = {".zarray", ".zattrs", ".zgroup"}
 
 
 def digest(*parts: bytes | memoryview) -> str:
-    """SHA-256 of `parts`, one after the other, in hexadecimal."""
+    """SHA-256 of the concatenated `parts`, in hexadecimal."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -38,9 +37,9 @@ def write_manifest(url: str, known: Mapping[str, str]) -> str:
     Parameters
     ----------
     url
-        Group of the volume, all of it written but its metadata.
+        Group of the volume, complete except for its metadata.
     known
-        Digests by path of what was written in this process; the rest is read back.
+        Digests by path of objects that this process wrote; other objects are read back.
     """
     read_back = {path: size for path, size in _listed(url).items() if path not in known}
     text = _text({**known, **_digests(url, read_back)})
@@ -49,21 +48,21 @@ def write_manifest(url: str, known: Mapping[str, str]) -> str:
 
 
 def stored_checksum(url: str) -> str:
-    """Checksum of what the store now holds below `url`; that of a sound volume is its own."""
+    """Checksum of the objects now stored below `url`; an intact volume has its own checksum."""
     return _checksum(_text(_digests(url, _listed(url))))
 
 
 def differences(url: str, checksum: str, bytes_in_flight: int = BYTES_IN_FLIGHT) -> Iterator[str]:
-    """Compare the store with the manifest at `url`; one line for each object that is not as it was.
+    """Compare the store with the manifest at `url`; yield one line for each difference.
 
     Parameters
     ----------
     url
         Group of a volume with a manifest.
     checksum
-        What the manifest itself must have.
+        Expected checksum of the manifest itself.
     bytes_in_flight
-        Bound of what is held in memory.
+        Bound of the bytes held in memory.
     """
     try:
         text = store.read_bytes(store.join(url, MANIFEST))
@@ -88,7 +87,7 @@ def differences(url: str, checksum: str, bytes_in_flight: int = BYTES_IN_FLIGHT)
 
 
 def _listed(url: str) -> dict[str, int]:
-    """Path and size of what a manifest lists; what file systems and tools hide is none of it."""
+    """Path and size of the objects that a manifest lists; hidden files are skipped."""
     return {
         path: size
         for path, size in store.list_tree(url)
@@ -100,7 +99,7 @@ def _listed(url: str) -> dict[str, int]:
 def _digests(
     url: str, sizes: Mapping[str, int], bytes_in_flight: int = BYTES_IN_FLIGHT
 ) -> dict[str, str | None]:
-    """Digests of objects by path; None where one is gone."""
+    """Digests of objects by path; None for a missing object."""
 
     def one(path: str) -> str | None:
         try:

@@ -30,11 +30,11 @@ def write_map(
     url
         Where it goes.
     values
-        One value a cell, float32, (z, y, x).
+        One value per cell, float32, (z, y, x).
     volume
-        What it is a map of: its voxel size and origin place the map.
+        Volume of the map: gives voxel size and origin.
     cell
-        Working-level voxels a cell, (z, y, x).
+        Working-level voxels per cell, (z, y, x).
     offset
         Working-level voxel where the first cell begins, (z, y, x); below 0 if outside.
     factors
@@ -48,7 +48,7 @@ def write_map(
         If something is at `url`.
     """
     edge = (cell[0] * factors[0], cell[1] * factors[1], cell[2] * factors[2])
-    # A voxel's place is its centre: that of a cell lies half a cell after its beginning.
+    # Positions are centres of voxels; the centre of a cell lies half a cell after its start.
     first = [o * f + (e - 1) / 2 for o, f, e in zip(offset, factors, edge, strict=True)]
     shape = as_triple(values.shape, "shape")
     writer = create_volume(

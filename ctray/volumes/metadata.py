@@ -1,4 +1,4 @@
-"""What a Zarr group or array says about the volume in it: levels, axes, physical place."""
+"""OME-Zarr and Zarr metadata of a volume: levels, axes, voxel size and origin."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _COLOURS = {"FF0000", "00FF00", "0000FF"}
 class Dataset:
     """One array of a multiscale.
 
-    `relative_scale` are level-0 voxels per voxel and `offset` level-0 voxels from level 0's first
-    voxel, both as the metadata say, (z, y, x); None where they say nothing.
+    `relative_scale` is level-0 voxels per voxel, and `offset` the distance from level 0's first
+    voxel in level-0 voxels, both from the metadata, (z, y, x); None if they state nothing.
     """
 
     path: str
@@ -41,29 +41,29 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Where the arrays of a volume are and what is known of it before they are opened.
+    """Description of a volume from its metadata, before its arrays are opened.
 
     Parameters
     ----------
     datasets
         Levels, the finest first.
     axes
-        Names of the arrays' axes, None where the metadata of the arrays themselves tell.
+        Names of the axes; None if only the arrays' own metadata name them.
     voxel_size, origin
-        Edge lengths, and centre of the first voxel in micrometres; in voxels where the size is
-        not known.
+        Edge lengths, and centre of the first voxel in micrometres; in voxels if the size is
+        unknown.
     plain_scale
-        Edge lengths where metadata give numbers without a unit of length.
+        Edge lengths if the metadata give numbers without a unit of length.
     ome_version, attributes, zarr_format
         Version of OME-Zarr, ``ctray`` attributes, version of Zarr.
     document
-        Metadata of the array, where it is one without a group.
+        Metadata of the array, if it has no group.
     is_label, is_coloured
         Whether it holds labels of another image, or its channels are red, green and blue.
     notes
-        Oddities that are no failure.
+        Remarks on oddities that are no failure.
     metadata_bytes
-        Bytes that were fetched for it.
+        Bytes of metadata that were fetched.
     """
 
     datasets: tuple[Dataset, ...] = (Dataset(path=""),)
@@ -87,16 +87,16 @@ def read_layout(url: str) -> Layout:
     Raises
     ------
     NotFoundError
-        If there is no Zarr metadata, or only those of an interrupted writer.
+        If there are no Zarr metadata, or only those of an interrupted writer.
     InvalidVolumeError
-        If the metadata describe no image, or one of a version that is not read.
+        If the metadata describe no image, or one of a version that ctray does not read.
     """
     v3, size = read_document(store.join(url, "zarr.json"))
     if v3 is not None:
         if v3.get("node_type") == "array":
             return Layout(metadata_bytes=size, document=v3)
         attributes = as_mapping(url, v3.get("attributes", {}))
-        # Some writers put the metadata of 0.4 into groups of Zarr v3.
+        # Some writers put metadata of 0.4 into groups of Zarr v3.
         ome = attributes if "multiscales" in attributes else attributes.get("ome", {})
         return _image(url, attributes, as_mapping(url, ome), size)
     attributes_v2, size = read_document(store.join(url, ".zattrs"))
@@ -130,7 +130,7 @@ def _no_image(url: str) -> InvalidVolumeError:
 
 
 def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int) -> Layout:
-    """Layout from OME-NGFF metadata; wrong structure becomes one clear error."""
+    """Layout from OME-NGFF metadata; a wrong structure raises one clear error."""
     if not ome.get("multiscales"):
         raise _no_image(url)
     try:
@@ -138,7 +138,7 @@ def _image(url: str, attributes: dict[str, Any], ome: dict[str, Any], size: int)
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         if version not in READABLE_VERSIONS:
             raise InvalidVolumeError(
-                f"{url}: OME-Zarr {shown(version)} is not read; convert it to 0.4 or 0.5"
+                f"{url}: ctray does not read OME-Zarr {shown(version)}; convert it to 0.4 or 0.5"
             )
         layout = _multiscale(url, multiscale)
     except (GeometryError, OverflowError) as error:
@@ -188,7 +188,7 @@ def _multiscale(url: str, multiscale: dict[str, Any]) -> Layout:
         )
     layout = Layout(datasets=tuple(datasets), axes=names)
     if space is None or not (stated[0] or _has_scale(outer)):
-        # Without a scale a voxel may have any size, and a translation counts in no known unit.
+        # Without a scale, the voxel size and the unit of the translation are unknown.
         return layout
     units = [_unit(axes[i].get("unit")) for i in space]
     return replace(layout, **_physical(units, _pick(scale0, space), _pick(shift0, space)))
@@ -202,7 +202,7 @@ def _bounded(found: Any, most: int, what: str) -> list[dict[str, Any]]:
 
 
 def _physical(units: list[str | None], scale: Floats, shift: Floats) -> dict[str, Any]:
-    """Voxel size and origin, or the plain numbers where a unit of length is missing."""
+    """Voxel size and origin, or the plain numbers if a unit of length is missing."""
     to_um = _micrometres(units)
     if to_um is None:
         z, y, x = (t / s for t, s in zip(shift, scale, strict=True))
@@ -214,14 +214,14 @@ def _physical(units: list[str | None], scale: Floats, shift: Floats) -> dict[str
 
 
 def _path(url: str, path: Any) -> str:
-    """Path of a level inside its group; refused where it leads out of it."""
-    # A web server takes %2e for a dot.
+    """Path of a level inside its group; refused if it leads out of the group."""
+    # A web server decodes %2e to a dot.
     parts = unquote(path).split("/") if isinstance(path, str) else []
     plain = all(part not in ("", ".", "..") and part.isprintable() for part in parts)
     if not parts or not plain or "\\" in path or ":" in parts[0]:
         raise InvalidVolumeError(
-            f"{url}: level {str(path)[:80]!r} lies outside of the image's group; a level is named "
-            "by its path below the group"
+            f"{url}: level {str(path)[:80]!r} lies outside of the image's group; use a path below "
+            "the group"
         )
     return str(path)
 
@@ -231,7 +231,7 @@ def _has_scale(steps: Any) -> bool:
 
 
 def _transform(steps: Sequence[dict[str, Any]], ndim: int) -> tuple[list[float], list[float]]:
-    """Scale and translation of a chain of transforms, applied first to last."""
+    """Scale and translation of a chain of transforms, applied in order."""
     scale, shift = [1.0] * ndim, [0.0] * ndim
     if len(steps) > _MAX_STEPS:
         raise ValueError(f"{len(steps)} transforms in a row, more than {_MAX_STEPS}")
@@ -245,7 +245,7 @@ def _transform(steps: Sequence[dict[str, Any]], ndim: int) -> tuple[list[float],
         elif step["type"] == "translation":
             shift = [t + float(v) for t, v in zip(shift, step["translation"], strict=True)]
         elif step["type"] != "identity":
-            raise ValueError(f"transform {step['type']!r} is not read")
+            raise ValueError(f"ctray does not read transform {step['type']!r}")
     if not all(math.isfinite(v) for v in (*scale, *shift)) or 0 in scale:
         raise ValueError("scale and translation must be finite")
     return scale, shift

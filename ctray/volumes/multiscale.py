@@ -1,4 +1,4 @@
-"""Pyramid arithmetic: level shapes, where a level sits, and the mean that makes it."""
+"""Pyramid arithmetic: shape and position of each level, and its means."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from ctray.core.geometry import Triple, as_triple
 SMALLEST_SIDE = 64
 MAX_LEVELS = 8
 
+# The shortest side keeps this fraction of the working size, up to so many times its longest side: a
+# volume three times as long as it is wide would be a few voxels wide otherwise.
+_LEAST_WIDTH, _MOST_LENGTH = 0.5, 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LevelPlan:
-    """What one level of a pyramid is to be.
+    """Shape and position of one level of a pyramid.
 
     Parameters
     ----------
@@ -29,7 +33,7 @@ class LevelPlan:
     factors
         Level-0 voxels per voxel of this level, (z, y, x).
     offset
-        Centre of its first voxel less that of level 0's first voxel, in level-0 voxels.
+        Distance from the centre of level 0's first voxel to that of this level, level-0 voxels.
     """
 
     shape: Triple
@@ -53,8 +57,8 @@ def level_shapes(shape: Sequence[int], num_levels: int) -> tuple[Triple, ...]:
 def plan_levels(shape: Sequence[int], num_levels: int | None = None) -> tuple[LevelPlan, ...]:
     """Plan of a pyramid by 2x mean: shape ceil(n / f), offset (f - 1) / 2 with f = 2**level.
 
-    A mean of f voxels sits at their middle, hence the offset. An axis that has shrunk to one
-    voxel keeps one, and its factor still doubles, so that one factor holds for all axes.
+    The offset puts a mean of f voxels at their middle. An axis of one voxel keeps one, and its
+    factor still doubles, so that all axes have the same factor.
     """
     count = default_num_levels(shape) if num_levels is None else num_levels
     if count < 1:
@@ -78,9 +82,9 @@ def downsample_mean(
 ) -> npt.NDArray[Any]:
     """Mean over cells of `factors` voxels; the result has the dtype of `array`.
 
-    Odd extents round up: the last cell averages what exists. Floats average their finite values,
-    and a cell without any is NaN. Integers are the exact mean rounded half to even, so that no
-    level of a pyramid drifts from the one below. Booleans follow the majority, ties are False.
+    Odd extents round up: the last cell averages the voxels it has. Floats average their finite
+    values; a cell without any is NaN. Integers are the exact mean rounded half to even, so that
+    levels do not drift. Booleans follow the majority; ties are False.
 
     Parameters
     ----------
@@ -113,7 +117,7 @@ def _out_shape(array: npt.NDArray[Any], cell: Triple) -> Triple:
 
 
 def _phases(array: npt.NDArray[Any], cell: Triple) -> Any:
-    """Every member of the cells in turn: its strided view, and the cells that have it."""
+    """For each position in a cell: a strided view of its voxels, and the cells that have it."""
     for phase in itertools.product(*(range(f) for f in cell)):
         view = array[tuple(slice(p, None, f) for p, f in zip(phase, cell, strict=True))]
         if view.size:
@@ -138,8 +142,8 @@ def _mean_of_finite(array: npt.NDArray[Any], cell: Triple) -> npt.NDArray[Any]:
 
 
 def _mean_of_integers(array: npt.NDArray[Any], cell: Triple) -> npt.NDArray[Any]:
-    # A cell has at most 2**16 members in any sane pyramid: 64 bits hold the sums of 32-bit values,
-    # 32 bits those of 16-bit values of the usual cell of 8.
+    # A cell has at most 2**16 members in any sane pyramid: 64 bits hold sums of 32-bit values, and
+    # 32 bits hold sums of 16-bit values over the usual cell of 8.
     if array.dtype.itemsize <= 2 and math.prod(cell) < 2**15:
         wide: Any = np.int32 if array.dtype.kind == "i" else np.uint32
     else:
@@ -181,3 +185,12 @@ def _members(array: npt.NDArray[Any], cell: Triple) -> npt.NDArray[np.int64]:
         per_axis.append(count)
     z, y, x = per_axis
     return z[:, None, None] * y[None, :, None] * x[None, None, :]
+
+
+def longest_side(shape: Sequence[int], working_size: int) -> int:
+    """Longest side that the working level of a volume of `shape` should have, voxels.
+
+    It is `working_size`, and more where the shortest side would keep less than half of that.
+    """
+    wanted = _LEAST_WIDTH * working_size * max(shape) / min(shape)
+    return round(min(max(working_size, wanted), _MOST_LENGTH * working_size))

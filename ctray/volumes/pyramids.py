@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from ctray.core.geometry import Box, VoxelSize, as_triple
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import Volume, open_volume
 from ctray.volumes.working import is_reduced_to, read_reduced
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.writer import create_volume
 
 # Names of the attributes that say how coarse the first level is, and of what source.
 _FACTORS, _STAMP = "factors", "source_stamp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +12,23 @@ import numpy.typing as npt
 from ctray.core.geometry import Box, Triple, as_triple, tiles
 from ctray.core.parallel import bounded_map
 from ctray.volumes.multiscale import downsample_mean
-
-if TYPE_CHECKING:
-    from ctray.volumes.volume import Level, Volume
+from ctray.volumes.volume import Level, Volume
 
 
 def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -> npt.NDArray[Any]:
     """Level `level` of `volume` after `halvings` (1 or more) further 2x means, read once.
 
-    The result is that of taking the means level by level, rounding included: every tile is whole
-    cells of 2**halvings voxels, but for the far ends.
+    The result equals the means taken level by level, including their rounding: every tile consists
+    of whole cells of 2**halvings voxels, except at the far ends.
 
     Parameters
     ----------
     volume, level
-        What to read.
+        Level to read.
     halvings
         How often each axis is halved; odd extents round up.
     max_bytes
-        Bound of the voxels in flight.
+        Bound of the voxel bytes in memory.
 
     Returns
     -------
@@ -40,7 +38,7 @@ def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -
     info, cell = volume.levels[level], 2**halvings
     shape = as_triple([-(-n // cell) for n in info.shape], "shape")
     out = np.empty(shape, volume.dtype)
-    # A tile as it is read, the chunks that it is decoded from, and the sums of its first mean.
+    # The tile, the chunks that it is decoded from, and the sums of its first mean.
     held = 3 * volume.dtype.itemsize
     tile = tile_of(info, cell, max_bytes // held)
 
@@ -64,7 +62,7 @@ def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -
 
 
 def tile_of(level: Level, multiple: int, max_voxels: int) -> Triple:
-    """Tile of whole shards (else chunks) and whole cells of `multiple`, within `max_voxels`."""
+    """Tile of whole shards, or else chunks, and of whole cells of `multiple`, in `max_voxels`."""
     limit = [-(-n // multiple) * multiple for n in level.shape]
     for unit in (level.shard, level.chunk):
         tile = [min(math.lcm(u, multiple), n) for u, n in zip(unit, limit, strict=True)]

@@ -1,8 +1,8 @@
-"""The shard as bytes: Zarr v3 sharding codec, version 1.0, sections "Binary shard format".
+"""The bytes of a shard: Zarr v3 sharding codec, version 1.0, section "Binary shard format".
 
-A shard is its encoded inner chunks, one after the other, and an index: offset and length of each
-inner chunk in C order, little-endian 64-bit, both 2**64 - 1 where a chunk is missing, and a
-CRC-32C of all that.
+A shard holds its encoded inner chunks, one after the other, and an index. The index has the offset
+and the length of each inner chunk in C order, as little-endian 64-bit integers, both 2**64 - 1 for
+a missing chunk, and then a CRC-32C of the index.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _CRC_BYTES = 4
 
 
 def crc32c(data: bytes | memoryview) -> bytes:
-    """CRC-32C of `data`, little-endian, as the codec of that name appends it."""
-    # As an array: the library refuses memoryviews, and bytes of one would be a copy.
+    """CRC-32C of `data`, little-endian, as the crc32c codec appends it."""
+    # As an array: the library refuses memoryviews, and bytes would be a copy.
     found = google_crc32c.value(np.frombuffer(data, np.uint8)) if len(data) else 0
     return int(found).to_bytes(_CRC_BYTES, "little")
 
 
 def without_crc32c(data: bytes | memoryview) -> memoryview:
-    """`data` less the CRC-32C at its end; `ValueError` where that does not fit."""
+    """Return `data` without the CRC-32C at its end; `ValueError` if that does not match."""
     view = memoryview(data)
     content, stored = view[:-_CRC_BYTES], bytes(view[-_CRC_BYTES:])
     if len(view) < _CRC_BYTES or crc32c(content) != stored:
-        raise ValueError("its CRC-32C does not fit its content")
+        raise ValueError("its CRC-32C does not match its content")
     return content
 
 
@@ -49,15 +49,15 @@ def parse_index(data: bytes | memoryview, counts: Triple) -> npt.NDArray[np.uint
     try:
         table = np.frombuffer(without_crc32c(data), "<u8").astype(np.uint64)
     except ValueError as error:
-        raise ValueError("its index does not fit its checksum: cut off, or damaged") from error
+        raise ValueError("its index does not match its checksum: cut off, or damaged") from error
     return table.reshape(*counts, 2)
 
 
 def assemble(chunks: Sequence[bytes | memoryview | None]) -> list[bytes | memoryview] | None:
-    """Parts of a shard: inner chunks in C order, None where one is missing, and its index.
+    """Parts of a shard: its inner chunks in C order (None for a missing one), and its index.
 
-    They are left apart: joining them would copy all that is copied once more. None if all are
-    missing: then no object is stored.
+    The parts are not joined, which saves a copy. None if all chunks are missing: then no object is
+    stored.
     """
     index: npt.NDArray[Any] = np.full((len(chunks), 2), MISSING, "<u8")
     parts: list[bytes | memoryview] = []

@@ -1,4 +1,4 @@
-"""Chunks of an array as the bytes that its store holds."""
+"""Chunks of an array as stored bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import ShardingCodec
 
 from ctray.core.errors import NotFoundError
 from ctray.core.geometry import Triple, as_triple
@@ -21,27 +20,28 @@ from ctray.storage import store
 from ctray.volumes.encoding import ChunkEncoding, encoding_of
 from ctray.volumes.sharding import MISSING, index_bytes, parse_index
 from ctray.volumes.unpacking import allowed
+from ctray.volumes.zarr_internals import chunk_key, has_index_at_start, has_usual_index
 
-# Chunks that lie no further apart than this are fetched as one piece.
+# Chunks no further apart than this are fetched in one request.
 _GAP_BYTES = 32 * 2**10
 _MAX_INDICES = 256
-# Offset and length of every chunk of a shard; None where there is no shard.
+# Offset and length of every chunk of a shard; None if the shard does not exist.
 _Index = npt.NDArray[np.uint64] | None
 
 
 class StoredChunks:
-    """Reads encoded chunks of one array; safe in threads.
+    """Reader of one array's encoded chunks; safe in threads.
 
     Parameters
     ----------
     url
         The array.
     array, axes
-        The array opened, and the positions of z, y, x among its axes; the others have length 1.
+        The opened array, and the positions of z, y, x among its axes; others have length 1.
     encoding
         How its chunks are stored.
     count
-        Called with the bytes of everything that is fetched.
+        Called with the number of bytes of each fetch.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class StoredChunks:
         self.is_sharded = array.shards is not None
         counts = [s // c for s, c in zip(self.shard, encoding.chunk, strict=True)]
         self.counts = as_triple(counts, "counts")
-        self._metadata: Any = array.metadata
+        self.index_at_start = has_index_at_start(array)
+        self._array = array
         self._axes = axes
         self._count = count
         self._indices: OrderedDict[Triple, Future[_Index]] = OrderedDict()
@@ -70,32 +71,32 @@ class StoredChunks:
     def of(
         cls, url: str, array: zarr.Array[Any], axes: Triple, count: Callable[[int], None]
     ) -> StoredChunks | None:
-        """Reader of an array's chunks, None where no other array would take them over."""
+        """Reader of an array's chunks; None if no other array can hold the same bytes."""
         if tuple(axes) != tuple(sorted(axes)):
-            # The bytes of a chunk hold its voxels in another order than the volume's.
+            # The chunks hold their voxels in another order than the volume.
             return None
         encoding = encoding_of(array, axes)
         others = [n for axis, n in enumerate(array.chunks) if axis not in axes]
-        if encoding is None or not _has_usual_index(array) or any(n != 1 for n in others):
+        if encoding is None or not has_usual_index(array) or any(n != 1 for n in others):
             return None
         return cls(url, array, axes, encoding, count)
 
     def home(self, cell: Triple) -> Triple:
-        """Place of the object that holds a chunk."""
+        """Place, in the grid of objects, of the object that holds a chunk."""
         if not self.is_sharded:
             return cell
         return as_triple([n // c for n, c in zip(cell, self.counts, strict=True)], "shard")
 
     def object_url(self, cell: Triple) -> str:
-        """URL of a shard, or of a chunk where there are no shards."""
-        place = [0] * len(self._metadata.shape)
+        """URL of a shard, or of a chunk if there are no shards."""
+        place = [0] * self._array.ndim
         for axis, n in zip(self._axes, cell, strict=True):
             place[axis] = n
-        # Not `store.join`, which costs a tenth of unpacking the chunk; `url` is as that makes it.
-        return f"{self.url}/{self._metadata.encode_chunk_key(tuple(place))}"
+        # Not `store.join`, which costs a tenth of unpacking the chunk; `url` is normalized.
+        return f"{self.url}/{chunk_key(self._array, place)}"
 
     def whole_object(self, cell: Triple) -> bytes | memoryview | None:
-        """Bytes of a whole shard, every chunk in it checked; None where there is none."""
+        """Bytes of a whole shard, with every chunk verified; None if it does not exist."""
         url = self.object_url(cell)
         try:
             data = store.read_view(url, max_bytes=self._most_bytes(math.prod(self.counts)))
@@ -113,7 +114,7 @@ class StoredChunks:
         return data
 
     def fetch(self, cells: Sequence[Triple]) -> list[bytes | memoryview | None]:
-        """Bytes of chunks as they are stored, unchecked; None where one is missing."""
+        """Bytes of stored chunks, not verified; None for a missing chunk."""
         if not self.is_sharded:
             return [self._chunk_object(cell) for cell in cells]
         by_shard: dict[Triple, list[int]] = {}
@@ -135,7 +136,7 @@ class StoredChunks:
         return found
 
     def _parts(self, home: Triple, places: dict[int, tuple[int, int]]) -> dict[int, memoryview]:
-        """Parts of one object, fetched in as few pieces as they lie in."""
+        """Parts of one object, fetched in few requests."""
         runs: list[tuple[int, int]] = []
         ordered = sorted(places.items(), key=lambda item: item[1])
         url = self.object_url(home)
@@ -175,7 +176,7 @@ class StoredChunks:
             index = self._load_index(home)
         except BaseException as error:
             with self._lock:
-                # The next who asks tries anew.
+                # The next caller tries again.
                 if self._indices.get(home) is loading:
                     del self._indices[home]
             loading.set_exception(error)
@@ -205,39 +206,21 @@ class StoredChunks:
         return data
 
     def _check_length(self, length: int, present: int) -> None:
-        """Refuse a chunk that is cut off, or longer than any compressor makes it."""
+        """Refuse a chunk that is cut short, or longer than any compressor makes it."""
         if length > present:
-            raise ValueError(f"{max(present, 0)} bytes of a chunk of {length}")
+            raise ValueError(f"only {max(present, 0)} bytes of a chunk of {length}")
         if length > allowed(self.encoding.num_bytes):
             raise ValueError(
-                f"a chunk of {self.encoding.num_bytes} bytes takes {length} in its store"
+                f"a chunk of {self.encoding.num_bytes} bytes takes {length} bytes in its store"
             )
 
     def _most_bytes(self, num_chunks: int) -> int:
-        """Most bytes that an object of so many chunks can have, with the index of a shard."""
+        """Most bytes that an object of so many chunks can have, including a shard's index."""
         return num_chunks * (allowed(self.encoding.num_bytes) + 16) + 4
-
-    @property
-    def index_at_start(self) -> bool:
-        """Whether shards begin with their index; usually it is at the end."""
-        return self.is_sharded and bool(self._metadata.codecs[0].index_location.value == "start")
-
-
-def _has_usual_index(array: zarr.Array[Any]) -> bool:
-    """Whether an array has no shards, or their index is stored as nearly all writers do."""
-    codecs: Any = getattr(array.metadata, "codecs", ())
-    if array.shards is None:
-        return True
-    if len(codecs) != 1 or not isinstance(codecs[0], ShardingCodec):
-        return False
-    named = [codec.to_dict() for codec in codecs[0].index_codecs]
-    return [c["name"] for c in named] == ["bytes", "crc32c"] and named[0].get("configuration") == {
-        "endian": "little"
-    }
 
 
 def cells_of(start: Triple, stop: Triple) -> Iterator[Triple]:
-    """Cells of a grid from `start` to before `stop`, z slowest."""
+    """Cells of a grid in [start, stop), z slowest."""
     # Not a list: a region may have millions of cells.
     ranges = [range(a, b) for a, b in zip(start, stop, strict=True)]
     return itertools.product(*ranges)  # type: ignore[return-value]

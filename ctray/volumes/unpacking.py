@@ -1,7 +1,7 @@
-"""Unpacking chunks that may claim anything: no more memory is taken than the metadata tell of.
+"""Unpacking chunks in bounded memory: never more than the metadata state.
 
-The size of a chunk is known before it is read. What unpacks to more is damaged or hostile: a few
-kilobytes of zstd can fill any memory. Zarr itself believes what a chunk says of its size.
+The size of a chunk is known before it is read. A chunk that unpacks to more is damaged or hostile:
+a few kilobytes of zstd can fill any memory. Zarr itself believes the size that a chunk states.
 """
 
 from __future__ import annotations
@@ -15,31 +15,28 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import zstandard
 from numcodecs import LZ4, Blosc, Zstd  # type: ignore[import-untyped]
 
 from ctray.core.errors import InvalidVolumeError
 from ctray.core.geometry import Triple
 
-# A worker holds decoded chunks whole. Blosc, the usual compressor, packs no more than this either.
+# A worker holds whole unpacked chunks. Blosc, a usual compressor, has the same limit.
 MAX_CHUNK_BYTES = 2 * 2**30
-# 16 bytes of index a chunk: a shard of so many has 256 MiB of it, read for every access.
+# A chunk has 16 bytes of index: such a shard has an index of 256 MiB, read for every access.
 MAX_CHUNKS_PER_SHARD = 2**24
 # 65,536 cubed: months of work for one worker, and hundreds of times the largest scans.
 MAX_VOXELS = 2**48
 MAX_SIDE = 2**24
-# In chunks of 64 cubed, 41,000 voxels cubed. A chunk is asked for at a time, whether it is there
-# or not.
+# In chunks of 64 cubed, 41,000 voxels cubed. Each chunk costs a request, whether it exists or not.
 MAX_CHUNKS = 2**28
 # Each chunk of a region takes some KiB while it is read, however few voxels it has.
 MAX_TINY_CHUNKS = 2**18
 _TINY_VOXELS = 512
 
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# RFC 8878, 3.1.1.2.4: no block unpacks to more.
-_ZSTD_BLOCK = 128 * 2**10
-# A frame that does not tell its size is known by its blocks only, which need not be full.
-_UNTOLD = 64 * 2**20
-# What lzma may take to unpack: its strongest preset needs 65 MiB.
+# The window of the strongest usual preset; the library refuses frames that need a larger one.
+_ZSTD_WINDOW_BYTES = 128 * 2**20
+# Memory that lzma may take to unpack: its strongest preset needs 65 MiB.
 _LZMA_BYTES = 256 * 2**20
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -65,8 +62,8 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
     """
     if max(shape) > MAX_SIDE or math.prod(shape) > MAX_VOXELS:
         raise InvalidVolumeError(
-            f"{url}: shape {shape} is larger than any volume that is read, {MAX_SIDE:,} voxels a "
-            f"side and {MAX_VOXELS:,} in all; mend its metadata"
+            f"{url}: shape {shape} is larger than any volume that ctray reads, {MAX_SIDE:,} "
+            f"voxels a side and {MAX_VOXELS:,} in all; correct its metadata"
         )
     count = math.prod(-(-n // c) for n, c in zip(shape, chunk, strict=True))
     is_tiny = math.prod(chunk) < _TINY_VOXELS
@@ -75,7 +72,7 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
         which = f" of less than {_TINY_VOXELS} voxels" if is_tiny else ""
         raise InvalidVolumeError(
             f"{url}: shape {shape} in chunks of shape {chunk} has {count:,} chunks, more than "
-            f"{most:,}{which}; store the volume in larger chunks, or mend its metadata"
+            f"{most:,}{which}; store the volume in larger chunks, or correct its metadata"
         )
     size = math.prod(chunk) * itemsize
     if size > MAX_CHUNK_BYTES:
@@ -84,57 +81,61 @@ def check_sizes(url: str, shape: Triple, chunk: Triple, shard: Triple, itemsize:
             f"{MAX_CHUNK_BYTES / 2**30:g} GiB; store the volume in smaller chunks, or mend its "
             "metadata"
         )
-    per_shard = math.prod(s // c for s, c in zip(shard, chunk, strict=True))
-    if per_shard > MAX_CHUNKS_PER_SHARD:
+    check_shard(url, math.prod(s // c for s, c in zip(shard, chunk, strict=True)))
+
+
+def check_shard(url: str, num_chunks: int) -> None:
+    """Refuse shards of so many chunks that their index alone fills the memory."""
+    if num_chunks > MAX_CHUNKS_PER_SHARD:
         raise InvalidVolumeError(
-            f"{url}: a shard of shape {shard} has {per_shard:,} chunks, more than "
-            f"{MAX_CHUNKS_PER_SHARD:,}; store the volume in smaller shards, or mend its metadata"
+            f"{url}: a shard has {num_chunks:,} chunks, more than {MAX_CHUNKS_PER_SHARD:,}; store "
+            "the volume in smaller shards, or correct its metadata"
         )
 
 
 def unpack(name: str, data: bytes | memoryview, num_bytes: int) -> Any:
-    """Unpack what zstd, blosc or gzip packed from exactly `num_bytes`; `ValueError` if damaged."""
-    check_told(name, data, num_bytes, exact=True)
+    """Unpack a zstd, blosc or gzip chunk of exactly `num_bytes`; `ValueError` if it is damaged."""
     if name == "gzip":
         found: Any = _unpack_stream(name, data, num_bytes)
-    elif name == "zstd" and _zstd_content_bytes(data) is None:
-        found = Zstd().decode(data)
+    elif name == "zstd" and _zstd_stated_bytes(data) is None:
+        found = _unpack_zstd(data, num_bytes)
     else:
+        check_unpacked_size(name, data, num_bytes, exact=True)
         codec = Zstd() if name == "zstd" else Blosc()
         found = codec.decode(data, out=np.empty(num_bytes, np.uint8))
     if memoryview(found).nbytes != num_bytes:
-        raise ValueError(f"a chunk unpacks to {memoryview(found).nbytes} bytes and not {num_bytes}")
+        raise ValueError(f"a chunk unpacks to {memoryview(found).nbytes} bytes, not {num_bytes}")
     return found
 
 
-def check_told(name: str, data: bytes | memoryview, num_bytes: int, *, exact: bool = False) -> None:
-    """Raise `ValueError` where a packed chunk says that it unpacks to more than `num_bytes`.
+def check_unpacked_size(
+    name: str, data: bytes | memoryview, num_bytes: int, *, exact: bool = False
+) -> None:
+    """Raise `ValueError` for a packed chunk that unpacks to more than `num_bytes`.
 
-    Nothing is unpacked. `exact` refuses less than `num_bytes` too, where the size is told; other
-    codecs than zstd, blosc and lz4 do not tell it.
+    Only zstd, blosc and lz4 chunks are checked, by the size that they state. A zstd chunk without
+    a stated size is unpacked as far as `num_bytes`. `exact` refuses a stated size of less, too.
     """
     if name == "zstd":
-        told = _zstd_content_bytes(data)
-        if told is None:
-            limit = 2 * num_bytes + _UNTOLD
-            if _zstd_most_bytes(data, limit) > limit:
-                raise ValueError(f"a chunk of {num_bytes} bytes may unpack to more than {limit}")
+        stated = _zstd_stated_bytes(data)
+        if stated is None:
+            _unpack_zstd(data, num_bytes)
             return
     elif name == "blosc":
-        told = _blosc_bytes(data, exact)
+        stated = _blosc_stated_bytes(data, exact)
     elif name == "lz4":
-        told = int.from_bytes(data[:4], "little")
+        stated = int.from_bytes(data[:4], "little")
     else:
         return
-    if told > num_bytes or (exact and told < num_bytes):
+    if stated > num_bytes or (exact and stated < num_bytes):
         may = "has" if exact else "has at most"
-        raise ValueError(f"a chunk says that it unpacks to {told} bytes, and it {may} {num_bytes}")
+        raise ValueError(f"a chunk states that it unpacks to {stated} bytes; it {may} {num_bytes}")
 
 
 def unpack_within(
     name: str, data: bytes | memoryview, limit: int, settings: Mapping[str, Any] = _NONE
 ) -> Any:
-    """Unpack what a compressor of `UNPACKED` packed, if that is at most `limit` bytes.
+    """Unpack a chunk of any compressor in `UNPACKED` to at most `limit` bytes.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ def unpack_within(
     data
         Packed bytes.
     limit
-        Most bytes that may come out; memory that is taken on the way is bounded by it too.
+        Most bytes that may come out; it also bounds the memory needed on the way.
     settings
         Of the codec; only lzma needs them.
 
@@ -154,7 +155,9 @@ def unpack_within(
     """
     if name in _STREAMS:
         return _unpack_stream(name, data, limit, settings)
-    check_told(name, data, limit)
+    if name == "zstd" and _zstd_stated_bytes(data) is None:
+        return _unpack_zstd(data, limit)
+    check_unpacked_size(name, data, limit)
     found = _WHOLE[name]().decode(data)
     if memoryview(found).nbytes > limit:
         raise ValueError(f"a chunk unpacks to more than {limit} bytes")
@@ -166,8 +169,8 @@ def allowed(num_bytes: int) -> int:
     return 2 * num_bytes + 4096
 
 
-def _blosc_bytes(data: bytes | memoryview, exact: bool) -> int:
-    # Blosc 1 chunk header: bytes 4 to 7 tell the size unpacked, 12 to 15 that of the chunk.
+def _blosc_stated_bytes(data: bytes | memoryview, exact: bool) -> int:
+    # Blosc 1 chunk header: bytes 4 to 7 state the unpacked size, 12 to 15 that of the chunk.
     if len(data) < 16:
         raise ValueError(f"{len(data)} bytes are no blosc chunk")
     stored = int.from_bytes(data[12:16], "little")
@@ -176,48 +179,25 @@ def _blosc_bytes(data: bytes | memoryview, exact: bool) -> int:
     return int.from_bytes(data[4:8], "little")
 
 
-def _zstd_header(data: bytes | memoryview) -> tuple[int | None, int]:
-    """Size that a zstd frame unpacks to, None where it does not tell, and the header's length.
-
-    RFC 8878, 3.1.1.1.
-    """
-    if len(data) < 6 or data[:4] != _ZSTD_MAGIC:
-        raise ValueError("no zstd frame")
-    flags = data[4]
-    single, size_flag = flags >> 5 & 1, flags >> 6
-    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
-    if size_flag == 0 and not single:
-        return None, at
-    length = (1, 2, 4, 8)[size_flag]
-    told = int.from_bytes(data[at : at + length], "little")
-    return told + 256 if size_flag == 1 else told, at + length
+def _zstd_stated_bytes(data: bytes | memoryview) -> int | None:
+    """Unpacked size in the header of a zstd frame; None where streaming writers left it out."""
+    try:
+        stated = zstandard.frame_content_size(data)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"no zstd frame ({error})") from error
+    return None if stated < 0 else stated
 
 
-def _zstd_content_bytes(data: bytes | memoryview) -> int | None:
-    return _zstd_header(data)[0]
-
-
-def _zstd_most_bytes(data: bytes | memoryview, enough: int) -> int:
-    """Most bytes that zstd frames, one after the other, can unpack to, by their blocks' headers.
-
-    Beyond `enough` nobody counts on.
-    """
-    most = at = 0
-    while at < len(data) and most <= enough:
-        magic = int.from_bytes(data[at : at + 4], "little")
-        if magic & 0xFFFFFFF0 == 0x184D2A50:  # skippable, RFC 8878, 3.1.2
-            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-            continue
-        _, header = _zstd_header(data[at : at + 18])
-        has_checksum, is_last = data[at + 4] >> 2 & 1, False
-        at += header
-        while not is_last and at < len(data) and most <= enough:
-            block = int.from_bytes(data[at : at + 3], "little")
-            is_last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-            most += _ZSTD_BLOCK if kind == 2 else size
-            at += 3 + (1 if kind == 1 else size)
-        at += 4 * has_checksum
-    return most
+def _unpack_zstd(data: bytes | memoryview, limit: int) -> bytes:
+    """Unpack zstd frames, one after the other, that do not state their size."""
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    try:
+        found = unpacker.stream_reader(data, read_across_frames=True).read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"damaged zstd chunk ({error})") from error
+    if len(found) > limit:
+        raise ValueError(f"a chunk unpacks to more than {limit} bytes")
+    return found
 
 
 def _lzma(settings: Mapping[str, Any]) -> Any:
@@ -258,7 +238,7 @@ def _unpack_stream(
         if size > limit:
             raise ValueError(f"a chunk unpacks to more than {limit} bytes")
         if not unpacker.eof:
-            raise ValueError(f"a {name} chunk that does not end where its object ends")
+            raise ValueError(f"a {name} chunk is cut short")
         parts.append(part)
         rest = unpacker.unused_data
     return b"".join(parts)

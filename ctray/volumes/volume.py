@@ -1,4 +1,4 @@
-"""One 3D array with its metadata, whatever Zarr layout it is stored in."""
+"""One 3D array with its metadata, in any Zarr layout that ctray reads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ctray.volumes.metadata import Dataset, Layout, read_layout
 from ctray.volumes.stored_chunks import StoredChunks
 from ctray.volumes.transfer import Transfer
 from ctray.volumes.voxel_metadata import PlainScale
-from ctray.volumes.working import longest_side, read_working_level
+from ctray.volumes.zarr_internals import chunk_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +35,10 @@ class Level:
     factors
         Level-0 voxels per voxel of this level, (z, y, x).
     offset
-        Centre of the first voxel less that of level 0's, in level-0 voxels, (z, y, x).
+        Distance from the centre of level 0's first voxel to the centre of this level's first voxel,
+        in level-0 voxels, (z, y, x).
     chunk, shard
-        Units of compression and of storage, voxels; equal where the array has no shards.
+        Units of compression and of storage, voxels; equal if the array has no shards.
     path
         Name below the volume's URL; empty for a bare array.
     """
@@ -54,8 +55,8 @@ def open_volume(url: str) -> Volume:
     """Open an OME-Zarr 0.4 or 0.5 image or a bare Zarr array (v2 or v3) as a volume.
 
     The array has axes z, y and x in any order, and perhaps others of length 1; the volume is
-    always (z, y, x). Levels of a multiscale whose voxels are no whole multiple of level 0's, or of
-    another type, are left out.
+    always (z, y, x). Levels of a multiscale are left out if their voxels are no whole multiple of
+    level 0's, or of another type.
 
     Parameters
     ----------
@@ -65,12 +66,12 @@ def open_volume(url: str) -> Volume:
     Raises
     ------
     NotFoundError
-        If nothing is at `url`, or a volume that its writer has not finished.
+        If nothing is at `url`, or an unfinished volume.
     NoVolumeError
-        If what is there is sound and no volume: a 2D or colour image, projections.
+        If the data are sound but no volume: a 2D or colour image, or projections.
     InvalidVolumeError
-        If it is no volume that is read: more than one time or channel, an axis of length 0,
-        unreadable metadata, codecs that are not read, sizes that no memory holds.
+        If ctray does not read it: more than one time or channel, an axis of length 0, unreadable
+        metadata, unknown codecs, sizes that no memory holds.
     AccessError, StorageError
         If the store refuses or fails.
     """
@@ -90,7 +91,7 @@ def open_volume(url: str) -> Volume:
         factors = _factors(array.shape, first.shape, dataset.relative_scale)
         if factors is None or array.dtype != first.dtype:
             continue
-        # Where the metadata say nothing, levels are taken for means, as most pyramids are.
+        # Without metadata, assume that a level is a mean of level 0, as most pyramids are.
         offset = dataset.offset or _as_floats([(f - 1) / 2 for f in factors])
         levels.append(
             Level(
@@ -110,10 +111,10 @@ def _open_level(url: str, dataset: Dataset, layout: Layout, transfer: Transfer) 
     try:
         return open_array(store.join(url, dataset.path), layout, transfer, layout.document)
     except NotFoundError as error:
-        # Nothing but a level of a multiscale is looked for before it is known to be there.
+        # Only a level of a multiscale is opened before it is known to exist.
         raise InvalidVolumeError(
             f"{url}: its metadata name level {dataset.path!r}, which is not there; write the "
-            "volume anew, or take the level out of its metadata"
+            "volume again, or remove the level from its metadata"
         ) from error
 
 
@@ -128,19 +129,19 @@ class Volume:
     dtype : numpy.dtype
         Type of the voxels in native byte order.
     voxel_size : VoxelSize or None
-        None where the metadata give no scale, or no unit of length for it.
+        None if the metadata give no scale, or a scale without a unit of length.
     plain_scale : PlainScale or None
-        Edge lengths where the metadata give numbers without a unit of length.
+        Edge lengths if the metadata give numbers without a unit of length; else None.
     origin_um : tuple of float
-        Centre of the first voxel in micrometres; in voxels where `voxel_size` is None.
+        Centre of the first voxel in micrometres; in voxels if `voxel_size` is None.
     ome_version : str or None
         "0.4", "0.5", or None for a bare array.
     attributes : dict
-        The ``ctray`` attributes; empty for volumes that ctray did not write.
+        The ``ctray`` attributes; empty for volumes of other writers.
     is_label : bool
         Whether the metadata say that the voxels are labels of another image.
     notes : tuple of str
-        Oddities that are no failure.
+        Remarks on oddities that are no failure.
     levels : tuple of Level
     """
 
@@ -212,28 +213,27 @@ class Volume:
         chunks = self._chunks[box.level]
         if chunks is not None:
             return read_region(chunks, box, self.dtype)
-        # Layouts that are rare: whatever zarr knows, at zarr's pace.
+        # Rare layouts: everything that zarr reads, at the speed of zarr.
         with damage_named(store.join(self.url, self.levels[box.level].path)):
             voxels = self._arrays[box.level].read(box.slices)
         return np.ascontiguousarray(voxels, dtype=self.dtype)
 
     @property
     def fill_value(self) -> Any:
-        """Value of voxels that no chunk holds."""
+        """Value of voxels whose chunk is not stored."""
         fill = self._arrays[0].array.fill_value
         return np.asarray(0 if fill is None else fill).astype(self.dtype).item()
 
     def object_keys(self, level: int) -> set[str]:
-        """Names of the objects that hold a level's voxels, below its array: shards or chunks."""
+        """Names, below the array, of the shards or chunks that hold a level's voxels."""
         self._level(level)
         array = self._arrays[level].array
-        metadata: Any = array.metadata
         unit = array.shards or array.chunks
         counts = [range(-(-n // u)) for n, u in zip(array.shape, unit, strict=True)]
-        return {metadata.encode_chunk_key(place) for place in itertools.product(*counts)}
+        return {chunk_key(array, place) for place in itertools.product(*counts)}
 
     def stored_chunks(self, level: int) -> StoredChunks | None:
-        """Reader of a level's chunks as they are stored; None for a layout that is not shared."""
+        """Reader of a level's stored chunks; None for a layout that no other array shares."""
         self._level(level)
         return self._chunks[level]
 
@@ -246,8 +246,8 @@ class Volume:
     ) -> Iterator[tuple[Box, npt.NDArray[Any]]]:
         """Slabs along z that cover a level, in order, each with its box.
 
-        A slab is as many shards (else chunks) deep as fit in `max_bytes`. Where not even one
-        layer of chunks fits, slabs are thinner and their chunks are fetched several times.
+        A slab is as many shards deep, or else chunks, as fit in `max_bytes`. If not even one layer
+        of chunks fits, slabs are thinner, and chunks are fetched several times.
         """
         info = self._level(level)
         layer_bytes = math.prod(info.shape[1:]) * self.dtype.itemsize
@@ -260,34 +260,13 @@ class Volume:
             slab = Box(start=box.start, stop=box.stop, level=level)
             yield slab, self.read(slab)
 
-    def working_level(self, working_size: int) -> int:
-        """Level whose longest side is nearest to `longest_side`; the coarser on a tie."""
-        sides = [max(level.shape) for level in self.levels]
-        wanted = longest_side(self.shape, working_size)
-        return min(range(len(sides)), key=lambda n: (abs(sides[n] - wanted), -n))
-
-    def read_working(
-        self, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
-    ) -> tuple[npt.NDArray[Any], Triple]:
-        """Return the volume at the size nearest to `working_size` that halving can reach.
-
-        Returns
-        -------
-        array : numpy.ndarray
-            (z, y, x), ``self.dtype`` or float32, see `ctray.volumes.working.WorkingLevel`.
-        factors : tuple of int
-            Level-0 voxels per voxel of `array`, (z, y, x).
-        """
-        found = read_working_level(self, working_size, max_bytes)
-        return found.voxels, found.factors
-
     def add_coarse(self, coarse: Volume, factors: Triple) -> None:
-        """Let `read_working` take levels of `coarse`, of which a voxel is `factors` of level 0."""
+        """Keep `coarse`, whose voxels are `factors` voxels of level 0, for `read_working_level`."""
         self._coarse = coarse, factors
 
     @property
     def coarse(self) -> tuple[Volume, Triple] | None:
-        """Coarse levels that are kept elsewhere, with the level-0 voxels per voxel; or None."""
+        """Coarse levels kept elsewhere, and their level-0 voxels per voxel; None without any."""
         return self._coarse
 
     def _level(self, level: int) -> Level:
@@ -308,13 +287,14 @@ def _factors(
 ) -> Triple | None:
     """Whole level-0 voxels per voxel: from the metadata's scales, else from the shapes' ratio."""
     by_shape = [n0 / n for n0, n in zip(shape0, shape, strict=True)]
-    for ratios in (relative_scale, by_shape):
+    # A crop may begin within a coarse voxel and has one more then. Only metadata can say so.
+    for ratios, more in ((relative_scale, 1), (by_shape, 0)):
         if ratios is None:
             continue
         whole = [max(1, round(r)) for r in ratios]
-        # Floor, ceil or round: pyramid builders differ in what they do with odd extents.
+        # Pyramid builders floor, ceil or round odd extents.
         if all(
-            n0 // f <= n <= -(-n0 // f) or n == max(1, n0 // f)
+            n0 // f <= n <= -(-n0 // f) + more or n == max(1, n0 // f)
             for n0, n, f in zip(shape0, shape, whole, strict=True)
         ):
             return as_triple(whole, "factors")

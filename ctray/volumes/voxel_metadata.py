@@ -28,9 +28,9 @@ _UNIT_KEYS = (
     "voxel_unit",
     "pixel_size_unit",
 )
-# Without a unit, a value outside of this is no micrometre figure of a tomography scan.
+# Without a unit, a value outside of this range is no voxel size in micrometres.
 _PLAUSIBLE_UM = (1e-3, 1e4)
-# Screen and print resolutions that programs fill in when they know nothing.
+# Screen and print resolutions that programs write when they know no resolution.
 _DEFAULT_DPI = (
     *(72.0, 75.0, 90.0, 96.0, 100.0, 120.0, 144.0, 150.0, 180.0, 200.0, 240.0, 300.0, 350.0),
     *(360.0, 400.0, 600.0, 720.0, 1200.0, 2400.0, 4800.0),
@@ -42,7 +42,7 @@ _SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundVoxelSize:
-    """A voxel size and the metadata that gave it; `weak` where a sidecar knows better."""
+    """A voxel size and the metadata that gave it; a sidecar overrides a `weak` one."""
 
     size: VoxelSize
     source: str
@@ -51,7 +51,7 @@ class FoundVoxelSize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlainScale:
-    """Edge lengths of a voxel, (z, y, x), in units that are missing or are no lengths."""
+    """Edge lengths of a voxel, (z, y, x), without units of length."""
 
     edges: tuple[float, float, float]
     units: tuple[str | None, str | None, str | None]
@@ -85,7 +85,7 @@ def from_imagej(
     # Axes in other units than x have their own keys.
     units = (_imagej_unit(metadata, "zunit"), _imagej_unit(metadata, "yunit"), unit)
     if "spacing" not in metadata and not math.isclose(x, 1.0, rel_tol=1e-6):
-        # ImageJ leaves out a depth of 1 unit, and so do programs that know no depth.
+        # ImageJ omits a depth of 1 unit, and so do programs that know no depth.
         return None
     spacing = abs(float(metadata.get("spacing", 1.0)))
     edges = [
@@ -133,11 +133,11 @@ def from_ome(metadata: Mapping[str, Any], image_index: int) -> FoundVoxelSize | 
 def from_resolution(
     per_unit_xy: tuple[float, float], unit_tag: int | None
 ) -> FoundVoxelSize | None:
-    """Voxel size of plain TIFF resolution tags, taken as isotropic; None where meaningless.
+    """Voxel size of plain TIFF resolution tags, taken as isotropic; None if they mean nothing.
 
-    TIFF 6.0, tag 296: 2 is inch, 3 is centimetre. One per unit and the usual screen and print
-    resolutions are what programs write when they know nothing; so is a number without a unit,
-    although the standard calls it one per inch.
+    TIFF 6.0, tag 296: 2 is inch, 3 is centimetre. Programs that know no resolution write one pixel
+    per unit, a usual screen or print resolution, or a number without a unit (per inch in the
+    standard).
     """
     x, y = per_unit_xy
     unit = {2: "inch", 3: "centimeter"}.get(unit_tag or 0)
@@ -149,9 +149,9 @@ def from_resolution(
 
 
 def _is_print(per_unit: float, unit: str, dpi: float) -> bool:
-    """Whether a resolution is that of a screen or printer; 72 dpi are 28 or 28.35 per cm."""
+    """Whether this is a screen or print resolution; 72 dpi are 28 or 28.35 per cm."""
     if unit == "centimeter" and dpi > _MOST_DPI_PER_CM:
-        # Finer ones are stated per inch; per centimetre they are scans of 10 um and less.
+        # Printers state finer ones per inch; per centimetre they are scans of 10 µm or less.
         return False
     known = dpi if unit == "inch" else dpi / 2.54
     return math.isclose(per_unit, known, rel_tol=1e-3) or per_unit == round(known)
@@ -160,9 +160,9 @@ def _is_print(per_unit: float, unit: str, dpi: float) -> bool:
 def from_mapping(values: Mapping[str, Any], where: str) -> FoundVoxelSize | None:
     """Voxel size of the first usable key among attributes or the keys of a JSON file.
 
-    A value is one number or three, in (z, y, x) unless the name ends in `_xyz`. The unit is
-    that of the name, else of a `unit` key beside it, else micrometres are assumed where the
-    values are plausible; the assumption is told in `source`.
+    A value is one number or three, in (z, y, x) unless the name ends in `_xyz`. The unit comes from
+    the name, or else from a `unit` key beside it. Otherwise micrometres are assumed if the values
+    are plausible, and `source` says so.
     """
     for key in sorted(values, key=str):
         match = _NAME.match(str(key))
@@ -189,9 +189,9 @@ def from_mapping(values: Mapping[str, Any], where: str) -> FoundVoxelSize | None
 def from_sidecar(url: str, *, is_folder: bool) -> FoundVoxelSize | None:
     """Voxel size of a JSON file that describes the volume at `url`.
 
-    Looked for are `<stem>.json` beside it and `meta.json` in its folder (inside it, where the
-    volume is a folder). A `file` key that names another file makes a sidecar another's.
-    Unreadable sidecars are passed over: they must not cost a readable volume.
+    Candidates are `<stem>.json` beside it and `meta.json` in its folder, or inside it if the volume
+    is a folder. A sidecar whose `file` key names another file is ignored. Unreadable sidecars are
+    ignored too: the volume itself may be readable.
     """
     parent, _, name = url.rpartition("/")
     stem = name if is_folder else name.rpartition(".")[0]
@@ -214,7 +214,7 @@ def from_sidecar(url: str, *, is_folder: bool) -> FoundVoxelSize | None:
 def _found(
     edges: Sequence[float], unit: str, source: str, *, weak: bool = False
 ) -> FoundVoxelSize | None:
-    """Found size, or None where the edges or the unit mean nothing (0, NaN, "pixel")."""
+    """Found size; None if the edges or the unit mean nothing (0, NaN, "pixel")."""
     try:
         return FoundVoxelSize(size=VoxelSize.of(edges, unit), source=source, weak=weak)
     except GeometryError:
@@ -256,5 +256,5 @@ def in_micrometres(value: float, unit: str) -> float | None:
 
 
 def shown(text: str) -> str:
-    """Text of a stranger for a message: short, one line."""
+    """Untrusted text for a message: short, one line."""
     return printable(text[:_SHOWN])

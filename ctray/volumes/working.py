@@ -1,15 +1,14 @@
-"""The working level: a volume at the size that networks work at, and the level next finer.
+"""The working level: a volume at the size that the networks use, and the next finer level.
 
-Both are small parts of a large volume: a stored pyramid gives them for the price of their own
-voxels, else one streaming pass over the volume averages them.
+A stored pyramid gives both for the cost of their own voxels. Otherwise, one streaming pass over the
+volume averages them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,20 +16,15 @@ import numpy.typing as npt
 from ctray.core.errors import GeometryError
 from ctray.core.geometry import Triple, as_triple
 from ctray.core.parallel import BYTES_IN_FLIGHT
-from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.multiscale import downsample_mean, longest_side
 from ctray.volumes.reducing import reduce_level
+from ctray.volumes.volume import Level, Volume
 
-if TYPE_CHECKING:
-    from ctray.volumes.volume import Level, Volume
-
-# The shortest side keeps this fraction of the working size, up to so many times its longest side: a
-# volume three times as long as it is wide would be a few voxels wide otherwise.
-_LEAST_WIDTH, _MOST_LENGTH = 0.5, 4
-# A level this small (as float32) is read whole to average it without rounding, if it is little
-# beside level 0, or the volume itself is small.
+# A level this small (as float32) is read whole, to average it without rounding, if the volume is
+# small too, or the level holds at most this fraction of the voxels of level 0.
 _SMALL_LEVEL_BYTES = 64 * 2**20
 _SMALL_VOLUME_BYTES = 256 * 2**20
-_LITTLE = 0.018
+_LITTLE_FRACTION = 0.018
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +34,13 @@ class WorkingLevel:
     Parameters
     ----------
     voxels
-        (z, y, x), dtype of the volume; float32 where the next finer level is small enough to
-        average it anew: rounded integers lose what is fainter than half a grey value.
+        (z, y, x), dtype of the volume. float32 if the next finer level is small enough to average
+        it again, because rounded integers lose differences below half a grey value.
     factors
         Level-0 voxels per voxel, (z, y, x).
     finer
-        Next finer level, dtype of the volume, where it is small or little beside level 0; None
-        where it is not, or was not asked for, or there is none.
+        Next finer level, dtype of the volume. None if it was not requested, does not exist, or is
+        too large.
     ratio
         Voxels of `finer` per voxel, (z, y, x).
     """
@@ -62,20 +56,20 @@ def read_working_level(
 ) -> WorkingLevel:
     """Read the volume at the size nearest to `longest_side` that halving can reach.
 
-    A stored level is taken as it is. Where a further 2x would be nearer, a level is averaged in
-    one streaming pass that holds about `max_bytes`, or taken from levels that were kept from an
-    earlier one (`ctray.volumes.pyramids`).
+    A stored level is used unchanged. If halving a level comes nearer, one streaming pass that holds
+    about `max_bytes` averages it, unless an earlier pass kept its levels
+    (`ctray.volumes.pyramids`).
 
     Parameters
     ----------
     volume
-        What to read.
+        Volume to read.
     working_size
         Longest side, voxels.
     max_bytes
-        Bound of the voxels in flight.
+        Bound of the voxel bytes in memory.
     finer
-        Whether the next finer level is wanted too.
+        Whether to return the next finer level too.
 
     Raises
     ------
@@ -109,26 +103,25 @@ def read_working_level(
     )
 
 
-def longest_side(shape: Sequence[int], working_size: int) -> int:
-    """Longest side that the working level of a volume of `shape` should have, voxels.
-
-    It is `working_size`, and more where the shortest side would keep less than half of that.
-    """
-    wanted = _LEAST_WIDTH * working_size * max(shape) / min(shape)
-    return round(min(max(working_size, wanted), _MOST_LENGTH * working_size))
+def read_working(
+    volume: Volume, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
+) -> tuple[npt.NDArray[Any], Triple]:
+    """Voxels of `read_working_level`, and level-0 voxels per voxel, both (z, y, x)."""
+    found = read_working_level(volume, working_size, max_bytes)
+    return found.voxels, found.factors
 
 
 def is_reduced_to(volume: Volume, working_size: int) -> bool:
-    """Whether `read_working_level` makes do without reading 64 times the voxels that it gives."""
+    """Whether `read_working_level` needs to read fewer than 64 times the voxels it returns."""
     return _nearest(volume, working_size)[1] < 2
 
 
 def read_reduced(
     volume: Volume, working_size: int, max_bytes: int = BYTES_IN_FLIGHT
 ) -> tuple[npt.NDArray[Any], Triple]:
-    """Return what `read_working_level` would average last, or that level itself if it is large.
+    """Return the level that `read_working_level` averages last, or the working level if large.
 
-    Kept, it spares the pass over the finer levels; see `ctray.volumes.pyramids`.
+    Keeping it saves the pass over the finer levels; see `ctray.volumes.pyramids`.
     """
     level, halvings = _nearest(volume, working_size)
     halvings -= _is_small(volume, level, halvings - 1)
@@ -137,7 +130,7 @@ def read_reduced(
 
 
 def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
-    """Level and further halvings that come nearest to `working_size`; least work on a tie."""
+    """Level and number of halvings that come nearest to `working_size`; least work on a tie."""
     if working_size < 1:
         raise GeometryError(f"working size {working_size} must be at least 1 voxel")
     found, wanted = [], longest_side(volume.shape, working_size)
@@ -151,10 +144,10 @@ def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
 
 
 def _mean_of_finer(volume: Volume, level: int, *, wanted: bool) -> WorkingLevel | None:
-    """Level with the next finer one, of which it is the float mean; None where that is large.
+    """Level as the float mean of the next finer one; None if that one is large.
 
-    Stored integer levels are rounded, which wipes out what is fainter than half a grey value,
-    such as the thin wall of a tube in clipped air.
+    Stored integer levels are rounded. That loses differences below half a grey value, such as the
+    thin wall of a tube in clipped air.
     """
     if level == 0 or (volume.dtype.kind == "f" and not wanted):
         return None
@@ -179,21 +172,21 @@ def _mean_of_finer(volume: Volume, level: int, *, wanted: bool) -> WorkingLevel 
 
 
 def _precise_mean(voxels: npt.NDArray[Any], ratio: Triple) -> npt.NDArray[Any]:
-    """Mean over cells of `ratio` voxels; of integers as float32."""
+    """Mean over cells of `ratio` voxels; float32 for integers."""
     if voxels.dtype.kind != "f":
         voxels = voxels.astype(np.float32)
     return downsample_mean(voxels, ratio)
 
 
 def _is_small(volume: Volume, level: int, halvings: int) -> bool:
-    """Whether a level, after some halvings, may be held whole as float32."""
+    """Whether a level, after some halvings, is small enough to hold whole as float32."""
     shape = (-(-n // 2**halvings) for n in volume.levels[level].shape)
     return bool(math.prod(shape) * 4 <= _SMALL_LEVEL_BYTES)
 
 
 def _is_little(volume: Volume, level: Level) -> bool:
-    """Whether reading a level is little beside level 0."""
-    return math.prod(level.shape) <= _LITTLE * math.prod(volume.shape)
+    """Whether reading a level costs little compared to level 0."""
+    return math.prod(level.shape) <= _LITTLE_FRACTION * math.prod(volume.shape)
 
 
 def _halved(volume: Volume, level: int, halvings: int) -> Triple:

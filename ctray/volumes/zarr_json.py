@@ -1,4 +1,4 @@
-"""Metadata documents of Zarr: JSON that anybody may have written, bounded before it is parsed."""
+"""Metadata documents of Zarr: untrusted JSON, bounded before it is parsed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from ctray.core.errors import InvalidVolumeError, NotFoundError
 from ctray.storage import store
 
-# One array takes about 1 KB in consolidated metadata: this holds ten thousand of them, which is
-# more than a plate of 384 wells with four images each has. Documents of one image take 20 KB.
+# One array takes about 1 KB in consolidated metadata. This bound allows ten thousand arrays, more
+# than a plate of 384 wells with four images each has. Documents of one image take 20 KB.
 MAX_DOCUMENT_BYTES = 16 * 2**20
-# An empty list takes 2 bytes of JSON and 60 of memory. Real documents have one list or object in
-# 50 bytes; with this bound no document takes more than about 200 MiB.
+# An empty list takes 2 bytes of JSON and 60 of memory; real documents have one list or object per
+# 50 bytes. With this bound, a document takes at most about 200 MiB.
 MAX_CONTAINERS = 10**6
-# Real documents are nested 10 to 20 deep. Libraries walk them by recursion.
+# Real documents are nested 10 to 20 deep. Libraries use recursion on them.
 MAX_DEPTH = 100
 
 
 def read_document(url: str) -> tuple[dict[str, Any] | None, int]:
-    """JSON object at `url` and its size in bytes; (None, 0) where nothing is.
+    """JSON object at `url` and its size in bytes; (None, 0) if nothing is there.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def read_document(url: str) -> tuple[dict[str, Any] | None, int]:
 
 
 def parse_document(url: str, data: bytes) -> dict[str, Any]:
-    """JSON object of `data`, which is what `url` holds; see `read_document`."""
+    """JSON object of `data`, the content of `url`; see `read_document`."""
     containers = data.count(b"[") + data.count(b"{")
     if containers > MAX_CONTAINERS:
         raise InvalidVolumeError(
@@ -65,7 +65,7 @@ def as_mapping(url: str, value: Any) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        # Readers differ in which value they take, so the volume would depend on the reader.
+        # Readers differ in the value that they use, so the volume would depend on the reader.
         for key, value in pairs:
             if found[key] != value:
                 raise ValueError(f"key {key[:40]!r} has two values")

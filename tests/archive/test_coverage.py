@@ -22,7 +22,7 @@ from ctray.archive.coverage import Coverage, LeftOut, count_formats
 from ctray.archive.importing import import_volume
 from ctray.core.errors import NotFoundError, OutputExistsError
 from ctray.records.run_folder import check_output
-from ctray.storage.places import is_inside
+from ctray.storage.urls import is_inside
 
 VOLUME = np.arange(12 * 7 * 8, dtype=np.uint16).reshape(12, 7, 8)
 
@@ -60,10 +60,10 @@ def test_other_formats_are_counted_by_name(archive: Path) -> None:
     assert counts(catalog.coverage) == {
         "Amira": 2,
         "Imaris": 1,
-        "TIFF packed as a whole": 2,
+        "compressed TIFF": 2,
         "Zeiss TXRM": 1,
         "NIfTI or Analyze": 1,
-        "raw voxels without a header that is read": 2,
+        "raw voxels without a known header": 2,
         "MRC": 1,
         "MATLAB": 1,
         "packed folders": 1,
@@ -99,7 +99,7 @@ def test_what_holds_no_volume_is_told_with_its_reason(tmp_path: Path) -> None:
     assert "temperature" in told["log.h5"]
     assert "2D" in told["photo.tif"]
     text = "\n".join(catalog.lines())
-    assert "2 looked at and not taken" in text
+    assert "2 without a volume" in text
     assert "temperature" in text
 
 
@@ -107,11 +107,13 @@ def test_what_a_person_excluded_is_not_called_a_mask(tmp_path: Path) -> None:
     for name in ("good", "good_mask", "bad"):
         tifffile.imwrite(tmp_path / f"{name}.tif", VOLUME, photometric="minisblack")
     (by_name,) = build_catalog(str(tmp_path)).coverage.lines()
-    assert by_name.startswith("1 skipped as masks or labels by name, such as good_mask.tif")
+    assert by_name.startswith(
+        "1 skipped because of names like masks or labels, such as good_mask.tif"
+    )
     for patterns in (["bad*"], [*DEFAULT_EXCLUDE, "bad*"]):
         (asked,) = build_catalog(str(tmp_path), exclude=patterns).coverage.lines()
-        assert "excluded by the patterns that were given, such as bad.tif" in asked
-        assert "as masks" not in asked
+        assert "excluded by the given patterns, such as bad.tif" in asked
+        assert "like masks" not in asked
 
 
 def test_coverage_is_kept_with_the_catalog(archive: Path, tmp_path: Path) -> None:
@@ -134,7 +136,7 @@ def test_long_lists_are_cut_and_counted() -> None:
     assert (len(kept.without_volume), kept.num_without_volume) == (1000, 2500)
     assert (len(kept.excluded), kept.num_excluded) == (1000, 1500)
     assert kept.lines() == coverage.lines()
-    assert "2,500 looked at and not taken" in kept.lines()[0]
+    assert "2,500 without a volume" in kept.lines()[0]
 
 
 def test_formats_are_counted_the_most_frequent_first() -> None:
@@ -185,7 +187,7 @@ def test_a_place_in_the_archive_is_known_however_it_is_spelled(tmp_path: Path) -
     for out in (tmp_path / "archive2", tmp_path / "other", archive / ".." / "run"):
         check_output(str(archive), str(out))
     # An import into its own source is the same mistake.
-    with pytest.raises(OutputExistsError, match="lies in the source"):
+    with pytest.raises(OutputExistsError, match="lies inside the source"):
         import_volume(str(archive), str(tmp_path / "link" / "new.zarr"))
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tiff_inputs import catalog_of, noise, read_all, write_pages, write_slices
 
-from ctray.archive.discovery import find_volumes
-from ctray.archive.found import NameFilter
+from ctray.archive.name_filter import NameFilter
+from ctray.archive.raw_scans import ImageGroup, Verdict, judge_scan
+from ctray.archive.walk import find_volumes
 from ctray.core.errors import NotFoundError
-from ctray.formats.tiff.scan_names import ImageGroup, Verdict, judge_scan
 
 DETECTOR = noise(30, 12, 26)
 SLICES = noise(20, 26, 26)
@@ -19,7 +19,7 @@ SLICES = noise(20, 26, 26)
 
 def reasons(folder: Path) -> dict[str, str]:
     """Why candidates are no volumes, by the end of their URL."""
-    found = find_volumes(str(folder), NameFilter(), max_workers=2).volumes
+    found = find_volumes(str(folder), NameFilter(), max_workers=2).candidates
     return {f.url.removeprefix(f"{folder}/"): f.no_volume for f in found if f.no_volume is not None}
 
 
@@ -52,7 +52,7 @@ def test_darks_and_flats_below_their_projections(tmp_path: Path) -> None:
     write_slices(tmp_path / "scan", DETECTOR, "tomo_{:04d}.tif")
     write_slices(tmp_path / "scan" / "Dark", DETECTOR[:4], "{:04d}.tif")
     write_slices(tmp_path / "scan" / "FlatField", DETECTOR[:4], "{:04d}.tif")
-    with pytest.raises(NotFoundError, match="3 looked at and not taken"):
+    with pytest.raises(NotFoundError, match="3 without a volume"):
         catalog_of(tmp_path)
 
 
@@ -69,8 +69,8 @@ def test_folder_of_any_name_beside_darks_and_flats(tmp_path: Path) -> None:
     write_slices(tmp_path / "scan" / "output", DETECTOR, "img_{:04d}.tif")
     entries = {Path(entry.url).name: entry.notes for entry in catalog_of(tmp_path).ok}
     assert set(entries) == {"recon", "sample", "output"}
-    assert "it is not clear" in str(entries["sample"])
-    assert "it is not clear" in str(entries["output"])
+    assert "may not belong to it" in str(entries["sample"])
+    assert "may not belong to it" in str(entries["output"])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_mice_of_several_colours_are_volumes(tmp_path: Path) -> None:
         write_pages(tmp_path / f"{name}.tif", SLICES)
     entries = catalog_of(tmp_path).ok
     assert len(entries) == 3
-    assert all("taken as a volume" in str(entry.notes) for entry in entries)
+    assert all("read as a volume" in str(entry.notes) for entry in entries)
 
 
 def test_slices_beside_darks_of_another_size_stay(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_name_alone_is_no_proof(tmp_path: Path, folder: str) -> None:
     write_slices(tmp_path / folder, SLICES, "img_{:04d}.tif")
     (entry,) = catalog_of(tmp_path).ok
     assert entry.shape == SLICES.shape
-    assert "taken as a volume" in str(entry.notes) or folder == "dark_field_study"
+    assert "read as a volume" in str(entry.notes) or folder == "dark_field_study"
 
 
 def test_reconstruction_in_a_folder_of_projection_images(tmp_path: Path) -> None:

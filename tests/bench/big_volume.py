@@ -32,7 +32,8 @@ from ctray.pipeline.run import run_archive
 from ctray.records.events import Event
 from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.group import is_committed
+from ctray.volumes.writer import create_volume
 
 SHAPE = (6100, 2000, 2000)
 TILE = 256

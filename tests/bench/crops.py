@@ -26,10 +26,11 @@ from ctray.core.parallel import bounded_map
 from ctray.crops.cutting import write_crop
 from ctray.storage import store
 from ctray.volumes.encoding import default_encoding
+from ctray.volumes.level_layout import LevelLayout
 from ctray.volumes.manifest import MANIFEST, digest
 from ctray.volumes.multiscale import plan_levels
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.writer import LevelLayout, create_volume
+from ctray.volumes.writer import create_volume
 from tests.bench.measuring import in_turn, machine, ratio, row, table_head
 
 SIDE = 512

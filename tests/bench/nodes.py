@@ -21,7 +21,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from ctray.config import PoolConfig
-from ctray.executors.ray.actors import run_pool
+from ctray.executors.ray.pool import run_pool
 from ctray.executors.ray.session import _QUIET
 from tests.bench.measuring import machine, row, table_head
 

@@ -40,6 +40,7 @@ from ctray.localization.promise import with_promise
 from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.working import read_working
 from ctray.volumes.writer import create_volume
 from tests.bench.head_variants import CHANGES, Scan, read_scans, variant
 from tests.bench.measuring import machine, row, table_head
@@ -116,7 +117,7 @@ def _saved(url: str, trainer: Trainer) -> None:
 
 def _prepared(scan: Scan, config: RunConfig) -> Prepared:
     with _on_disk(scan) as volume:
-        working, factors = volume.read_working(config.preprocess.working_size)
+        working, factors = read_working(volume, config.preprocess.working_size)
     return prepare(working, factors, config.preprocess)
 
 
@@ -174,7 +175,7 @@ def outcome(scan: Scan, localizer: Localizer) -> dict[str, Any]:
 
 def _hidden(scan: Scan, volume: Volume, config: RunConfig) -> float:
     """Fraction of the sample that lies outside of the field of view."""
-    working, factors = volume.read_working(config.preprocess.working_size)
+    working, factors = read_working(volume, config.preprocess.working_size)
     inside = find_field_of_view(working.astype(np.float32), config.preprocess).mask(working.shape)
     for axis, factor in enumerate(factors):
         inside = inside.repeat(factor, axis=axis)

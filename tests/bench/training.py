@@ -24,7 +24,7 @@ import ray
 import torch
 
 from ctray.config import RayConfig, RunConfig, parse_config
-from ctray.executors.progress import Pace
+from ctray.executors.ray.progress import Pace
 from ctray.executors.ray.session import ray_session
 from ctray.executors.ray.stream import example_stream, rounds
 from ctray.learn.prepared_files import read_prepared

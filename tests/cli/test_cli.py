@@ -26,9 +26,9 @@ from click.testing import CliRunner, Result
 from ctray import __version__
 from ctray.archive.catalog import read_catalog, write_catalog
 from ctray.benchmark.demo import demo_config
-from ctray.cli.commands_run import asked_settings
 from ctray.cli.main import cli
 from ctray.cli.options import ray_options
+from ctray.cli.running import asked_settings
 from ctray.config import load_config, parse_config
 from ctray.phantom import PhantomSpec, SceneSpec
 from ctray.pipeline.run import open_run
@@ -129,7 +129,7 @@ def test_phantom_has_an_option_for_every_field_of_its_scene() -> None:
         (["run"], "ARCHIVE"),
         (["run", "somewhere"], "--out"),
         (["import", "a", "b", "--voxel-size", "1,2"], "one or three numbers"),
-        (["phantom", "a", "--size", "x"], "one or three whole numbers"),
+        (["phantom", "a", "--size", "x"], "one or three integers"),
         (["catalog", "a", "--exclude", "b", "--no-exclude"], "not both"),
     ],
 )
@@ -360,6 +360,18 @@ def test_what_is_refused_waits_for_neither_ray_nor_torch(tmp_path: Path) -> None
         assert lines[-2].startswith("error: ")
         assert lines[-1] == "[]"
         assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["archive", "pretrain"])
+def test_a_job_refuses_a_bad_archive_before_ray_starts(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "job.yaml").write_text("{}")
+    out = tmp_path / "run"
+    refused = ctray("jobs", "run", name, tmp_path / "job.yaml", tmp_path / "empty", out)
+    assert refused.exit_code == 1
+    assert "no volumes" in refused.stderr
+    assert "Ray" not in refused.output
+    assert not out.exists()
 
 
 def test_a_run_of_other_settings_is_refused_before_its_archive_is_searched(tmp_path: Path) -> None:
@@ -606,7 +618,7 @@ def test_signal_ends_with_one_line(tmp_path: Path, number: signal.Signals, told:
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert errors.splitlines()[-1] == f"{told}; the same command goes on from here"
+    assert errors.splitlines()[-1] == f"{told}; the same command resumes"
     assert "Traceback" not in errors
 
 

@@ -46,7 +46,7 @@ def test_bad_options_are_one_line(
     [
         ([], "--out"),
         # Of real scans as they are there are too few to spare any.
-        (["--out", "x", "--family", "heads"], "nothing to measure"),
+        (["--out", "x", "--family", "heads"], "the plan is empty"),
         (["--out", "x", "--family", "hybrid"], "--data"),
         (["--out", "x", "--purpose", "final"], "--purpose"),
     ],

@@ -149,10 +149,10 @@ def test_a_cluster_without_nodes_is_told_whether_there_are_gpus() -> None:
         (
             {},
             {"train": {"num_gpus_per_worker": 1}},
-            "no group of nodes with GPUs; set kube.gpu_nodes",
+            "no node has a GPU; raise kube.gpu_nodes",
         ),
-        ({}, {"pool": {"num_gpus": 0.5}}, "pool.num_gpus is 0.5 and there is no group"),
-        ({"cpu_nodes": 0}, {}, "no nodes to work on"),
+        ({}, {"pool": {"num_gpus": 0.5}}, "pool.num_gpus is 0.5 and no node has a GPU"),
+        ({"cpu_nodes": 0}, {}, "the cluster has no nodes"),
     ],
 )
 def test_a_job_that_no_node_could_do(
@@ -250,4 +250,4 @@ def test_without_kubectl_the_remedy_is_told(
     monkeypatch.setenv("PATH", str(tmp_path))
     done = submit("--apply")
     assert done.exit_code == 1
-    assert "kubectl cannot be run; install it, or leave --apply out" in done.stderr
+    assert "kubectl cannot be run; install it, or leave out --apply" in done.stderr

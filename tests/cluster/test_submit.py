@@ -154,7 +154,7 @@ def check_a_cluster_without_ctray(cluster: Cluster, site: Site) -> str:
     lines = list(cluster.follow(submission_id))
     job = cluster.ended(submission_id)
     assert (job.status, job.exit_code) == ("FAILED", 127)
-    assert "the cluster has no ctray: its image must hold it" in why_failed(job, lines)
+    assert "the image of the cluster has no ctray" in why_failed(job, lines)
     return submission_id
 
 
@@ -184,7 +184,7 @@ def check_what_is_told(cluster: Cluster, site: Site, submission_id: str) -> None
     assert sum("volume_id" in d for d in documents) == total
     everything = logs + status.stdout + json.dumps(listed)
     assert not [secret for secret in site.secrets if secret in everything]
-    with pytest.raises(NotFoundError, match="knows no job s3://archive/other"):
+    with pytest.raises(NotFoundError, match="has no job s3://archive/other"):
         cluster.find("s3://archive/other")
 
 
@@ -254,7 +254,9 @@ def test_no_cluster_at_the_address() -> None:
 
 @pytest.mark.parametrize("address", ["head:8265", "127.0.0.1", "ray://head:10001"])
 def test_an_address_is_a_dashboard(address: str) -> None:
-    with pytest.raises(ConfigError, match="is no dashboard; give its URL, such as http://"):
+    with pytest.raises(
+        ConfigError, match="is not a URL; give that of the dashboard, such as http://"
+    ):
         Cluster(address)
 
 

@@ -291,7 +291,7 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("a: [1, 2", "is no YAML"), ("- 1\n- 2\n", "must be a mapping"), ("7", "must be a mapping")],
+    [("a: [1, 2", "is not YAML"), ("- 1\n- 2\n", "must be a mapping"), ("7", "must be a mapping")],
 )
 def test_file_that_is_no_configuration(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "run.yaml"
@@ -348,7 +348,7 @@ def test_number_of_classes(most: float, step: float, classes: int) -> None:
 
 
 def test_angles_that_do_not_meet_the_end_are_refused() -> None:
-    assert "no multiple" in message_of({"rotation": {"max_angle": 90, "angle_step": 40}})
+    assert "must be a multiple" in message_of({"rotation": {"max_angle": 90, "angle_step": 40}})
 
 
 def test_default_threshold_may_be_a_whole_number() -> None:

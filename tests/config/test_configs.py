@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import run_yaml
 import yaml
 
 import ctray.benchmark.demo
@@ -44,11 +45,17 @@ def test_run_yaml_names_every_key_with_its_default() -> None:
     assert _keys(written) == _keys(RunConfig().model_dump())
 
 
-def test_run_yaml_explains_every_key() -> None:
+def test_run_yaml_has_the_descriptions_of_the_settings() -> None:
+    path = CONFIGS / "run.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text == run_yaml.render(), f"{path} is out of date; run python tests/config/run_yaml.py"
+
+
+def test_every_setting_is_described() -> None:
     before = ""
     for line in (CONFIGS / "run.yaml").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.strip().startswith("#"):
-            assert before.strip().startswith("# "), f"{line!r} has no comment above it"
+            assert before.strip().startswith("# "), f"{line!r} has no docstring in ctray/config"
         before = line
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from ctray.config import PoolConfig
 from ctray.core.errors import CheckpointError, CtrayError
-from ctray.executors.local.pool import local_size, run_local_pool
+from ctray.executors.local.pool import pool_capacity, run_pool
 
 CPUS = 2
 TWO = PoolConfig(num_cpus=1.0, max_size=2)
@@ -78,18 +78,18 @@ class Pid:
 
 
 def test_every_item_gives_its_result_once() -> None:
-    found = list(run_local_pool(Square, (), range(7), TWO, CPUS))
+    found = list(run_pool(Square, (), range(7), TWO, CPUS))
     assert sorted(found) == [(n, n**2) for n in range(7)]
 
 
 def test_no_item_needs_no_process() -> None:
-    assert list(run_local_pool(DeadOnArrival, (), [], TWO, CPUS)) == []
+    assert list(run_pool(DeadOnArrival, (), [], TWO, CPUS)) == []
 
 
 def test_item_that_kills_its_process_is_tried_once_more_and_the_others_finish(
     tmp_path: Path,
 ) -> None:
-    found = list(run_local_pool(Deadly, (tmp_path, 2), range(6), TWO, CPUS))
+    found = list(run_pool(Deadly, (tmp_path, 2), range(6), TWO, CPUS))
     assert sorted(found) == [0, 1, 3, 4, 5]
     assert (tmp_path / "tries-2").read_text() == "xx"
     # Nobody else's item was lost or done twice with it.
@@ -98,23 +98,23 @@ def test_item_that_kills_its_process_is_tried_once_more_and_the_others_finish(
 
 def test_processes_that_cannot_start_end_the_run() -> None:
     with pytest.raises(CtrayError, match=r"DeadOnArrival died 3 times .* lower pool\.max_size"):
-        list(run_local_pool(DeadOnArrival, (), range(3), TWO, CPUS))
+        list(run_pool(DeadOnArrival, (), range(3), TWO, CPUS))
 
 
 def test_worker_that_cannot_be_made_says_why() -> None:
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
-        list(run_local_pool(NoModel, (), range(3), TWO, CPUS))
+        list(run_pool(NoModel, (), range(3), TWO, CPUS))
 
 
 @pytest.mark.parametrize("how", ["returns", "raises"])
 def test_error_that_ends_the_run_arrives(how: str) -> None:
     with pytest.raises(CtrayError, match="the output cannot be written"):
-        list(run_local_pool(Failing, (), [how], TWO, CPUS))
+        list(run_pool(Failing, (), [how], TWO, CPUS))
 
 
 def test_what_nobody_foresaw_is_one_line_and_keeps_its_traceback() -> None:
     with pytest.raises(CtrayError, match="unexpected IndexError: list index") as caught:
-        list(run_local_pool(Failing, (), ["stumbles"], TWO, CPUS))
+        list(run_pool(Failing, (), ["stumbles"], TWO, CPUS))
     assert "in __call__" in caught.value.__notes__[0]
 
 
@@ -126,7 +126,7 @@ def test_items_are_taken_as_processes_come_free() -> None:
             taken.append(n)
             yield n
 
-    for done, _ in enumerate(run_local_pool(Square, (), items(), TWO, CPUS), 1):
+    for done, _ in enumerate(run_pool(Square, (), items(), TWO, CPUS), 1):
         assert len(taken) <= done + TWO.max_size
     assert done == 9
 
@@ -135,20 +135,20 @@ def test_processes_print_nothing_and_share_the_cpus(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert list(run_local_pool(Prints, (), [1], TWO, CPUS)) == ["1"]
+    assert list(run_pool(Prints, (), [1], TWO, CPUS)) == ["1"]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert list(run_local_pool(Prints, (), [1], TWO, CPUS)) == ["3"]
+    assert list(run_pool(Prints, (), [1], TWO, CPUS)) == ["3"]
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
     ("num_cpus", "max_size", "cpus", "expected"),
-    [(1.0, 2, 2, 2), (1.0, 8, 3, 3), (0.5, 8, 3, 6), (2.0, 8, 1, 1), (0.1, 8, 1, 8)],
+    [(1.0, 2, 2, 2), (1.0, 8, 3, 3), (0.5, 8, 3, 6), (2.0, 8, 1, 1), (0.1, 8, 1, 10)],
 )
-def test_pool_is_as_large_as_machine_and_settings_allow(
+def test_processes_share_the_cpus_and_one_always_fits(
     num_cpus: float, max_size: int, cpus: int, expected: int
 ) -> None:
-    assert local_size(PoolConfig(num_cpus=num_cpus, max_size=max_size), cpus) == expected
+    assert pool_capacity(PoolConfig(num_cpus=num_cpus, max_size=max_size), cpus) == expected
 
 
 def is_running(pid: int) -> bool:
@@ -169,8 +169,8 @@ def test_processes_end_with_whoever_started_them(tmp_path: Path, sign: signal.Si
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pathlib import Path\n"
         "from test_local_pool import CPUS, TWO, Pid\n"
-        "from ctray.executors.local.pool import run_local_pool\n"
-        f"list(run_local_pool(Pid, (), [Path({str(tmp_path)!r})] * 2, TWO, CPUS))\n"
+        "from ctray.executors.local.pool import run_pool\n"
+        f"list(run_pool(Pid, (), [Path({str(tmp_path)!r})] * 2, TWO, CPUS))\n"
     )
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     parent = subprocess.Popen(

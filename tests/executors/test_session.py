@@ -13,9 +13,11 @@ import ray
 
 from ctray.config import RayConfig
 from ctray.core.errors import RayStartError
-from ctray.executors.executor import executor_session
+from ctray.executors.local.executor import LocalExecutor
 from ctray.executors.ray import session
+from ctray.executors.ray.executor import RayExecutor
 from ctray.executors.ray.session import ray_session
+from ctray.executors.session import executor_session
 
 pytestmark = pytest.mark.ray
 
@@ -54,7 +56,7 @@ def children() -> set[int]:
 def test_ray_that_does_not_start_is_tried_again_and_then_done_without(slow_ray: Path) -> None:
     before, notes = children(), list[str]()
     with executor_session(SMALL, notes.append) as executor:
-        assert executor.kind == "local"
+        assert isinstance(executor, LocalExecutor)
         assert not ray.is_initialized()
         # What Ray had started would go on beside the run.
         assert children() <= before
@@ -99,12 +101,12 @@ def test_what_is_no_matter_of_time_is_told(
 def test_session_is_used_and_ended(ray_folder: Path) -> None:
     config = RayConfig(num_cpus=1, object_store_mb=100)
     with executor_session(config) as executor:
-        assert executor.kind == "ray"
+        assert isinstance(executor, RayExecutor)
         assert ray.is_initialized()
         with executor_session(config) as inner:
-            assert inner.kind == "ray"
+            assert isinstance(inner, RayExecutor)
         assert ray.is_initialized(), "whoever began it ends it"
         with executor_session(RayConfig(local=True)) as inner:
-            assert inner.kind == "local"
+            assert isinstance(inner, LocalExecutor)
     assert not ray.is_initialized()
     assert list(ray_folder.iterdir()) == []

@@ -295,7 +295,7 @@ def test_stacks_along_other_axes_are_no_volumes(tmp_path: Path, axes: str) -> No
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["data"] = voxels()
         file["data"].attrs["axes"] = axes
-    with pytest.raises(NoVolumeError, match="3D data with axes that are none"):
+    with pytest.raises(NoVolumeError, match="3D data with axes other than space"):
         open_source(str(tmp_path / "a.h5"))
 
 

@@ -113,7 +113,7 @@ def test_pictures_are_no_volumes(tmp_path: Path) -> None:
     catalog = build_catalog(str(tmp_path))
     assert [e.volume_id for e in catalog] == ["fish"]
     (left,) = catalog.without_volume
-    assert "picture in colour" in left.reason
+    assert "picture with colour" in left.reason
     assert "film" in left.reason
 
 
@@ -146,8 +146,8 @@ def test_one_odd_slice_is_named(
         ("s_1.png", "one slice; give its folder"),
         ("s_1.dcm", "one slice; give its folder"),
         ("v.raw", "give the header that describes them"),
-        ("v.ims", r"Imaris \(\.ims\) is not read"),
-        ("v.txt", "neither TIFF, HDF5 nor Zarr"),
+        ("v.ims", r"does not read Imaris \(\.ims\)"),
+        ("v.txt", "its format is unknown"),
     ],
 )
 def test_a_file_that_is_no_volume_says_what_to_give(
@@ -248,8 +248,8 @@ def test_dicom_notes(tmp_path: Path) -> None:
     (tmp_path / "IM0035.dcm").unlink()  # slice 5
     with open_source(str(tmp_path)) as source:
         assert source.notes == (
-            "1 gaps between slices, 0.003 mm apart elsewhere",
-            "stored values; rescale slope 2, intercept -1000",
+            "1 gaps between slices that are 0.003 mm apart",
+            "stored values are read without rescaling (slope 2, intercept -1000)",
         )
 
 
@@ -258,10 +258,13 @@ def test_dicom_notes(tmp_path: Path) -> None:
     [
         ({"SeriesInstanceUID": lambda z: f"1.2.{z % 2}"}, "several DICOM series"),
         ({"RescaleSlope": lambda z: z + 1}, "different rescale slopes"),
-        ({"ImagePositionPatient": [0, 0, 0], "InstanceNumber": 1}, "order is unknown"),
+        (
+            {"ImagePositionPatient": [0, 0, 0], "InstanceNumber": 1},
+            "order of the DICOM slices is unknown",
+        ),
         ({"NumberOfFrames": 2}, "several frames"),
         ({"SamplesPerPixel": 3}, "colour"),
-        ({"BitsAllocated": 1}, "1 bits"),
+        ({"BitsAllocated": 1}, "per pixel, not 1"),
     ],
 )
 def test_dicom_that_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

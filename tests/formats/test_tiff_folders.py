@@ -76,7 +76,7 @@ def test_two_numbers_that_change_together(tmp_path: Path, name: str) -> None:
     assert entry.shape == VOLUME.shape
     np.testing.assert_array_equal(read_all(entry.url), VOLUME)
     np.testing.assert_array_equal(read_all(tmp_path), VOLUME)
-    told = "several numbers change together" in str(entry.notes)
+    told = "several numbers in the names change" in str(entry.notes)
     assert told == ("rec_{z" in name or "_rec_" in name)
 
 
@@ -99,8 +99,8 @@ def test_three_numbers(tmp_path: Path) -> None:
 def test_names_that_cannot_be_ordered_are_refused(tmp_path: Path, name: str) -> None:
     for i in range(24):
         write_pages(tmp_path / name.format(a=i // 3, b=i % 3), [VOLUME[i]])
-    assert "24 files with several numbers in their names" in refusal(tmp_path)
-    with pytest.raises(InvalidVolumeError, match="rename them so that one number"):
+    assert "the names of 24 files hold several numbers" in refusal(tmp_path)
+    with pytest.raises(InvalidVolumeError, match="rename the files so that one number"):
         open_source(str(tmp_path))
 
 
@@ -134,8 +134,8 @@ def test_numbering_that_goes_on_in_the_folder_beside(tmp_path: Path) -> None:
             write_pages(folder / f"s_{z:04d}.tif", [VOLUME[z]])
     write_slices(tmp_path / "other", VOLUME, "t_{:04d}.tif")
     notes = {Path(entry.url).name: entry.notes for entry in catalog_of(tmp_path).ok}
-    assert f"the numbering goes on in {tmp_path}/0008-0015" in str(notes["0000-0007"])
-    assert f"the numbering goes on in {tmp_path}/0016-0023" in str(notes["0008-0015"])
+    assert f"the numbering continues in {tmp_path}/0008-0015" in str(notes["0000-0007"])
+    assert f"the numbering continues in {tmp_path}/0016-0023" in str(notes["0008-0015"])
     assert (notes["0016-0023"], notes["other"]) == (None, None)
 
 
@@ -175,7 +175,7 @@ def test_numbered_multi_page_files_can_be_joined(tmp_path: Path) -> None:
     entries = catalog_of(tmp_path).ok
     assert [entry.shape and entry.shape[0] for entry in entries] == [11, 11, 10]
     pattern = f"{tmp_path}/rec_*.tif"
-    assert f"joined as {pattern}" in str(entries[0].notes)
+    assert f"recording, give {pattern}" in str(entries[0].notes)
     assert [entry.notes for entry in entries[1:]] == [None, None]
     np.testing.assert_array_equal(read_all(pattern), noise(32))
 
@@ -205,7 +205,7 @@ def test_many_energies_a_slice_file(tmp_path: Path) -> None:
 def test_part_of_another_size_is_named(tmp_path: Path) -> None:
     write_pages(tmp_path / "a.tif", VOLUME)
     write_pages(tmp_path / "a@0001.tif", VOLUME[:, :-1])
-    assert "a@0001.tif: y x x = 21 x 26 in a stack of 22 x 26" in refusal(tmp_path)
+    assert "a@0001.tif: 21 x 26 voxels, not 22 x 26 as in" in refusal(tmp_path)
 
 
 def test_grid_of_multi_page_files_stays_volumes(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_ome_set_of_channels_or_mixed_slices_is_refused(tmp_path: Path, was: str
         write_pages(tmp_path / name, described(VOLUME[:12], xml))
     catalog = catalog_of(tmp_path)
     assert catalog.ok == ()
-    assert all("several channels or times, or slices" in str(e.reason) for e in catalog.failed)
+    assert all("several channels or times, or with slices" in str(e.reason) for e in catalog.failed)
 
 
 # --- bad slices -----------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_every_slice_is_compared_at_import(tmp_path: Path) -> None:
     """A catalog looks at some files of a folder; the import looks at all of them."""
     folder = write_slices(tmp_path / "scan", np.zeros((60, 8, 8), np.uint8))
     write_pages(folder / "s_0017.tif", [np.zeros((8, 8), np.int8)])
-    with pytest.raises(InvalidVolumeError, match=r"s_0017\.tif: dtype int8 in a stack of uint8"):
+    with pytest.raises(InvalidVolumeError, match=r"s_0017\.tif: int8 values, not uint8 as in"):
         import_volume(str(folder), str(tmp_path / "out"))
 
 

@@ -36,8 +36,9 @@ from ctray.pipeline.verifying import verify_run
 from ctray.records.events import Event
 from ctray.records.run_folder import RunFolder
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import open_volume
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.writer import create_volume
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -268,7 +268,7 @@ def test_ctrl_c_in_training_ends_all_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert messages.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert messages.splitlines()[-1] == "interrupted; the same command resumes"
     assert "Traceback" not in messages
     while alive_in_group(process.pid):
         assert time.monotonic() < deadline

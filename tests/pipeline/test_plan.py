@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ctray.archive.catalog import Catalog, build_catalog, read_catalog, write_catalog
+from ctray.cli import commands_run
 from ctray.cli.main import cli
 from ctray.cli.tables import plan_lines
 from ctray.config import RunConfig, override
@@ -109,7 +111,7 @@ def test_training_that_is_under_way_counts_what_is_left_at_its_own_speed(
     save_checkpoint(run.checkpoint, trainer)
     found = plan_archive(catalog, config, run, num_sample=2)
     assert found.training_hours == pytest.approx(600 * 2 / 3600)
-    assert any("600 steps of 2.0 s (as the run took so far)" in a for a in found.assumptions)
+    assert any("600 steps of 2.0 s (as in the run so far)" in a for a in found.assumptions)
     assert "20 min to train" in "\n".join(plan_lines(found))
 
 
@@ -154,7 +156,7 @@ def test_receipts_of_all_volumes_leave_no_doubt(
     # Nothing is left to do.
     assert found.hours is not None
     assert found.hours.value == 0
-    assert "nothing is left to do" in plan_lines(found)
+    assert "all volumes are finished" in plan_lines(found)
 
 
 def test_volumes_that_a_run_knows_by_other_names_are_done(
@@ -260,15 +262,80 @@ def test_plan_on_the_command_line(archive: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "7 volumes, 774.1 kB of voxels" in out
     assert "unreadable" in out
-    assert "would save perhaps" in out
+    assert "; a rough guess" in out
     assert " to train, then " in out
 
 
+# --- ctray run over a large archive
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands_run, "LARGE_VOLUMES", COUNT - 1)
+
+
+@pytest.mark.parametrize("command", ["run", "archive"])
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_archive_does_not_ask_where_nobody_answers(
-    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
+def test_a_large_archive_needs_a_terminal_or_yes(
+    archive: Path,
+    tmp_path: Path,
+    large: None,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    more: tuple[str, ...],
 ) -> None:
     out = tmp_path / "run"
-    assert run_cli("archive", str(archive), "--out", str(out), *more) == 2
-    assert "give --yes to begin at once" in capsys.readouterr().err
+    assert run_cli(command, str(archive), "--out", str(out), *more) == 2
+    told = capsys.readouterr().err
+    assert "The archive is large (7 volumes, 774.1 kB)" in told
+    assert "Cannot prompt without a terminal; pass --yes to start; see " in told
     assert not out.exists()
+
+
+def test_a_large_archive_is_planned_and_a_no_writes_nothing(
+    archive: Path,
+    tmp_path: Path,
+    large: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run_cli("run", str(archive), "--out", str(out), "--sample", "1") == 130
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "7 volumes, 774.1 kB of voxels" in told.err
+    assert "Start the run?" in told.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("volumes", "num_bytes", "is_large"), [(7, 774_144, False), (6, 10**9, True), (9, 9, True)]
+)
+def test_many_volumes_or_many_bytes_are_large(
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+    volumes: int,
+    num_bytes: int,
+    is_large: bool,
+) -> None:
+    monkeypatch.setattr(commands_run, "LARGE_VOLUMES", volumes)
+    monkeypatch.setattr(commands_run, "LARGE_BYTES", num_bytes)
+    assert commands_run._is_large(catalog) == is_large
+
+
+def test_what_is_large_stands_in_the_help() -> None:
+    limits = f"more than {commands_run.LARGE_VOLUMES} volumes or "
+    limits += f"{commands_run.LARGE_BYTES // 10**9} GB of voxels"
+    for command in (commands_run.run, commands_run.archive_):
+        assert limits in " ".join((command.help or "").split())
+
+
+def test_archive_is_another_name_of_run() -> None:
+    run, archive = cli.commands["run"], cli.commands["archive"]
+    assert (archive.params, archive.callback) == (run.params, run.callback)

@@ -188,9 +188,7 @@ def terminate_in_localization(process: subprocess.Popen[str], out: Path, short_t
     process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=120)
     assert process.returncode == 143, messages
-    assert messages.splitlines()[-1] == (
-        "interrupted by SIGTERM; the same command goes on from here"
-    )
+    assert messages.splitlines()[-1] == ("interrupted by SIGTERM; the same command resumes")
     assert "***" not in messages
     assert not list(Path(short_tmp).glob("ctray-ray-*"))
     assert not (out / "lock.json").exists()

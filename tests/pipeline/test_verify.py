@@ -20,7 +20,7 @@ from ctray.core.errors import ConfigError, NotFoundError
 from ctray.core.geometry import AxisFaces, Box
 from ctray.crops.cutting import write_crop
 from ctray.pipeline.verifying import verify_run
-from ctray.records.receipt_query import Condition, query_receipts
+from ctray.records.receipt_query import RowFilter, query_receipts
 from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import SpecimenRecord, VolumeRecord
 from ctray.storage import store
@@ -170,26 +170,43 @@ def test_receipts_are_found_by_what_they_say(tmp_path: Path) -> None:
     run = fill_run(str(tmp_path))
 
     def ids(*where: str, **asked: Any) -> list[str]:
-        conditions = [Condition.parse(text) for text in where]
-        return [row["volume_id"] for row in query_receipts(run, where=conditions, **asked)]
+        return [row["volume_id"] for row in query_receipts(run, where=where, **asked)]
 
     assert ids() == sorted([*NAMES, "two", "void", "poor", "later"])
     assert ids(statuses=["failed", "empty"]) == ["poor", "void"]
     assert ids(volumes=["b", "void"]) == ["b", "void"]
     assert ids("confidence<0.15") == ["a", "b"]
     assert ids("confidence >= 0.3", "crops=1") == ["d", "e", "f"]
-    assert ids("reason~TIME") == ["poor"]
-    assert ids("status!=located") == ["poor", "void"]
+    assert ids("confidence >= 0.3 AND crops = 1 OR volume_id = 'a'") == ["a", "d", "e", "f"]
+    # Conditions are joined by AND, each as a whole.
+    assert ids("status = 'failed' OR confidence < 0.15", "crops = 1") == ["a", "b"]
+    assert ids("reason LIKE '%TIME%'") == ["poor"]
+    assert ids("status != 'located'") == ["poor", "void"]
+    assert ids("confidence IS NULL AND status <> 'located'") == ["poor", "void"]
     assert ids("crops=2") == ["two"]
     (row,) = query_receipts(run, volumes=["a"])
     assert row["voxels"] == 30 * 26 * 34
     assert row["kept_fraction"] == BOX.num_voxels / (30 * 26 * 34)
-    with pytest.raises(ConfigError, match="did you mean confidence"):
-        Condition.parse("confidense<1")
-    with pytest.raises(ConfigError, match="compares nothing"):
-        Condition.parse("confidence")
     with pytest.raises(NotFoundError, match="is no run"):
         list(query_receipts(RunFolder(url=str(tmp_path / "nothing"))))
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("confidense < 1", "no such column: confidense"),
+        ("status = failed", "text in single quotes"),
+        ("confidence <", "syntax error"),
+        ("", "syntax error"),
+        ("1; DROP TABLE x", "syntax error"),
+        ("volume_id IN (SELECT name FROM other)", "no such table"),
+        ("load_extension('x')", "not authorized"),
+        ("writefile('/tmp/x', 'x')", "no such function"),
+    ],
+)
+def test_a_condition_is_one_expression_and_nothing_else(where: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"--where .*{words}.* over the columns volume_id, "):
+        RowFilter([where])
 
 
 def test_receipts_as_table_json_and_csv(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from ctray.core.errors import RunInUseError
 from ctray.core.processes import Process, is_alive, this_process
 from ctray.records.run_lock import LOCK, Owner, hold_run
-from ctray.storage import exclusive, store
+from ctray.storage import store
 
 HOLDER = """
 import sys, time
@@ -51,32 +51,32 @@ def elsewhere(**changed: Any) -> Owner:
 
 def test_only_the_first_creates(base_url: str) -> None:
     url = store.join(base_url, "one")
-    assert exclusive.create(url, b"mine")
-    assert not exclusive.create(url, b"yours")
+    assert store.create(url, b"mine")
+    assert not store.create(url, b"yours")
     assert store.read_bytes(url) == b"mine"
 
 
 def test_only_what_was_seen_is_replaced_and_removed(base_url: str) -> None:
     url = store.join(base_url, "one")
-    assert not exclusive.replace(url, b"", b"new")
-    exclusive.create(url, b"first")
-    assert not exclusive.replace(url, b"other", b"new")
-    assert exclusive.replace(url, b"first", b"second")
-    assert not exclusive.remove(url, b"first")
+    assert not store.replace(url, b"", b"new")
+    store.create(url, b"first")
+    assert not store.replace(url, b"other", b"new")
+    assert store.replace(url, b"first", b"second")
+    assert not store.delete_unchanged(url, b"first")
     assert store.read_bytes(url) == b"second"
-    assert exclusive.remove(url, b"second")
+    assert store.delete_unchanged(url, b"second")
     assert not store.exists(url)
 
 
 def test_of_many_who_take_over_one_wins(base_url: str) -> None:
     """Twelve threads replace what all of them have seen."""
     url = store.join(base_url, "one")
-    exclusive.create(url, b"dead")
+    store.create(url, b"dead")
     begin, won = threading.Barrier(12), []
 
     def take(number: int) -> None:
         begin.wait()
-        if exclusive.replace(url, b"dead", b"owner %d" % number):
+        if store.replace(url, b"dead", b"owner %d" % number):
             won.append(number)
 
     threads = [threading.Thread(target=take, args=(n,)) for n in range(12)]
@@ -90,7 +90,7 @@ def test_of_many_who_take_over_one_wins(base_url: str) -> None:
 
 def _take(url: str, begin: Any, won: Any) -> None:
     begin.wait()
-    if exclusive.create(url, str(os.getpid()).encode()):
+    if store.create(url, str(os.getpid()).encode()):
         with won.get_lock():
             won.value += 1
 

@@ -23,8 +23,9 @@ from ctray.core.errors import (
 )
 from ctray.core.geometry import Box
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.volume import open_volume
-from ctray.volumes.writer import create_volume, is_committed
+from ctray.volumes.writer import create_volume
 
 SIDE = 64
 

@@ -17,9 +17,10 @@ from ctray.core.geometry import Box, VoxelSize
 from ctray.core.grid import ShardGrid
 from ctray.crops.cutting import write_crop
 from ctray.storage import store
+from ctray.volumes.group import is_committed
 from ctray.volumes.manifest import stored_checksum
 from ctray.volumes.volume import open_volume
-from ctray.volumes.writer import VolumeWriter, create_volume, is_committed
+from ctray.volumes.writer import VolumeWriter, create_volume
 
 SHAPE = (23, 13, 29)
 SMALL = {"chunk": (8, 8, 8), "shard": (16, 16, 16)}
@@ -88,7 +89,7 @@ def test_parts_of_objects(base_url: str) -> None:
         try:
             assert read() == b""
         except InvalidVolumeError as error:
-            assert "ends before the range" in str(error)  # noqa: PT017
+            assert "ends before the requested range" in str(error)  # noqa: PT017
     for read in (store.read_ranges, store.read_suffix):
         with pytest.raises(NotFoundError):
             read(store.join(base_url, "gone"), [(0, 1)] if read is store.read_ranges else 1)
@@ -124,7 +125,7 @@ def test_listing_a_file_says_so(base_url: str) -> None:
 def test_json_that_is_none_or_cannot_be(base_url: str) -> None:
     url = store.join(base_url, "bad.json")
     store.write_bytes(url, b"{oops")
-    with pytest.raises(StorageError, match=r"no valid JSON.*remove or mend"):
+    with pytest.raises(StorageError, match=r"no valid JSON.*remove or repair"):
         store.read_json(url)
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         store.write_json(url, {"x": float("nan")})

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctray.archive.source_record import stamp_of
+from ctray.archive.source_stamp import stamp_of
 from ctray.core.geometry import Box, VoxelSize
 from ctray.storage import store
 from ctray.volumes.pyramids import with_kept_pyramid
 from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.working import read_working
 from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(5)
@@ -48,7 +49,7 @@ def test_pyramid_spares_level_0(
     monkeypatch.setattr("ctray.volumes.working._SMALL_VOLUME_BYTES", 0)
     noise = RNG.integers(0, 256, (256, 250, 240), dtype=np.uint8)
     volume = open_volume(written(str(tmp_path / "v"), noise, None).url)
-    working, factors = volume.read_working(working_size)
+    working, factors = read_working(volume, working_size)
     assert factors == (factor,) * 3
     assert working.shape == tuple(-(-n // factor) for n in noise.shape)
     assert 0 < volume.bytes_read < 0.02 * (volume.bytes_stored(0) or 0)
@@ -58,12 +59,12 @@ def test_pyramid_spares_level_0(
 def test_kept_levels_are_what_a_pass_over_the_volume_gives(tmp_path: Path, dtype: str) -> None:
     voxels = (RNG.random((200, 150, 99)) * 200).astype(dtype)
     plain = written(str(tmp_path / "v"), voxels, 1)
-    expected, factors = plain.read_working(WORKING)
+    expected, factors = read_working(plain, WORKING)
     url = str(tmp_path / "run" / "pyramids" / "v.zarr")
     first = with_kept(plain.url, url, write=True)
     again = with_kept(plain.url, url, write=False)
     for volume in (first, again):
-        working, found = volume.read_working(WORKING)
+        working, found = read_working(volume, WORKING)
         assert found == factors == (8, 8, 8)
         assert working.dtype == expected.dtype
         np.testing.assert_array_equal(working, expected)
@@ -90,7 +91,7 @@ def test_levels_of_another_volume_are_not_taken(tmp_path: Path) -> None:
     with_kept(other.url, url, write=True)
     plain = written(str(tmp_path / "v"), np.full((200, 150, 99), 4, np.uint8), 1)
     for write in (False, True):
-        working, _ = with_kept(plain.url, url, write=write).read_working(WORKING)
+        working, _ = read_working(with_kept(plain.url, url, write=write), WORKING)
         assert (working == 4).all()
 
 
@@ -107,11 +108,11 @@ def test_levels_of_a_source_that_has_changed_are_made_anew_or_left_alone(base_ur
 
     unused = with_kept(source, url, write=False)
     assert unused.coarse is None
-    assert (unused.read_working(WORKING)[0] == 4).all()
+    assert (read_working(unused, WORKING)[0] == 4).all()
     assert open_volume(url).attributes["source_stamp"] == before, "nothing was written"
     made = with_kept(source, url, write=True)
     assert made.coarse is not None
-    assert (made.read_working(WORKING)[0] == 4).all()
+    assert (read_working(made, WORKING)[0] == 4).all()
     again = with_kept(source, url, write=False)
     assert again.coarse is not None
     assert (again.coarse[0].read_level(0) == 4).all()

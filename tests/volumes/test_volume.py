@@ -16,6 +16,7 @@ from ctray.core.grid import ShardGrid
 from ctray.storage import store
 from ctray.volumes.multiscale import downsample_mean
 from ctray.volumes.volume import Volume, open_volume
+from ctray.volumes.working import read_working
 from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(11)
@@ -213,7 +214,7 @@ def test_versions_that_are_not_read(tmp_path: Path) -> None:
         zarr_format=2,
         version="0.1",
     )
-    with pytest.raises(InvalidVolumeError, match=r"OME-Zarr 0\.1 is not read"):
+    with pytest.raises(InvalidVolumeError, match=r"does not read OME-Zarr 0\.1"):
         open_volume(url)
 
 
@@ -245,19 +246,14 @@ def test_slabs_cover_a_level_in_order(tmp_path: Path, max_bytes: int, depth: int
     np.testing.assert_array_equal(np.concatenate([voxels for _, voxels in slabs]), array)
 
 
-def test_working_level_is_the_nearest(tmp_path: Path) -> None:
-    volume = stored(str(tmp_path / "v"), np.zeros((100, 30, 20), np.uint8), 3)
-    assert [volume.working_level(n) for n in (1000, 76, 75, 74, 51, 25, 1)] == [0, 0, 1, 1, 1, 2, 2]
-
-
 @pytest.mark.parametrize("max_bytes", [10**9, 16**3 * 2, 2000])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_working_volume_by_further_halves(tmp_path: Path, dtype: str, max_bytes: int) -> None:
-    array = (RNG.random((100, 37, 26)) * 1000).astype(dtype)
+    array = (RNG.random((100, 57, 52)) * 1000).astype(dtype)
     volume = stored(str(tmp_path / "v"), array, 2)
     levels = [array]
     for working_size, factor in ((100, 1), (50, 2), (25, 4), (13, 8), (7, 16)):
-        working, factors = volume.read_working(working_size, max_bytes=max_bytes)
+        working, factors = read_working(volume, working_size, max_bytes=max_bytes)
         assert factors == (factor,) * 3
         if factor == 1:
             np.testing.assert_array_equal(working, array)
@@ -266,15 +262,15 @@ def test_working_volume_by_further_halves(tmp_path: Path, dtype: str, max_bytes:
         assert working.dtype == np.float32
         np.testing.assert_array_equal(working, downsample_mean(levels[-1].astype(np.float32)))
         levels.append(downsample_mean(levels[-1]))
-    assert volume.read_working(1000)[1] == (1, 1, 1)
+    assert read_working(volume, 1000)[1] == (1, 1, 1)
 
 
 def test_working_volume_takes_a_stored_level(tmp_path: Path) -> None:
     volume = stored(str(tmp_path / "v"), np.ones((64, 64, 64), np.uint8), 3, chunk=32)
     before = volume.bytes_read
-    volume.read_working(16)
+    read_working(volume, 16)
     small = volume.bytes_read - before
-    volume.read_working(64)
+    read_working(volume, 64)
     assert small < volume.bytes_read - before - small
 
 
@@ -285,7 +281,7 @@ def test_levels_and_boxes_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="exceeds extent 5 at level 1"):
         volume.read(Box.whole((6, 5, 5), level=1))
     with pytest.raises(GeometryError, match="working size 0"):
-        volume.read_working(0)
+        read_working(volume, 0)
     assert "v" in repr(volume)
 
 

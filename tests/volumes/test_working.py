@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ctray.core.geometry import Box
-from ctray.volumes.multiscale import downsample_mean
+from ctray.volumes.multiscale import downsample_mean, longest_side
 from ctray.volumes.pyramids import with_kept_pyramid
 from ctray.volumes.volume import Volume, open_volume
-from ctray.volumes.working import longest_side, read_working_level
+from ctray.volumes.working import read_working, read_working_level
 from ctray.volumes.writer import create_volume
 
 RNG = np.random.default_rng(11)
@@ -44,7 +44,7 @@ def test_finer_level_has_twice_the_working_level(
     np.testing.assert_array_equal(
         downsample_mean(found.finer.astype(np.float32)), found.voxels.astype(np.float32)
     )
-    plain = volume.read_working(working_size)
+    plain = read_working(volume, working_size)
     np.testing.assert_array_equal(plain[0], found.voxels)
     assert plain[1] == found.factors
 

@@ -237,4 +237,6 @@ def test_another_order_on_every_store(base_url: str, shards: Any) -> None:
         open_volume(url).read_level(0)
     with open_source(url) as source:
         total = 3 * 2 * 2 if shards else 5 * 4 * 3
-        assert source.notes[0].startswith(f"{total - 1} of {total} chunks of level 0 are stored")
+        assert source.notes[0].startswith(
+            f"only {total - 1} of {total} chunks of level 0 are stored"
+        )

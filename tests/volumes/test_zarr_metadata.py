@@ -170,7 +170,7 @@ def test_other_versions_are_refused_by_name(
     shown = printable(version)
     with pytest.raises(InvalidVolumeError) as caught:
         open_volume(url)
-    assert f"v: OME-Zarr {shown} is not read; convert it to 0.4 or 0.5" in str(caught.value)
+    assert f"v: ctray does not read OME-Zarr {shown}; convert it to 0.4 or 0.5" in str(caught.value)
 
 
 def test_metadata_of_04_in_a_group_of_zarr_3(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_labels_and_colours_are_no_volumes_and_no_failures(tmp_path: Path, versi
         "scan/rgb": "looks like colours",
         "scan/theta": "1D array",
         "scan/plane": "single plane",
-        "scan/inside": "dtype bool is a mask",
+        "scan/inside": "a mask .dtype bool.",
         "scan/names": "1D array",
     }.items():
         with pytest.raises(NoVolumeError, match=reason), open_source(str(tmp_path / url)):
@@ -302,7 +302,7 @@ def test_chunks_that_are_not_stored_are_told(tmp_path: Path, options: dict[str, 
         path.unlink()
     (holed,) = build_catalog(url)
     assert holed.notes == (
-        f"{len(objects) - 2} of {len(objects)} chunks of level 0 are stored; the others read as "
+        f"only {len(objects) - 2} of {len(objects)} chunks of level 0 are stored; the others have "
         "the fill value 0"
     )
 

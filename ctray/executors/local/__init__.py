@@ -1,1 +1,1 @@
-"""The work of a run in plain processes of this machine."""
+"""Runs the work of a run in plain processes of this machine; imports no Ray."""

@@ -1,7 +1,7 @@
-"""A process of its own: started afresh, told what to do, and gone with whoever started it.
+"""A child process that runs one function and ends with its parent.
 
-The module imports nothing large, and so a child can set its environment before NumPy and torch
-read it.
+This module imports nothing large, so a child can set its environment before NumPy and torch read
+it.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from typing import Any
 
 from ctray.core.errors import CtrayError, one_line
 
-# Not fork: threads of the parent hold locks that nobody would release in a forked child.
+# Not fork: the parent's threads hold locks that a forked child would never release.
 _CONTEXT = multiprocessing.get_context("spawn")
-# What a child sends, each with a value.
+# Kinds of messages from a child; each comes with a value.
 READY, TOLD, DONE, FAILED = "ready", "told", "done", "failed"
 
 
 class ChildDiedError(Exception):
-    """The process is gone without an answer: killed, out of memory, or crashed."""
+    """The process ended without an answer: it was killed, ran out of memory, or crashed."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Child:
-    """A child and the connection to it."""
+    """A child process and the connection to it."""
 
     process: BaseProcess
     connection: Connection
 
     def send(self, value: Any) -> None:
-        """Send a small record; a child that is gone is noticed when its answer is awaited."""
+        """Send a small record. If the child is gone, `receive` raises."""
         try:
             self.connection.send(value)
         except OSError:
             return
 
     def receive(self) -> tuple[str, Any]:
-        """Next message, its kind and its value; waits for it.
+        """Wait for the next message and return its kind and value.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class Child:
         return str(kind), value
 
     def kill(self) -> None:
-        """End the child at once, whatever it does."""
+        """End the child at once."""
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -69,12 +69,12 @@ class Child:
 def start_child(
     name: str, function: Callable[..., Any], arguments: tuple[Any, ...], library_threads: int
 ) -> Child:
-    """Start `function(connection, *arguments)` in a process of its own.
+    """Start `function(connection, *arguments)` in a child process.
 
     Parameters
     ----------
     name
-        What the process is called in messages.
+        Name of the process in messages.
     function, arguments
         Importable by name, and small.
     library_threads
@@ -95,14 +95,14 @@ def start_child(
 def run_child(
     name: str, function: Callable[..., Any], arguments: tuple[Any, ...], library_threads: int
 ) -> Iterator[Any]:
-    """What `function` tells on its connection, until it returns. See `start_child`.
+    """Yield what `function` sends on its connection until it returns; see `start_child`.
 
     Raises
     ------
     ChildDiedError
         If the process dies.
     CtrayError
-        What `function` raised; another exception becomes one.
+        If `function` raises; any other exception becomes a `CtrayError`.
     """
     child = start_child(name, function, arguments, library_threads)
     try:
@@ -119,7 +119,7 @@ def run_child(
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Block Ctrl-C, which children inherit: the terminal sends it to all, the parent ends them."""
+    """Block SIGINT in children: a terminal sends it to all processes, but the parent ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -134,17 +134,17 @@ def _main(connection: Connection, environment: Mapping[str, str], order: bytes) 
     _die_with_parent()
     _be_quiet()
     try:
-        function, arguments = pickle.loads(order)  # noqa: S301 - the parent's own bytes
+        function, arguments = pickle.loads(order)  # noqa: S301 - from the parent
         function(connection, *arguments)
         connection.send((DONE, None))
     except BrokenPipeError:
-        return  # nobody listens any more
+        return  # the parent is gone
     except BaseException as error:
         connection.send((FAILED, _as_own(error)))
 
 
 def _die_with_parent() -> None:
-    """End this process when its parent is gone, also in the middle of a volume."""
+    """End this process when its parent is gone, even in the middle of a volume."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -156,7 +156,7 @@ def _die_with_parent() -> None:
 
 
 def _be_quiet() -> None:
-    """Send what libraries print to nowhere: stdout is the command's result, stderr its progress."""
+    """Discard what libraries print: stdout is the command's result, stderr its progress."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -164,7 +164,7 @@ def _be_quiet() -> None:
 
 
 def _as_own(error: BaseException) -> CtrayError:
-    """`error` as one that can be sent and shown; --debug shows the child's traceback."""
+    """Return `error` as a `CtrayError` with its traceback as a note, which --debug shows."""
     told = "".join(traceback.format_exception(error))
     own = error if isinstance(error, CtrayError) else None
     if own is None:

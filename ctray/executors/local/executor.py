@@ -1,34 +1,41 @@
-"""The work of a run in plain processes of this machine."""
+"""The executor of plain processes of this machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 from ctray.config import PoolConfig, RayConfig, RunConfig
 from ctray.core.errors import CtrayError
-from ctray.executors.local.pool import run_local_pool
-from ctray.executors.local.training import train_encoder, train_slabs
+from ctray.executors.local.pool import pool_capacity, run_pool
+from ctray.executors.local.self_training import train_slabs
+from ctray.executors.local.training import train_encoder
 from ctray.executors.progress import Row
+from ctray.executors.protocol import Executor
 from ctray.executors.threads import local_cpus, pool_threads, training_threads
 from ctray.learn.pretext.work import EncoderTraining
 from ctray.learn.self_training.work import Record
-from ctray.records.events import OnEvent, nobody
+from ctray.records.events import OnEvent, ignore, nobody
 from ctray.records.run_folder import RunFolder
 
 
+@contextmanager
+def session(config: RayConfig, on_note: Callable[[str], None] = nobody) -> Iterator[Executor]:
+    """Open the executor. It holds no process between its tasks, so there is nothing to close."""
+    yield LocalExecutor(config)
+
+
 class LocalExecutor:
-    """Runs the work of a run in plain processes; see `ctray.executors.executor.Executor`.
+    """Runs the work of a run in plain processes; see `ctray.executors.protocol.Executor`.
 
     Parameters
     ----------
     config
-        How many CPUs the processes may use.
+        CPUs that the processes may use.
     """
-
-    kind: Literal["local"] = "local"
 
     def __init__(self, config: RayConfig) -> None:
         self._cpus = local_cpus(config)
@@ -41,12 +48,16 @@ class LocalExecutor:
         config: PoolConfig,
         on_wait: Callable[[str], None] = nobody,
     ) -> Iterator[Any]:
-        """Results of a pool of processes; nothing is waited for."""
+        """Yield the results of a pool of processes, which start without waiting."""
         _check_gpus(config.num_gpus, "a process of the pool", "pool.num_gpus")
-        return run_local_pool(worker, arguments, items, config, self._cpus)
+        return run_pool(worker, arguments, items, config, self._cpus)
+
+    def pool_capacity(self, config: PoolConfig) -> int:
+        """Return how many processes fit on this machine."""
+        return pool_capacity(config, self._cpus)
 
     def pool_threads(self, config: PoolConfig) -> int:
-        """Threads of one process of the pool."""
+        """Return the threads of one process of the pool."""
         return pool_threads(config, self._cpus)
 
     def train_encoder(
@@ -69,9 +80,13 @@ class LocalExecutor:
         """Train in one process."""
         train_slabs(run, config, records, training_threads(config, self._cpus), on_event)
 
+    def monitor(self, run_url: str) -> OnEvent:
+        """Report nothing: a single machine has no monitoring of its own."""
+        return ignore
+
 
 def _check_gpus(wanted: float | None, who: str, setting: str) -> None:
-    """Refuse what asks for more GPUs than this machine has; None takes what there is."""
+    """Refuse more GPUs than this machine has; None takes what there is."""
     if wanted and wanted > (found := torch.cuda.device_count()):
         raise CtrayError(
             f"{who} needs {wanted:g} GPUs and this machine has {found}; lower {setting}"

@@ -1,8 +1,4 @@
-"""One streaming loop over a pool of plain processes of this machine; knows nothing of Ray.
-
-The same promises as `ctray.executors.ray.actors`: items are taken as processes come free, an item
-whose process dies is tried once more, and the others go on.
-"""
+"""A pool of plain processes of this machine."""
 
 from __future__ import annotations
 
@@ -17,15 +13,15 @@ from ctray.config import PoolConfig
 from ctray.core.errors import CtrayError
 from ctray.executors.local.child import DONE, FAILED, READY, Child, ChildDiedError, start_child
 
-# A volume whose process died this often takes its process with it: too large, most likely.
+# A volume that kills its process this often is most likely too large for the memory.
 _MAX_DEATHS = 2
-# Processes that die before they are ready, one after another, are no volume's fault.
+# Processes that die one after another before they are ready are no fault of a volume.
 _MAX_FAILED_STARTS = 3
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Item:
-    """An item and how often its process died of it."""
+    """An item, and how often its process died."""
 
     value: Any
     deaths: int = 0
@@ -33,7 +29,7 @@ class _Item:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Process:
-    """A process of the pool, and what it works on; None while it idles."""
+    """A process of the pool, and its item; None while it idles."""
 
     child: Child
     item: _Item | None
@@ -42,7 +38,7 @@ class _Process:
 
 @dataclass(kw_only=True, slots=True)
 class _Pool:
-    """Processes, and the items that wait for them."""
+    """Processes, and the waiting items."""
 
     worker: type
     arguments: tuple[Any, ...]
@@ -54,7 +50,7 @@ class _Pool:
     failed_starts: int = 0
 
     def results(self) -> Iterator[Any]:
-        """Results in the order in which they are done."""
+        """Yield results in the order in which they are done."""
         while True:
             self._fill()
             busy = {p.child.connection: p for p in self.processes if p.item is not None}
@@ -65,12 +61,12 @@ class _Pool:
                 yield from self._take(busy[connection])
 
     def close(self) -> None:
-        """End all processes, whatever they do."""
+        """End all processes, even in the middle of an item."""
         while self.processes:
             self.processes.pop().child.kill()
 
     def _fill(self) -> None:
-        """Give every idle process an item, start more while items wait, end those without any."""
+        """Give every idle process an item, start more while items wait, and end the others."""
         for process in [p for p in self.processes if p.item is None]:
             item = self._next()
             if item is None:
@@ -82,13 +78,13 @@ class _Pool:
             self._start(item)
 
     def _next(self) -> _Item | None:
-        """Item that waits; those whose process died come last, so that they hold nobody up."""
+        """Return a waiting item. Items that killed their process come last and delay no other."""
         for value in self.items:
             return _Item(value=value)
         return self.again.popleft() if self.again else None
 
     def _start(self, item: _Item) -> None:
-        """Start a process, which takes its first item once its worker is made."""
+        """Start a process, which takes its first item when its worker is ready."""
         child = start_child(
             f"ctray-{self.worker.__name__}",
             _serve,
@@ -103,7 +99,7 @@ class _Pool:
         process.child.kill()
 
     def _take(self, process: _Process) -> Iterator[Any]:
-        """Result of a process, if it has one; it idles then, or is gone."""
+        """Yield the result of a process, if it has one; then it idles or is gone."""
         try:
             kind, value = process.child.receive()
         except ChildDiedError:
@@ -119,7 +115,7 @@ class _Pool:
         yield value
 
     def _bury(self, process: _Process) -> None:
-        """Give the item of a dead process another chance, unless it has had its chances."""
+        """Queue the item of a dead process again, unless it has used up its tries."""
         item = process.item
         assert item is not None
         self._end(process)
@@ -149,34 +145,17 @@ def _serve(connection: Connection, worker: type, arguments: tuple[Any, ...]) -> 
         connection.send((DONE, made(item)))
 
 
-def run_local_pool(
+def run_pool(
     worker: type, arguments: tuple[Any, ...], items: Iterable[Any], config: PoolConfig, cpus: int
 ) -> Iterator[Any]:
-    """Results of `worker` over `items`, in the order in which they are done.
+    """Yield the results of `worker` over `items` on `cpus`.
 
-    Parameters
-    ----------
-    worker
-        Class, importable by name, of which every process makes one, and calls it with an item at a
-        time. A `CtrayError` that it returns or raises ends the run.
-    arguments
-        What it is made with.
-    items
-        Small records, taken as processes come free.
-    config
-        Limits of the pool.
-    cpus
-        CPUs of this machine that the pool may use.
-
-    Raises
-    ------
-    CtrayError
-        If processes cannot start, or the worker says so.
+    See `ctray.executors.protocol.Executor`.
     """
     pool = _Pool(
         worker=worker,
         arguments=arguments,
-        size=local_size(config, cpus),
+        size=min(config.max_size, pool_capacity(config, cpus)),
         library_threads=max(1, int(config.num_cpus)),
         items=iter(items),
     )
@@ -189,6 +168,6 @@ def run_local_pool(
         pool.close()
 
 
-def local_size(config: PoolConfig, cpus: int) -> int:
-    """Processes of the pool on a machine with `cpus`; one even where it has too few."""
-    return max(1, min(config.max_size, int(cpus / config.num_cpus + 1e-9)))
+def pool_capacity(config: PoolConfig, cpus: int) -> int:
+    """Return how many processes of the pool fit on a machine with `cpus`; at least one."""
+    return max(1, int(cpus / config.num_cpus + 1e-9))

@@ -1,4 +1,4 @@
-"""Training in a plain process of this machine: one worker, the weights that Ray Train gives."""
+"""Training of the encoder in a plain process of this machine, with the same result as Ray Train."""
 
 from __future__ import annotations
 
@@ -9,20 +9,16 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from ctray.config import RunConfig
 from ctray.core.errors import StoreUnavailableError, TrainingError
 from ctray.executors.local.child import TOLD, ChildDiedError, run_child
-from ctray.executors.progress import Row, Seldom
+from ctray.executors.progress import Row, Throttle
 from ctray.learn.prepared_files import ExampleFiles
 from ctray.learn.pretext.checkpoint import restore, save_checkpoint
 from ctray.learn.pretext.examples import Rows, num_rounds, runs_of_round
 from ctray.learn.pretext.training import Trainer, best_device, first_round, train
 from ctray.learn.pretext.work import EncoderTraining
-from ctray.learn.self_training.work import Record, SelfTraining
-from ctray.records.events import OnEvent, training_event
-from ctray.records.run_folder import RunFolder
 
-# A training process may die of a moment's lack of memory; it goes on from its checkpoint.
+# A training process may die of a brief lack of memory. The next one resumes from the checkpoint.
 _MAX_FAILURES = 2
 
 
@@ -32,45 +28,38 @@ def train_encoder(
     on_log: Callable[[Row], None],
     on_step: Callable[[int], None],
 ) -> None:
-    """Train the encoder in a process of its own; see `ctray.executors.executor.Executor`.
+    """Train the encoder in a process; see `ctray.executors.protocol.Executor`.
 
     Raises
     ------
     TrainingError
-        If training fails for good, or its process dies again and again.
+        If training fails for good, or its process dies three times.
     """
     config = training.config
     if config.train.num_workers > 1:
-        # The workers of Ray Train would share every batch; here one takes all of it.
+        # The workers of Ray Train share every batch; here one worker takes all of it.
         one = config.train.model_copy(update={"num_workers": 1})
         training = replace(training, config=config.model_copy(update={"train": one}))
 
     def attempt() -> None:
-        for row in run_child("ctray-pretrain", _train_encoder, (training, threads), 1):
-            # Metrics have a loss; what only tells how far training is has none.
+        for row in run_child("ctray-pretrain", _train, (training, threads), 1):
+            # A row of metrics has a loss; a bare step is progress alone.
             if row.keys() == {"step"}:
                 on_step(int(row["step"]))
             else:
                 on_log(row)
 
-    _repeatedly(attempt, "training")
+    retried(attempt, "training")
 
 
-def train_slabs(
-    run: RunFolder, config: RunConfig, records: list[Record], threads: int, on_event: OnEvent
-) -> None:
-    """Train the slab network in a process of its own; see `ctray.executors.executor.Executor`."""
-    arguments = (run, config, records, threads)
+def retried(attempt: Callable[[], None], what: str) -> None:
+    """Run `attempt`, and again if its process dies or the store cannot be reached.
 
-    def attempt() -> None:
-        for row in run_child("ctray-self-train", _train_slabs, arguments, 1):
-            on_event(training_event("self-train", row, config.self_train.steps))
-
-    _repeatedly(attempt, "self-training")
-
-
-def _repeatedly(attempt: Callable[[], None], what: str) -> None:
-    """Run `attempt`, again where its process died or the store was away."""
+    Raises
+    ------
+    TrainingError
+        If the process dies three times; `what` names it.
+    """
     for _ in range(_MAX_FAILURES):
         try:
             return attempt()
@@ -85,21 +74,24 @@ def _repeatedly(attempt: Callable[[], None], what: str) -> None:
         ) from error
 
 
-def _train_encoder(connection: Connection, training: EncoderTraining, threads: int) -> None:
+def _train(connection: Connection, training: EncoderTraining, threads: int) -> None:
     """Body of the process that trains the encoder."""
     torch.set_num_threads(threads)
     config = training.config
     device = torch.device("cpu") if config.train.num_gpus_per_worker == 0 else best_device()
     trainer = Trainer(config, training.side, device=device)
     restore(trainer, training.checkpoint_url)
-    seldom = Seldom()
+    is_due = Throttle()
 
     def tell(row: Row) -> None:
         connection.send((TOLD, row))
 
     def tell_step(step: int) -> None:
-        if seldom():
+        if is_due():
             tell({"step": float(step)})
+
+    def save(trained: Trainer) -> None:
+        save_checkpoint(training.checkpoint_url, trained)
 
     train(
         trainer,
@@ -107,16 +99,12 @@ def _train_encoder(connection: Connection, training: EncoderTraining, threads: i
         validation=training.validation(),
         on_log=tell,
         on_step=tell_step,
-        on_checkpoint=lambda trained: _save(training.checkpoint_url, trained),
+        on_checkpoint=save,
     )
 
 
-def _save(url: str, trainer: Trainer) -> None:
-    save_checkpoint(url, trainer)
-
-
 def _rounds(training: EncoderTraining, first: int) -> Iterator[Rows]:
-    """Rounds of examples; a thread cuts the next one while training works on this one."""
+    """Yield rounds of examples; a thread cuts the next one while training uses this one."""
     config = training.config
     files = ExampleFiles(config, list(training.training_urls), training.side)
     numbers = range(first, num_rounds(config))
@@ -128,15 +116,3 @@ def _rounds(training: EncoderTraining, first: int) -> Iterator[Rows]:
                 ahead = runs_of_round(config.train, number + 1)
                 pending.append(reader.submit(files.rows, ahead))
             yield rows
-
-
-def _train_slabs(
-    connection: Connection, run: RunFolder, config: RunConfig, records: list[Record], threads: int
-) -> None:
-    """Body of the process that trains the slab network."""
-    training = SelfTraining(run, config, records, threads)
-    finished = False
-    while not finished:
-        row, finished = training.advance()
-        connection.send((TOLD, row))
-    training.save()

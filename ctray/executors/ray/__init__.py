@@ -1,1 +1,1 @@
-"""The work of a run in a Ray session."""
+"""Runs the work of a run on Ray; the only package that imports ray."""

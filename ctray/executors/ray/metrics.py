@@ -1,7 +1,7 @@
-"""Figures of a run for Prometheus, through Ray's own exporter, which every node of a cluster has.
+"""Metrics of a run for Prometheus, through the exporter that Ray has on every node of a cluster.
 
-Ray puts "ray_" before each name, and "_total" behind counters. The driver counts from the events
-of the run: what workers did reaches it with them, and a worker that dies loses no count.
+Ray puts "ray_" before each name and "_total" after the names of counters. The driver counts the
+events of the run, so a worker that dies loses no count.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from ctray.records.events import Event
 
 # Name, description and tags beside the run.
 COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ctray_volumes": ("Volumes by what became of them.", ("status",)),
-    "ctray_bytes_read": ("Bytes of voxels read to localize and crop.", ()),
+    "ctray_volumes": ("Volumes by status.", ("status",)),
+    "ctray_bytes_read": ("Bytes of voxels that localizing and cropping read.", ()),
     "ctray_bytes_written": ("Bytes written to crops.", ()),
-    "ctray_stage_seconds": ("Seconds that the stages of a run took.", ("stage",)),
+    "ctray_stage_seconds": ("Duration of the stages of a run in seconds.", ("stage",)),
 }
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ctray_stage_done": ("Volumes or steps of a stage that are done.", ("stage",)),
-    "ctray_stage_size": ("Volumes or steps of a stage.", ("stage",)),
+    "ctray_stage_done": ("Finished volumes or steps of a stage.", ("stage",)),
+    "ctray_stage_size": ("All volumes or steps of a stage.", ("stage",)),
     "ctray_training_loss": ("Training loss.", ("stage",)),
-    "ctray_slices_per_second": ("Slices a second that are learned from.", ("stage",)),
+    "ctray_slices_per_second": ("Slices that training uses per second.", ("stage",)),
 }
-# Rows of training metrics that become gauges.
+# Training metrics that become gauges.
 _FROM_ROWS = {"loss": "ctray_training_loss", "slices_per_second": "ctray_slices_per_second"}
 
 
 class RunMetrics:
-    """Counts the events of a run.
+    """Turns the events of a run into metrics.
 
     Parameters
     ----------
     run
-        Folder of the run, a tag of every figure.
+        Folder of the run, a tag of every metric.
     clock
-        Seconds since any moment.
+        Returns seconds since any moment.
     make_counter, make_gauge
-        As Ray's: (name, description, tag_keys) to something with `inc(value, tags)` or
+        Called with (name, description, tag_keys), as Ray's; the result has `inc(value, tags)` or
         `set(value, tags)`.
     """
 
@@ -59,7 +59,7 @@ class RunMetrics:
         self._gauges = _made(GAUGES, make_gauge)
 
     def event(self, event: Event) -> None:
-        """Count one event; the time since the one before is its stage's."""
+        """Count one event. The time since the event before belongs to its stage."""
         now = self._clock()
         self._count("ctray_stage_seconds", now - self._last, stage=event.stage)
         self._last = now
@@ -74,7 +74,7 @@ class RunMetrics:
                 self._set(gauge, event.metrics[name], stage=event.stage)
 
     def _count(self, name: str, value: float, **tags: str) -> None:
-        # Ray refuses to count nothing.
+        # Ray refuses to add 0 to a counter.
         if value > 0:
             self._counters[name].inc(value, tags={"run": self._run, **tags})
 

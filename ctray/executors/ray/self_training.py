@@ -9,30 +9,24 @@ from ray.exceptions import RayError
 
 from ctray.config import RunConfig
 from ctray.core.errors import TrainingError
-from ctray.executors.ray.causes import is_node_death, last_line, own_error
-from ctray.executors.ray.room import Bundle, autoscales, no_room, wait_for_room
+from ctray.executors.ray.autoscaling import Bundle, autoscales, no_room, wait_for_room
+from ctray.executors.ray.errors import is_node_death, last_line, own_error
 from ctray.executors.ray.session import cluster_cpus
 from ctray.executors.ray.training import gpus_per_worker, threads_per_worker
 from ctray.learn.self_training.work import Record, SelfTraining
 from ctray.records.events import Event, OnEvent, training_event
 from ctray.records.run_folder import RunFolder
 
-# Nodes that may be taken away under it, one after another, before something else must be wrong.
+# More nodes than this taken away one after another show another fault.
 _MAX_NODE_DEATHS = 5
 
 
 def train_slabs(
     run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent
 ) -> None:
-    """Train the slab network from the boxes in `records` and save it.
-
-    Raises
-    ------
-    TrainingError
-        If training fails, or the cluster has no kind of node for it.
-    """
-    # Asked once: where the GPU's node dies, what begins anew needs a GPU as well.
-    # On a cluster that grows there may be no CPU right now.
+    """Train the slab network in an actor; see `ctray.executors.protocol.Executor`."""
+    # Decided once: if the GPU's node dies, the second try needs a GPU as well.
+    # A cluster that grows may have no CPU right now.
     cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
     bundle = {"CPU": cpus, "GPU": min(1.0, gpus_per_worker(config))}
     node_deaths = 0
@@ -41,7 +35,7 @@ def train_slabs(
             _train(run, config, records, bundle, on_event)
         except RayError as error:
             node_deaths += 1
-            # It begins anew: minutes at most, and the same steps.
+            # A new try takes minutes at most and repeats the same steps.
             if not is_node_death(error) or node_deaths >= _MAX_NODE_DEATHS:
                 raise own_error(error) or TrainingError(
                     f"self-training failed: {last_line(error)}"
@@ -53,7 +47,7 @@ def train_slabs(
 def _train(
     run: RunFolder, config: RunConfig, records: list[Record], bundle: Bundle, on_event: OnEvent
 ) -> None:
-    """Train in an actor, from the first step to the last."""
+    """Train in one actor, from the first step to the last."""
     steps = config.self_train.steps
     if autoscales():
         _wait_for_node(bundle, steps, on_event)
@@ -70,7 +64,7 @@ def _train(
 
 
 class _SlabTraining(SelfTraining):
-    """Computes with the threads of its own node."""
+    """Uses as many threads as its own node has CPUs for it."""
 
     def __init__(self, run: RunFolder, config: RunConfig, records: list[Record]) -> None:
         super().__init__(run, config, records, threads_per_worker(config))

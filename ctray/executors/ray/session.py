@@ -1,4 +1,4 @@
-"""The Ray session that a command runs in: its own on this machine, or a cluster's."""
+"""The Ray session of a command: its own on this machine, or the session of a cluster."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ import ray
 from ctray.config import RayConfig
 from ctray.core.errors import CtrayError, RayStartError, one_line
 from ctray.core.stopping import kept_handlers
-from ctray.executors.leftovers import own_folder
+from ctray.executors.ray.leftovers import own_folder
 from ctray.records.events import nobody
 
-# Set before ray starts anything: warnings that a user can do nothing about stay away.
+# Set before Ray starts anything. Users can do nothing about the warnings that this hides.
 _QUIET = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray Data's actor pools make Ray's core log an error for every pool that is none.
+    # Ray's core logs an error for every actor pool of Ray Data, for no reason.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# Tries to start a session at least, and the seconds after which a failure is one of time.
+# Least number of tries. A failure after more seconds than this is a time-out.
 _TRIES, _LATE_S = 2, 10.0
-# How long the end of killed processes is waited for.
+# How long to wait for the end of killed processes.
 _END_S = 5.0
 
 
@@ -42,14 +42,15 @@ _END_S = 5.0
 def ray_session(config: RayConfig, on_note: Callable[[str], None] = nobody) -> Iterator[None]:
     """Run the block inside a Ray session.
 
-    A session that runs already is used and left alone; an address is connected to, be it that of
-    the configuration or RAY_ADDRESS, which Ray sets for jobs; else a session is started on this
-    machine and ended afterwards. `on_note` is called with a line about what is waited for.
+    A session that is already running is used and not ended. Otherwise the block connects to the
+    configured address, or to RAY_ADDRESS, which Ray sets for jobs. Without an address, a session
+    is started on this machine and ended afterwards. `on_note` is called with a line about what
+    the command waits for.
 
     Raises
     ------
     RayStartError
-        If no session of this machine starts within its time.
+        If no session starts on this machine within the configured time.
     CtrayError
         If no cluster answers at the address.
     """
@@ -80,7 +81,7 @@ def ray_session(config: RayConfig, on_note: Callable[[str], None] = nobody) -> I
 
 @contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Keep the lines that Ray's core writes past Python while it starts away from the user."""
+    """Hide the lines that Ray's core writes to stderr, past Python, while it starts."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -94,7 +95,7 @@ def _quiet_stderr() -> Iterator[None]:
 
 
 def _address_from_environment() -> str | None:
-    """Address that Ray would connect to by itself; a dashboard's is none."""
+    """Return the address that Ray would connect to by itself; a dashboard's URL is not one."""
     address = os.environ.get("RAY_ADDRESS", "")
     return None if address in ("", "local") or "://" in address else address
 
@@ -103,7 +104,7 @@ _OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERR
 
 
 def _connect(address: str) -> None:
-    """Connect to a cluster, at the second try if need be."""
+    """Connect to a cluster, with two tries."""
     try:
         with _quiet_stderr():
             try:
@@ -111,7 +112,7 @@ def _connect(address: str) -> None:
             except (RuntimeError, TimeoutError):
                 ray.shutdown()
                 ray.init(address=address, **_OPTIONS)
-    # Ray raises a bare Exception for some of its time-outs.
+    # Ray raises a bare Exception for some time-outs.
     except Exception as error:
         raise CtrayError(_why_not(address, error)) from error
 
@@ -119,18 +120,18 @@ def _connect(address: str) -> None:
 def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
     """Start a session on this machine and return its folder.
 
-    Ray gives each of its own processes half a minute and takes no other limit, which a busy
-    machine exceeds: it is tried again, at least once, until the configured time is over.
+    Ray gives each of its processes half a minute, which cannot be changed and is too short on a
+    busy machine. So this tries again, at least once, until the configured time is over.
     """
-    # Ray 2.60 asks for a token by default and would write one to the user's home; with one in
-    # the environment it does not.
+    # By default, Ray 2.60 writes a token to the user's home. With a token in the environment it
+    # does not.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     began = time.monotonic()
     attempt = 0
     while True:
         attempt, since = attempt + 1, time.monotonic()
-        # Sockets live below this folder, and their paths must stay under 107 bytes. A folder for
-        # each try: what is left of the one before must not be taken up.
+        # Ray's sockets are in this folder, and their paths must stay under 107 bytes. Each try has
+        # its own folder, so that it does not meet the rest of the try before.
         folder = own_folder("ctray-ray-", os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
         try:
             with _quiet_stderr(), _nothing_left(folder):
@@ -142,7 +143,7 @@ def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
                     _temp_dir=folder,
                     **_OPTIONS,
                 )
-        # A bare Exception is what Ray raises where its processes take too long.
+        # Ray raises a bare Exception if its processes take too long.
         except Exception as error:
             now = time.monotonic()
             late = now - since >= _LATE_S
@@ -157,9 +158,9 @@ def _start(config: RayConfig, on_note: Callable[[str], None]) -> str:
 def _nothing_left(folder: str) -> Iterator[None]:
     """End the processes of a session that does not start, and remove its folder.
 
-    Ray leaves those that it had started to the end of this process.
+    Ray itself leaves them running until this process ends.
     """
-    # Ray brings its own and makes it known when it is imported.
+    # Ray ships psutil and puts it on the path when it is imported.
     import psutil
 
     me = psutil.Process()
@@ -178,7 +179,7 @@ def _nothing_left(folder: str) -> Iterator[None]:
 
 
 def _why_not_here(error: Exception, spent_s: float, *, late: bool) -> str:
-    """Line that says why there is no session on this machine."""
+    """Return a line that says why there is no session on this machine."""
     text = one_line(error)
     if late or "timed out" in text.lower():
         return f"Ray did not start within {max(1.0, spent_s):.0f} s (the machine is busy)"
@@ -186,7 +187,7 @@ def _why_not_here(error: Exception, spent_s: float, *, late: bool) -> str:
 
 
 def _why_not(address: str, error: Exception) -> str:
-    """Line that says why there is no session at an address."""
+    """Return a line that says why there is no session at an address."""
     text = one_line(error)
     if "Version mismatch" in text:
         theirs = re.findall(r"(Ray|Python): (\S+)", text)
@@ -199,10 +200,10 @@ def _why_not(address: str, error: Exception) -> str:
 
 
 def cluster_cpus() -> float:
-    """Logical CPUs of the session."""
+    """Return the logical CPUs of the session."""
     return float(ray.cluster_resources().get("CPU", 0.0))
 
 
 def cluster_gpus() -> float:
-    """Logical GPUs of the session."""
+    """Return the logical GPUs of the session."""
     return float(ray.cluster_resources().get("GPU", 0.0))

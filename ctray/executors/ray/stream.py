@@ -1,4 +1,7 @@
-"""Examples as a Ray Data stream: one run of examples per row group, one volume per run."""
+"""Training examples as a Ray Data stream.
+
+A stretch is `train.run_length` consecutive examples, all cut from one volume.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,17 @@ from ctray.learn.prepared_files import ExampleFiles
 from ctray.learn.pretext import examples
 from ctray.learn.pretext.examples import Rows
 
-# Rounds that readers work ahead of training.
+# Number of rounds that readers may be ahead of training.
 _AHEAD = 2
 _POLL_S = 0.02
 _LONGEST_WAIT_S = 20.0
 
 
 def keep_data_actors_here() -> None:
-    """Have Ray Data's own actors on this node, not on that of a training process.
+    """Start Ray Data's own actors on this node, and not on the node of a training process.
 
-    They are made where they are first asked for and stay for good, and a node that has them is
-    never idle: no autoscaler takes it away (seen with Ray 2.60).
+    Ray Data starts them where they are first used, and they never end. A node that has them is
+    never idle, so no autoscaler removes it (seen with Ray 2.60).
     """
     for get_or_create in (
         get_or_create_stats_actor,
@@ -40,8 +43,8 @@ def keep_data_actors_here() -> None:
         get_or_create()
 
 
-class RunReader:
-    """Cuts the examples of a run from its volume; a Ray Data actor.
+class StretchReader:
+    """Cuts the examples of a stretch from its volume; a Ray Data actor.
 
     Parameters
     ----------
@@ -51,12 +54,12 @@ class RunReader:
         Prepared working levels of the training volumes.
     side
         Side of the square canvas, pixels.
-    runs
-        Runs in the order in which they are read: row i of the dataset is runs[i].
+    stretches
+        Numbers of the stretches in reading order: row i of the dataset is stretches[i].
     rank
         Worker that they are read for.
     pace
-        Handle of a `Pace`, None to read as fast as Ray Data lets it.
+        Handle of a `Pace`; None reads as fast as Ray Data allows.
     """
 
     def __init__(
@@ -64,24 +67,24 @@ class RunReader:
         config: RunConfig,
         working_urls: list[str],
         side: int,
-        runs: list[int],
+        stretches: list[int],
         rank: int = 0,
         pace: Any = None,
     ) -> None:
         self._interleave = config.train.interleave
         self._files = ExampleFiles(config, working_urls, side)
-        self._runs = runs
+        self._stretches = stretches
         self._rank = rank
         self._pace = pace
 
     def __call__(self, batch: dict[str, npt.NDArray[Any]]) -> Rows:
-        """All examples of the runs in `batch["id"]`."""
-        runs = [self._runs[int(place)] for place in batch["id"]]
-        self._wait_for(max(runs) // self._interleave)
-        return self._files.rows(runs)
+        """Return all examples of the stretches in `batch["id"]`."""
+        stretches = [self._stretches[int(place)] for place in batch["id"]]
+        self._wait_for(max(stretches) // self._interleave)
+        return self._files.rows(stretches)
 
     def _wait_for(self, round_index: int) -> None:
-        """Wait until training is near `round_index`, or has not moved for long."""
+        """Wait until training is near `round_index`, or has not moved for a while."""
         if self._pace is None:
             return
         seen, since = None, time.monotonic()
@@ -89,7 +92,7 @@ class RunReader:
             now = ray.get(self._pace.current.remote(self._rank))
             if now != seen:
                 seen, since = now, time.monotonic()
-            # Training that stands still may wait for this very round; it is bounded by Ray Data.
+            # Training that stands still may wait for this very round.
             begun = now >= 0
             if not begun or round_index <= now + _AHEAD:
                 return
@@ -107,29 +110,29 @@ def example_stream(
     rank: int = 0,
     pace: Any = None,
 ) -> Dataset:
-    """Examples of worker `rank`, from round `first_round` to the last, in their order.
+    """Return the examples of worker `rank`, from round `first_round` to the last, in order.
 
-    `pace` is the handle of a `Pace` that `rounds` reports to.
+    `pace` is the handle of the `Pace` that `rounds` reports to.
     """
-    runs = [
-        run
+    stretches = [
+        stretch
         for round_index in range(first_round, examples.num_rounds(config))
-        for run in examples.runs_of_round(config.train, round_index, rank)
+        for stretch in examples.runs_of_round(config.train, round_index, rank)
     ]
-    # One block per round: enough work for a task, small enough to stay within the object store.
+    # One block per round is enough work for a task and fits into the object store.
     per_round = config.train.interleave // config.train.num_workers
-    # Not `ray.data.range`: its read tasks ask for a whole CPU each, which readers and workers may
-    # have left none of, and training would wait for ever.
+    # Not `ray.data.range`: each of its read tasks needs a whole CPU. Readers and workers may leave
+    # none, and training would wait for ever.
     stream = ray.data.from_items(
-        [{"id": place} for place in range(len(runs))],
-        override_num_blocks=max(1, len(runs) // per_round),
+        [{"id": place} for place in range(len(stretches))],
+        override_num_blocks=max(1, len(stretches) // per_round),
     )
-    # Without this, blocks come in the order in which readers finish, and no run is repeatable.
+    # Otherwise blocks come in the order in which readers finish, and training is not repeatable.
     stream.context.execution_options.preserve_order = True
     stream.context.enable_progress_bars = False
     return stream.map_batches(
-        RunReader,
-        fn_constructor_args=(config, working_urls, side, runs, rank, pace),
+        StretchReader,
+        fn_constructor_args=(config, working_urls, side, stretches, rank, pace),
         batch_size=1,
         # A quarter of a CPU each: readers mostly copy, and training must find a CPU beside them.
         num_cpus=0.25,
@@ -142,9 +145,9 @@ def rounds(
     config: RunConfig,
     on_round: Callable[[int], None] = lambda index: None,
 ) -> Iterator[Rows]:
-    """Rounds of examples as `ctray.learn.pretext.training.train` takes them.
+    """Yield rounds of examples for `ctray.learn.pretext.training.train`.
 
-    `on_round` is called with 0, 1, ... before each.
+    `on_round` is called with 0, 1, ... before each round.
     """
     per_round = config.train.run_length * config.train.interleave // config.train.num_workers
     iterator = stream.iterator() if isinstance(stream, Dataset) else stream
@@ -152,6 +155,6 @@ def rounds(
     for index, batch in enumerate(batches):
         on_round(index)
         with warnings.catch_warnings():
-            # Arrow hands out read-only memory; torch warns although nobody writes to it.
+            # Arrow returns read-only memory. torch warns, although nothing writes to it.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             yield batch

@@ -1,4 +1,4 @@
-"""Training on Ray Train: any number of workers, exact resumption, one checkpoint folder."""
+"""Training of the encoder on Ray Train, with any number of workers and exact resumption."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctray.config import RunConfig
 from ctray.core.errors import TrainingError
-from ctray.executors.leftovers import scratch_folder
-from ctray.executors.progress import Pace, Progress, Row, Seldom
-from ctray.executors.ray.causes import last_line, own_error
-from ctray.executors.ray.room import autoscales, no_room, wait_for_room
+from ctray.executors.progress import Row, Throttle
+from ctray.executors.ray.autoscaling import autoscales, no_room, wait_for_room
+from ctray.executors.ray.errors import last_line, own_error
+from ctray.executors.ray.leftovers import scratch_folder
+from ctray.executors.ray.progress import Pace, Progress
 from ctray.executors.ray.session import cluster_cpus, cluster_gpus
 from ctray.executors.ray.stream import example_stream, keep_data_actors_here, rounds
 from ctray.executors.threads import training_threads
@@ -37,35 +38,18 @@ def train_encoder(
     on_step: Callable[[int], None] = lambda step: None,
     on_wait: Callable[[str], None] = nobody,
 ) -> None:
-    """Train to the configured last step, from the checkpoint where there is one.
+    """Train the encoder; see `ctray.executors.protocol.Executor`.
 
-    Parameters
-    ----------
-    training
-        What is trained on what; its files are readable and its checkpoint is writable from every
-        node.
-    on_log
-        Called on the driver with every row of metrics.
-    on_step
-        Called on the driver now and then with the number of steps that are done.
-    on_wait
-        Called with a line now and then while there is no node to train on.
-
-    Raises
-    ------
-    TrainingError
-        If training fails for good, or the cluster cannot hold the workers.
-    CheckpointError
-        If the checkpoint belongs to another configuration.
+    Every node must be able to read the files of `training` and write its checkpoint.
     """
-    # The workers look too, but Ray Train starts them anew twice before it gives up.
+    # The workers check this too, but Ray Train starts them three times before it gives up.
     if not training.is_needed():
         return
     config = training.config
     gpus = gpus_per_worker(config)
     _check_resources(config, gpus, on_wait)
     keep_data_actors_here()
-    # Beside the driver: a node that is taken away must not end the run with them.
+    # On the driver's node: a node that is removed must not take them away and end the run.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     beside = ray.remote(num_cpus=0, scheduling_strategy=here)
     progress = beside(Progress).remote()
@@ -84,7 +68,7 @@ def train_encoder(
                 use_gpu=gpus > 0,
                 resources_per_worker={"CPU": _CPUS_PER_WORKER, **({"GPU": gpus} if gpus else {})},
             ),
-            # Ours is the checkpoint; Ray Train only needs a folder for its own notes.
+            # ctray writes the checkpoint itself; Ray Train needs a folder for its own notes.
             run_config=RayRunConfig(
                 name="ctray-pretrain",
                 storage_path=scratch,
@@ -97,20 +81,20 @@ def train_encoder(
 
 
 def data_config() -> DataConfig:
-    """How Ray Train runs the streams: each whole on its worker, its rows in their order.
+    """Return the options that keep each stream whole on its worker, and its rows in order.
 
-    Ray Train puts these options in place of those of the stream, whose order would be lost (seen
-    with Ray 2.60): of some fifteen runs on a busy machine one ended with other weights.
+    Ray Train replaces the options of the stream by these (seen with Ray 2.60). Without them, the
+    order was lost in one of about fifteen trainings on a busy machine, and the weights differed.
     """
     return DataConfig(datasets_to_split=[], execution_options=ExecutionOptions(preserve_order=True))
 
 
-# Less than one, so that readers find room on a machine with a single CPU too.
+# Less than one CPU, so that readers also fit on a machine with a single CPU.
 _CPUS_PER_WORKER = 0.5
 
 
 def _datasets(training: EncoderTraining, pace: Any) -> dict[str, Any]:
-    """Build one stream per worker, when the workers start: a restart begins where they stopped."""
+    """Build one stream per worker when the workers start, so that a restart resumes."""
     config = training.config
 
     def stream_of(rank: int) -> Callable[[], Any]:
@@ -145,7 +129,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         wrap=prepare_model if world > 1 else None,
     )
     restore(trainer, training.checkpoint_url)
-    seldom = Seldom()
+    is_due = Throttle()
 
     def log(row: Row) -> None:
         if rank == 0:
@@ -156,7 +140,7 @@ def _worker(arguments: dict[str, Any]) -> None:
             save_checkpoint(training.checkpoint_url, trainer)
 
     def reach(step: int) -> None:
-        if rank == 0 and seldom():
+        if rank == 0 and is_due():
             arguments["progress"].reach.remote(step)
 
     first = first_round(trainer)
@@ -176,7 +160,7 @@ def _worker(arguments: dict[str, Any]) -> None:
         )
     except Exception as error:
         own = own_error(error)
-        # Other workers would wait for this one, unless it ends with an error.
+        # Other workers would wait for ever for one that ends without an error.
         if world > 1 or not isinstance(own, LASTING_ERRORS):
             raise
         ray.get(arguments["progress"].fail.remote(own))
@@ -188,7 +172,7 @@ def _fit(
     on_log: Callable[[Row], None],
     on_step: Callable[[int], None],
 ) -> None:
-    """Fit while handing rows to the driver as they come."""
+    """Train, and hand rows to the driver as they come."""
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -217,7 +201,7 @@ def _fit(
 
 
 def gpus_per_worker(config: RunConfig) -> float:
-    """GPUs of one training process: as configured, else one where the cluster has enough."""
+    """Return the GPUs of one worker: as configured, else one if the cluster has enough."""
     wanted = config.train.num_gpus_per_worker
     if wanted is not None:
         return wanted
@@ -225,16 +209,16 @@ def gpus_per_worker(config: RunConfig) -> float:
 
 
 def threads_per_worker(config: RunConfig) -> int:
-    """Threads that one training process computes with."""
+    """Return the threads that one worker computes with."""
     return training_threads(config, cluster_cpus())
 
 
 def _check_resources(config: RunConfig, gpus: float, on_wait: Callable[[str], None]) -> None:
-    """Say what is missing instead of waiting for it for ever."""
+    """Raise an error that says what is missing, instead of waiting for ever."""
     cpus = _CPUS_PER_WORKER + 0.25 * config.train.num_readers
     workers = config.train.num_workers
     if autoscales():
-        # A bundle for each worker and its readers, which may then be anywhere.
+        # One bundle for each worker and its readers; the readers may then run anywhere.
         bundle = {"CPU": cpus, "GPU": gpus}
         if wait_for_room([bundle] * workers, on_wait=on_wait):
             return

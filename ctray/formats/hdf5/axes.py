@@ -1,4 +1,4 @@
-"""Which axis of an HDF5 dataset is which, and how far apart its voxels are."""
+"""Axes and voxel size of an HDF5 dataset."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import h5py
 import numpy as np
 
 from ctray.formats.hdf5.files import Hdf5Files
-from ctray.formats.hdf5.links import attribute, attributes, small_value, words
+from ctray.formats.hdf5.links import attribute, attributes, small_value, text_of
 from ctray.formats.hdf5.tree import Array, Group
 from ctray.volumes import voxel_metadata
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
 _ANGLES = frozenset({"theta", "angle", "angles", "rotation", "omega", "phi", "projection", "frame"})
 _OTHERS = frozenset({"energy", "wavelength", "time", "channel", "channels", "t", "c", "colour"})
-# Words that stand for one axis alone in tomography; "height" does not.
+# Words that mean exactly one axis in tomography; "height" does not.
 _WORDS = {"slice": "z", "slices": "z", "row": "y", "rows": "y", "column": "x", "columns": "x"}
-# Where nabu keeps the settings of a reconstruction, beside its results; sizes are z, y, x there.
+# Groups with nabu's settings of a reconstruction, beside its results; sizes are in z, y, x order.
 _NABU = ("configuration", "processing_options", "reconstruction")
 # Steps along an axis may differ by rounding.
 _EVEN = 1e-2
@@ -29,16 +29,16 @@ _EVEN = 1e-2
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axes:
-    """What the file says of the axes of a dataset, one name an axis ("" where it says none).
+    """What the file states about the axes of a dataset.
 
     Parameters
     ----------
     names
-        Names as they are stored.
+        One stored name per axis; "" for axes without a name.
     scales
-        Datasets with the positions along each axis, None where there is none.
+        Dataset with the positions along each axis; None for axes without one.
     source
-        What said so, for messages.
+        Origin of the names, for messages.
     """
 
     names: tuple[str, ...]
@@ -47,18 +47,18 @@ class Axes:
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """What each axis is: "x", "y", "z", "angle", "other", or "" for unknown."""
+        """Meaning of each axis: "x", "y", "z", "angle", "other", or "" for unknown."""
         return tuple(_letter(name) for name in self.names)
 
     def first(self, letter: str, shape: Sequence[int]) -> str | None:
-        """Name of the first axis of more than one voxel that is a `letter`; None without one."""
+        """Name of the first axis with meaning `letter` and several voxels; None without one."""
         axes = zip(self.names, self.letters, shape, strict=True)
         return next((name for name, found, n in axes if found == letter and n > 1), None)
 
     def order(self, kept: Sequence[int]) -> tuple[int, int, int] | None:
-        """Which of the `kept` three axes are z, y, x; None where the names do not tell.
+        """Positions of z, y and x among the three `kept` axes; None if the names do not tell.
 
-        Two that are known tell the third.
+        Two known axes determine the third.
         """
         letters = [self.letters[axis] for axis in kept]
         known = [letter for letter in letters if letter in ("x", "y", "z")]
@@ -73,9 +73,9 @@ class Axes:
 
 
 def axes_of(files: Hdf5Files, array: Array) -> Axes | None:
-    """What NeXus, Data Exchange, dimension scales or vigra's tags say of the axes.
+    """Axes according to NeXus, Data Exchange, dimension scales or vigra's tags; None without any.
 
-    None where nothing does; singleton axes are named too.
+    Singleton axes are included.
     """
     rank = len(array.shape or ())
     for found in _statements(files, array):
@@ -85,7 +85,7 @@ def axes_of(files: Hdf5Files, array: Array) -> Axes | None:
 
 
 def kept_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Axes that are left when singletons are dropped from the left, as far as three remain."""
+    """Axes that remain if singletons are dropped from the left until three are left."""
     kept = list(range(len(shape)))
     for axis, n in enumerate(shape):
         if len(kept) > 3 and n == 1:
@@ -98,9 +98,9 @@ def voxel_size_of(
 ) -> FoundVoxelSize | None:
     """Voxel size (z, y, x) from the axes, else from attributes and small datasets nearby.
 
-    `order` says which of the kept axes of the dataset are z, y and x. Three numbers without
-    names are (z, y, x) by custom, which is not what they are where the axes were turned: there
-    they are taken only if all are equal.
+    `order` says which of the kept axes of the dataset are z, y and x. Three numbers without names
+    are (z, y, x) by custom. This is uncertain if the stored axes have another order, so they are
+    used then only if all are equal.
     """
     steps = _steps(files, array, axes, order)
     if steps is not None and axes is not None:
@@ -116,18 +116,18 @@ def voxel_size_of(
 
 
 def words_of(name: str) -> list[str]:
-    """Words in a name, in small letters: "voxel_x", "voxelX" and "Voxel X 2" are two words."""
+    """Words in a name, in lower case: "voxel_x", "voxelX" and "Voxel X 2" are two words."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     return [word for word in re.split(r"[^a-z]+", apart) if word]
 
 
 def is_angle_name(name: str) -> bool:
-    """Whether a name is that of rotation angles."""
+    """Whether a name stands for rotation angles."""
     return any(word in _ANGLES for word in words_of(name))
 
 
 def _letter(name: str) -> str:
-    """What an axis name stands for: "voxel_x", "x-axis", "X (um)" and "sampleX" are all x."""
+    """Meaning of an axis name: "voxel_x", "x-axis", "X (um)" and "sampleX" are all "x"."""
     if is_angle_name(name):
         return "angle"
     found = words_of(name)
@@ -143,10 +143,10 @@ def _letter(name: str) -> str:
 
 
 def _statements(files: Hdf5Files, array: Array) -> Iterator[Axes]:
-    """What says something of the axes, the most explicit first."""
+    """All statements about the axes, the most explicit first."""
     rank = len(array.shape or ())
     for name, group in array.homes:
-        signal = words(group.attrs.get("signal"))
+        signal = text_of(group.attrs.get("signal"))
         if "axes" in group.attrs and signal in (None, name, *_texts(group, "auxiliary_signals")):
             names = _placed(files, group, rank)
             if names is not None:
@@ -168,8 +168,8 @@ def _axes(names: Sequence[str], group: Group, source: str) -> Axes:
 def _split(value: Any) -> list[str]:
     """Names of an `axes` attribute: a list, or one string such as "[z,y,x]" or "z:y:x"."""
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.size != 1:
-        return [words(v) or "" for v in value]
-    text = words(value) or ""
+        return [text_of(v) or "" for v in value]
+    text = text_of(value) or ""
     names = re.split(r"[:,]", text.strip("[] "))
     return ["" if name.strip() == "." else name.strip() for name in names]
 
@@ -180,7 +180,7 @@ def _texts(group: Group, name: str) -> list[str]:
 
 
 def _placed(files: Hdf5Files, group: Group, rank: int) -> list[str] | None:
-    """Axis names of an NXdata group at their places: `AXIS_indices` moves them."""
+    """Axis names of an NXdata group in the order of the axes, which `AXIS_indices` may change."""
     names = _split(group.attrs["axes"])
     item = files.item(group.place.url, group.place.path)
     placed = [""] * rank
@@ -199,8 +199,8 @@ def _dimension_scales(array: Array, data: h5py.Dataset) -> Iterator[Axes]:
     """Names of attached dimension scales, else the labels of the dimensions.
 
     HDF5 Dimension Scale Specification: attributes DIMENSION_LIST (references, by axis) and
-    DIMENSION_LABELS. They are read here: HDF5's own functions take their types for granted, and
-    damage memory where they are others.
+    DIMENSION_LABELS. They are read here because HDF5's own functions do not check their types
+    and corrupt memory if a file has others.
     """
     attached = _attached(data)
     labels = attribute(data, "DIMENSION_LABELS")
@@ -208,8 +208,8 @@ def _dimension_scales(array: Array, data: h5py.Dataset) -> Iterator[Axes]:
     by_path = {a.place.path: a for _, group in array.homes for a in group.arrays.values()}
     names: list[str] = []
     for axis, scale in enumerate(attached):
-        said = words(attribute(scale, "NAME")) if scale is not None else None
-        label = words(labels[axis]) if labels is not None else None
+        said = text_of(attribute(scale, "NAME")) if scale is not None else None
+        label = text_of(labels[axis]) if labels is not None else None
         path = str(scale.name) if scale is not None else ""
         names.append(said or label or path.rpartition("/")[2])
     if any(names):
@@ -220,7 +220,7 @@ def _dimension_scales(array: Array, data: h5py.Dataset) -> Iterator[Axes]:
 
 
 def _attached(data: h5py.Dataset) -> list[h5py.Dataset | None]:
-    """First dimension scale of each axis, None where there is none."""
+    """First dimension scale of each axis; None for axes without one."""
     nothing: list[h5py.Dataset | None] = [None] * data.ndim
     try:
         if "DIMENSION_LIST" not in data.attrs:
@@ -233,15 +233,15 @@ def _attached(data: h5py.Dataset) -> list[h5py.Dataset | None]:
             return nothing
         items = [data.file[refs[0]] if len(refs) and refs[0] else None for refs in lists]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):
-        # References to what is not there: damaged, or made by a program that erred.
+        # Broken references: the file is damaged, or its program made an error.
         return nothing
     return [item if isinstance(item, h5py.Dataset) else None for item in items]
 
 
 def _vigra(array: Array) -> Iterator[Axes]:
-    """Axis tags of vigra and ilastik: JSON with one entry an axis."""
+    """Axis tags of vigra and ilastik: JSON with one entry per axis."""
     try:
-        tags = json.loads(words(array.attrs.get("axistags")) or "null")
+        tags = json.loads(text_of(array.attrs.get("axistags")) or "null")
         names = tuple(str(tag["key"]) for tag in tags["axes"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return
@@ -249,7 +249,7 @@ def _vigra(array: Array) -> Iterator[Axes]:
 
 
 def _named_like_axes(array: Array, group: Group) -> Iterator[Axes]:
-    """Datasets x, y, z beside the voxels, as NXtomoproc has them: their lengths tell the order."""
+    """Datasets x, y, z beside the voxels, as in NXtomoproc; their lengths tell the order."""
     beside = {
         letter: a
         for name, a in group.arrays.items()
@@ -271,7 +271,7 @@ def _named_like_axes(array: Array, group: Group) -> Iterator[Axes]:
 def _steps(
     files: Hdf5Files, array: Array, axes: Axes | None, order: tuple[int, int, int]
 ) -> list[float] | None:
-    """Distances of voxels along z, y, x in micrometres, if every axis tells its own."""
+    """Distances of voxels along z, y, x in micrometres, if every axis states its own."""
     if axes is None or array.shape is None:
         return None
     kept = kept_axes(array.shape)
@@ -286,11 +286,11 @@ def _steps(
 
 
 def _step(files: Hdf5Files, scale: Array, length: int) -> float | None:
-    """Even step of an axis dataset with unit, in micrometres."""
+    """Constant step of an axis dataset with a unit, in micrometres."""
     if scale.shape not in ((length,), (length + 1,)) or length < 2:
         return None
     data = files.item(scale.place.url, scale.place.path)
-    unit = words(attribute(data, "units")) or words(attribute(data, "unit"))
+    unit = text_of(attribute(data, "units")) or text_of(attribute(data, "unit"))
     values = small_value(data) if unit else None
     if values is None or unit is None or values.dtype.kind not in "iuf":
         return None
@@ -323,6 +323,3 @@ def _small_datasets(files: Hdf5Files, group: Group) -> Iterator[tuple[Mapping[st
         value = small_value(data)
         if value is not None:
             yield {**attributes(data), name: value}, group.path
-
-
-__all__ = ["Axes", "axes_of", "is_angle_name", "kept_axes", "voxel_size_of", "words_of"]

@@ -1,4 +1,4 @@
-"""Which dataset of an HDF5 file is the volume, or the question that has to be asked."""
+"""Which dataset of an HDF5 file is the volume, or why only the user can tell."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import h5py
 from ctray.core.errors import InvalidVolumeError, NotReconstructedError, NoVolumeError
 from ctray.formats.hdf5.axes import Axes, axes_of
 from ctray.formats.hdf5.files import LOST, Hdf5Files
-from ctray.formats.hdf5.layouts import httomo_axes, refuse_imaris
-from ctray.formats.hdf5.links import Place, resolve, words
-from ctray.formats.hdf5.meaning import Meaning, Role, meaning_of, role_in
+from ctray.formats.hdf5.links import Place, resolve, text_of
+from ctray.formats.hdf5.programs import httomo_axes, refuse_imaris
+from ctray.formats.hdf5.roles import Meaning, Role, meaning_of, role_in
 from ctray.formats.hdf5.tree import Array, Broken, Group, Tree, note_origin, read_array
 from ctray.formats.hdf5.virtual import note_ids, sources_of
 
-# Detectors and masters number their datasets so: data_000001, data_000002.
+# Detectors and master files number their datasets: data_000001, data_000002.
 _NUMBERED = re.compile(r"^data_(?P<number>\d{3,})$")
 _SHOWN = 8
-# What may be the volume, the more likely before the less.
+# Roles that may be the volume, the most likely first.
 _TIERS: tuple[Role, ...] = ("reconstruction", "volume", "preview")
 
 
@@ -32,13 +32,13 @@ class Choice:
     Parameters
     ----------
     path
-        What `--dataset` would have to be to choose the same.
+        Value of `--dataset` that makes the same choice.
     arrays
-        Its datasets: one, or several that lie one behind the other along the first axis.
+        Its datasets: one, or several that follow one another along the first axis.
     axes
-        What the file says of its axes.
+        What the file states about its axes.
     notes
-        What was left out.
+        Other 3D datasets that are not read.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Candidate:
-    """A dataset, a series of numbered datasets, or a link that leads nowhere."""
+    """A dataset, a series of numbered datasets, or a broken link."""
 
     path: str
     meaning: Meaning
@@ -61,7 +61,7 @@ class _Candidate:
     @property
     def label(self) -> str:
         if not self.arrays:
-            return f"{self.path} (a link that leads nowhere)"
+            return f"{self.path} (a broken link)"
         first = self.arrays[0]
         if len(self.arrays) == 1 and self.path == first.path:
             return first.label
@@ -76,17 +76,18 @@ def choose(files: Hdf5Files, tree: Tree, dataset: str | None = None) -> Choice:
     files, tree
         The file.
     dataset
-        Path that the user named; else what the file says decides: reconstructions go before
-        other 3D data, what `default` leads to before others. Nothing is guessed from sizes.
+        Path that the user gave. Without one, the metadata decide: the attribute `default` first,
+        then reconstructions before other 3D data. Nothing is guessed from sizes.
 
     Raises
     ------
     NotReconstructedError
-        If all that is there, or what was named, is projections.
+        If the file or the named dataset holds only projections.
     NoVolumeError
-        If nothing 3D with grey values is there.
+        If the file holds no 3D dataset with grey values.
     InvalidVolumeError
-        If several are as good, the chosen one cannot be read, or the named one is not there.
+        If several datasets may be the volume, if the chosen one cannot be read, or if the named
+        one does not exist.
     """
     if dataset is not None:
         return _named(files, tree, dataset)
@@ -98,7 +99,7 @@ def choose(files: Hdf5Files, tree: Tree, dataset: str | None = None) -> Choice:
         return _checked(plotted, candidates)
     if not tree.is_complete:
         raise InvalidVolumeError(
-            f"{files.url}: it holds more objects than are looked at; name the volume with --dataset"
+            f"{files.url}: too many objects to search for the volume; name it with --dataset"
         )
     for role in _TIERS:
         found = _best_of_tier(candidates, role)
@@ -106,14 +107,14 @@ def choose(files: Hdf5Files, tree: Tree, dataset: str | None = None) -> Choice:
             return _checked(found[0], candidates)
         if found:
             note_ids(files, [array.place for c in found for array in c.arrays])
-            files.part_ids.clear()  # What is linked to here may be a volume elsewhere.
+            files.part_ids.clear()  # A dataset that is linked here may be a volume elsewhere.
             raise InvalidVolumeError(_question(files, found))
     raise _no_volume(files, tree, candidates)
 
 
 def _best_of_tier(candidates: Sequence[_Candidate], role: Role) -> list[_Candidate]:
     found = [c for c in candidates if c.meaning.role == role]
-    # A link that leads nowhere may have been anything: what is there goes first.
+    # The target of a broken link is unknown, so existing datasets are preferred.
     if role != "reconstruction":
         found = [c for c in found if c.error is None] or found
     has_raw = any(c.meaning.role == "projections" and not c.error for c in candidates)
@@ -124,13 +125,13 @@ def _best_of_tier(candidates: Sequence[_Candidate], role: Role) -> list[_Candida
 
 
 def _checked(chosen: _Candidate, candidates: Sequence[_Candidate] = ()) -> Choice:
-    """The choice, if it can be read, with a note on the other 3D data that are there."""
+    """The choice, if it can be read, with a note on other 3D datasets."""
     if chosen.error is not None:
         raise InvalidVolumeError(chosen.error)
     others = [c for c in candidates if c.meaning.role in _TIERS and c.arrays and c is not chosen]
     others = [c for c in others if not _is_level_of(c, chosen)]
     shown = ", ".join(c.label for c in others[:_SHOWN])
-    notes = (f"other 3D datasets that it holds are not read: {shown}",) if others else ()
+    notes = (f"other 3D datasets in the file are not read: {shown}",) if others else ()
     return Choice(path=chosen.path, arrays=chosen.arrays, axes=chosen.axes, notes=notes)
 
 
@@ -158,22 +159,22 @@ def _no_volume(files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]) -
         ("colour", "colour images only"),
         ("labels", "masks or labels only"),
         ("calibration", "flat or dark fields only"),
-        ("other", "3D data with axes that are none of space"),
+        ("other", "3D data with axes other than space only"),
     ):
         found = [c for c in candidates if c.meaning.role == role]
         if found:
             shown = ", ".join(c.label for c in found[:_SHOWN])
             return NoVolumeError(
                 f"{files.url}: no 3D dataset with grey values, {what} ({shown}); name one with "
-                "--dataset to take it all the same"
+                "--dataset to read it anyway"
             )
     return NoVolumeError(
-        f"{files.url}: no 3D dataset with numbers inside; it holds {_inventory(tree)}"
+        f"{files.url}: no 3D dataset with numbers inside; the file holds {_inventory(tree)}"
     )
 
 
 def _note_parts(files: Hdf5Files, raw: Iterable[_Candidate]) -> None:
-    """Files of frames are no volumes, even where they do not say themselves what they are."""
+    """Note that files of frames are not volumes, even if their own metadata do not say so."""
     for array in (array for c in raw for array in c.arrays):
         note_ids(files, (array.place, *sources_of(files, array.place)))
 
@@ -196,7 +197,7 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
         place = resolve(files, Place(url=files.url, path="/"), dataset)
         data = files.item(place.url, place.path) if place is not None else None
         if place is not None and isinstance(data, h5py.Dataset):
-            # The walk ended before it came here.
+            # The walk ended before it reached this dataset.
             item = read_array(place, dataset, data)
     if not isinstance(item, Array):
         what = "is a group" if item is not None else "does not exist"
@@ -204,14 +205,16 @@ def _named(files: Hdf5Files, tree: Tree, dataset: str) -> Choice:
             f"{files.url}: dataset {dataset!r} {what}; the file holds {_inventory(tree)}"
         )
     if item.problem is not None:
-        raise InvalidVolumeError(f"{files.url}:{item.path}: {item.problem}; copy it into another")
+        raise InvalidVolumeError(
+            f"{files.url}:{item.path}: {item.problem}; copy it into a plain dataset"
+        )
     found = _candidate(files, tree, item)
     if found is None:
-        # Not three axes, or no numbers: the source says so.
+        # Not three axes, or no numbers: the source raises the error.
         return Choice(path=item.path, arrays=(item,))
     _refuse_raw(files, found)
     if found.meaning.role == "colour":
-        raise NoVolumeError(f"{files.url}:{item.path}: {found.meaning.why}, no grey values")
+        raise NoVolumeError(f"{files.url}:{item.path}: {found.meaning.why}, not grey values")
     return _checked(found)
 
 
@@ -226,7 +229,7 @@ def _refuse_raw(files: Hdf5Files, named: _Candidate) -> None:
 
 
 def _candidates(files: Hdf5Files, tree: Tree) -> list[_Candidate]:
-    """All that may be a volume or is told about, series of datasets as one."""
+    """Everything that may be a volume or is reported, with a series of datasets as one."""
     used = _parts_of_virtual(files, tree)
     arrays = [a for key, a in tree.arrays.items() if a.may_be_volume and key not in used]
     found = {id(a): c for a in arrays if (c := _candidate(files, tree, a)) is not None}
@@ -249,7 +252,7 @@ def _candidates(files: Hdf5Files, tree: Tree) -> list[_Candidate]:
 
 def _candidate(files: Hdf5Files, tree: Tree, array: Array) -> _Candidate | None:
     with contextlib.suppress(*LOST):
-        # Told when this dataset is the volume, and not otherwise.
+        # If this dataset is the volume, opening it raises the error.
         note_origin(files, array)
     httomo = httomo_axes(files, tree, array)
     axes = httomo or axes_of(files, array)
@@ -260,7 +263,7 @@ def _candidate(files: Hdf5Files, tree: Tree, array: Array) -> _Candidate | None:
     if array.problem is not None:
         error = f"{files.url}:{array.path}: {array.problem}; write it with a fixed shape"
     is_signal = any(
-        words(group.attrs.get("signal")) == name or str(array.attrs.get("signal")) == "1"
+        text_of(group.attrs.get("signal")) == name or str(array.attrs.get("signal")) == "1"
         for name, group in array.homes
     )
     return _Candidate(
@@ -279,7 +282,7 @@ def _broken(link: Broken) -> _Candidate:
 
 
 def _series(group: Group, candidate_of: Callable[[Array], _Candidate | None]) -> _Candidate | None:
-    """Datasets data_000001, data_000002, ... of a group as one; None where it has none such."""
+    """Datasets data_000001, data_000002, ... of a group as one candidate; None without any."""
     numbers = {
         int(match["number"]): name
         for name in (*group.arrays, *group.broken)
@@ -315,13 +318,13 @@ def _series(group: Group, candidate_of: Callable[[Array], _Candidate | None]) ->
 
 
 def _default(files: Hdf5Files, tree: Tree, candidates: Sequence[_Candidate]) -> _Candidate | None:
-    """What the attributes `default` (of groups) and `signal` (of NXdata) lead to.
+    """Candidate that the attributes `default` (of groups) and `signal` (of NXdata) lead to.
 
     NeXus manual, "Associating plottable data using attributes" (version 3 scheme).
     """
     group = tree.root
     for _ in range(8):
-        name = words(group.attrs.get("default")) or words(group.attrs.get("signal"))
+        name = text_of(group.attrs.get("default")) or text_of(group.attrs.get("signal"))
         if not name:
             return next((c for c in candidates if c.path == group.path), None)
         try:
@@ -350,7 +353,7 @@ def _parts_of_virtual(files: Hdf5Files, tree: Tree) -> set[str]:
 
 
 def _without_lower_levels(found: list[_Candidate]) -> list[_Candidate]:
-    """Leave out what is the same at a lower resolution, as pyramids have it."""
+    """Leave out the lower resolutions of a pyramid."""
     kept = []
     for candidate in found:
         if any(_is_level_of(candidate, other) for other in found if other is not candidate):
@@ -360,7 +363,7 @@ def _without_lower_levels(found: list[_Candidate]) -> list[_Candidate]:
 
 
 def _is_level_of(low: _Candidate, high: _Candidate) -> bool:
-    """Whether two paths differ in one number, and the shapes by whole factors, two at least."""
+    """Whether the paths differ in one number, and the shapes by whole factors on two axes."""
     if len(low.arrays) != 1 or len(high.arrays) != 1:
         return False
     theirs, ours = (re.split(r"(\d+)", path) for path in (high.path, low.path))
@@ -375,6 +378,3 @@ def _is_level_of(low: _Candidate, high: _Candidate) -> bool:
     factors = [max(1, round(a / b)) for a, b in zip(large, small, strict=True)]
     fits = all(abs(b * f - a) < f for a, b, f in zip(large, small, factors, strict=True))
     return fits and sum(f > 1 for f in factors) >= 2
-
-
-__all__ = ["Choice", "choose"]

@@ -1,4 +1,4 @@
-"""HDF5 files of one volume: its own, and those that it links to, inside the archive only."""
+"""HDF5 files of one volume: its own file, and linked files inside the archive."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 import h5py
 
 from ctray.core.errors import AccessError, InvalidVolumeError, NotFoundError, StorageError
-from ctray.formats.source import damage_as_error, file_size, open_binary
+from ctray.formats.file_access import damage_as_error, empty_file, file_size, open_binary
 from ctray.storage import store
-from ctray.storage.local_files import special_kind
+from ctray.storage.local_backend import special_kind
 
-# Masters of fast detectors link to thousands of files; so many are open at once.
+# Most files that are open at once. Master files of fast detectors link to thousands.
 _MAX_OPEN = 16
-# What HDF5 says of a file that another process has locked, and of one that was never closed.
+# Messages of HDF5 for a file that another process has locked, and for one that was never closed.
 _LOCKED = ("unable to lock file", "file locking flag values don't match")
 _UNCLOSED = ("already open for write", "already open for SWMR write")
-# File systems without locks say so instead of locking.
+# Messages of file systems without locks.
 _NO_LOCKS = ("No locks available", "Function not implemented")
-# Why a link may lead nowhere. A store that is away for a while is none of it.
+# Errors of a broken link. A store that is temporarily unavailable raises another error.
 LOST = (InvalidVolumeError, NotFoundError, AccessError)
 
 
@@ -34,23 +34,23 @@ class Hdf5Files:
     Parameters
     ----------
     url
-        The file, normalized; it leads every message and stays open.
+        The file, normalized. Every message names it, and it stays open.
     within
         Folder or prefix that no link may leave: the archive, or the folder of the file.
 
     Attributes
     ----------
     others
-        Files that were found through links so far, in the order in which they were found.
+        Files found through links so far, in the order of discovery.
     voxels_ids, part_ids
-        Datasets of the file that may be its volume, and others that it is put together from.
+        Datasets of the file that may be its volume, and datasets of other files that it uses.
     moved
-        What is to be said of those that were not where the link points, but beside, by URL.
+        By URL, notes on files that were not at the target of the link but beside the file.
     """
 
     def __init__(self, url: str, within: str | None = None) -> None:
         self.url = url
-        # An archive that is this one file is the folder that it lies in.
+        # If the archive is this one file, the boundary is its folder.
         root = store.normalize(within) if within else url
         self.within = url.rpartition("/")[0] if root == url else root
         self.others: dict[str, None] = {}
@@ -62,7 +62,7 @@ class Hdf5Files:
         load_filters()
 
     def file(self, url: str) -> h5py.File:
-        """The open file at `url`. Groups and datasets of it are not kept: it may be closed."""
+        """Open file at `url`. Do not keep its groups and datasets: it may be closed later."""
         if url in self._open:
             self._open.move_to_end(url)
             return self._open[url][1]
@@ -71,7 +71,7 @@ class Hdf5Files:
             self._open.pop(oldest)[0].close()
         stack = contextlib.ExitStack()
         try:
-            # Reads lie close together within a chunk or an object header, and far apart otherwise.
+            # Reads are close together within a chunk or an object header, and far apart otherwise.
             binary = stack.enter_context(open_binary(url)) if not store.is_local(url) else None
             if binary is not None:
                 file_size(url, binary)
@@ -91,7 +91,7 @@ class Hdf5Files:
         return self.file(url)[path.encode("utf-8", "surrogateescape")]
 
     def real(self, url: str) -> str:
-        """One name a file, also where symbolic links lead to it."""
+        """One name for each file, also if symbolic links lead to it."""
         if url not in self._real:
             self._real[url] = os.path.realpath(url) if store.is_local(url) else url
         return self._real[url]
@@ -99,8 +99,8 @@ class Hdf5Files:
     def locate(self, home: str, name: str, what: str) -> str:
         """URL of the file `name` that the file `home` refers to.
 
-        Relative names start at the folder of `home`. Where an absolute name is not there, HDF5
-        looks for the same file name beside `home`, since folders are moved; so does this.
+        Relative names start at the folder of `home`. If an absolute name does not exist, the file
+        of the same name beside `home` is taken, as HDF5 does, because folders are moved.
 
         Parameters
         ----------
@@ -114,7 +114,7 @@ class Hdf5Files:
         Raises
         ------
         InvalidVolumeError
-            If the file is outside `within`, or is not there.
+            If the file is outside `within`, or is missing.
         """
         if name in ("", "."):
             return home
@@ -128,19 +128,19 @@ class Hdf5Files:
         inside = self._inside(home, name)
         if inside is not None and store.exists(inside):
             return inside
-        # Whether something lies outside is asked for local names alone, and nothing is opened.
+        # Only local names are checked for a target outside, and nothing is opened.
         elsewhere = store.is_local(folder) and os.path.lexists(Path(folder, name))
         moved = name.replace("\\", "/").rpartition("/")[2]
         if name.startswith("/") or "\\" in name or ":" in name:
             beside = self._inside(home, moved)
             if beside is not None and not elsewhere and store.exists(beside):
-                self.moved[beside] = f"{what} points to {name}; {moved} beside it was read"
+                self.moved[beside] = f"{what} points to {name}; read {moved} beside it instead"
                 return beside
         if inside is None and (elsewhere or "://" in name or not name.startswith("/")):
             raise InvalidVolumeError(
                 f"{self.url}: {what} points to {name}, which is outside {self.within} and is not "
-                "read; copy that file beside this one, or name a folder that holds both: as the "
-                "archive, or with --within"
+                "read; copy that file beside this one, or give a folder that holds both, as the "
+                "archive or with --within"
             )
         raise InvalidVolumeError(
             f"{self.url}: {what} points to {name}, which is missing; copy it to "
@@ -156,8 +156,8 @@ class Hdf5Files:
             scheme, rest = folder.split("://", 1)
             url = f"{scheme}://{posixpath.normpath(posixpath.join(rest, name))}"
             return url if url.startswith(f"{self.within}/") and not name.startswith("/") else None
-        # Symbolic links are resolved first: the boundary holds for what is really opened. Where
-        # the file itself is such a link, the folder that it really lies in is its own as well.
+        # Symbolic links are resolved first: the boundary applies to the file that is opened. If
+        # the file itself is such a link, its real folder is allowed too.
         roots = [os.path.realpath(self.within), self.real(self.url).rpartition("/")[0]]
         found = None
         for start in (folder, self.real(home).rpartition("/")[0]):
@@ -169,7 +169,7 @@ class Hdf5Files:
         return found
 
     def forget(self) -> None:
-        """Forget what was found on the way, for datasets that are not read."""
+        """Forget the files and datasets that were found for datasets that are not read."""
         for found in (self.others, self.voxels_ids, self.part_ids):
             found.clear()
 
@@ -180,17 +180,17 @@ class Hdf5Files:
 
 
 def require_regular(url: str) -> None:
-    """Refuse what is no regular file (a pipe would be waited for) and what is empty."""
+    """Refuse empty files and special files; reading a pipe would wait for ever."""
     with store.mapped_errors(url, doing="read"):
         found = Path(url).stat()
     if (special := special_kind(found.st_mode)) is not None:
         raise StorageError(f"{url} is a {special}, not a file; it is never opened")
     if found.st_size == 0:
-        raise InvalidVolumeError(f"{url}: file is empty (0 bytes); copy or export it again")
+        raise empty_file(url)
 
 
 def load_filters() -> None:
-    """Register Blosc, LZ4 and other filters where the package that brings them is installed."""
+    """Register Blosc, LZ4 and other filters, if the package hdf5plugin is installed."""
     with contextlib.suppress(ImportError):
         importlib.import_module("hdf5plugin")
 
@@ -204,14 +204,11 @@ def _open(url: str, opened: Any) -> h5py.File:
             return h5py.File(opened, "r", locking=False)
         if any(words in said for words in _LOCKED):
             raise InvalidVolumeError(
-                f"{url}: another program has it open for writing; run again when it is done"
+                f"{url}: another program has the file open for writing; run again when it is done"
             ) from error
         if any(words in said for words in _UNCLOSED):
             raise InvalidVolumeError(
-                f"{url}: another program has it open for writing, or ended without closing it; "
-                f"run again when it is done, or repair it with h5clear -s"
+                f"{url}: another program has the file open for writing, or ended without closing "
+                f"it; run again when it is done, or repair it with h5clear -s"
             ) from error
         raise
-
-
-__all__ = ["LOST", "Hdf5Files", "load_filters", "require_regular"]

@@ -1,4 +1,4 @@
-"""Links of HDF5 files, followed by hand: HDF5 itself would open any file that one names."""
+"""Links of HDF5 files, followed here because HDF5 itself would open any file that a link names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctray.core.errors import InvalidVolumeError
 from ctray.formats.hdf5.chunks import is_bounded
 from ctray.formats.hdf5.files import Hdf5Files
 
-# HDF5 follows no more either (H5Pset_nlinks).
+# The limit of HDF5 itself (H5Pset_nlinks).
 _MAX_LINKS = 16
 # Attributes and small datasets are read whole.
 _MAX_ATTRIBUTE_BYTES = 1 << 16
@@ -23,16 +23,16 @@ _MAX_VALUE_BYTES = 1 << 23
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """An object of a file: the file's URL, and a path on which no soft or external link lies."""
+    """An object of a file: the URL of the file, and a path without soft and external links."""
 
     url: str
     path: str
 
 
 def id_of(files: Hdf5Files, place: Place, item: Any = None) -> str:
-    """What tells an object from all others, whatever path leads to it: its file and address.
+    """Identity of an object, whatever path leads to it: its file and its address in the file.
 
-    `item` is the open object, where there is one.
+    `item` is the object, if it is open already.
     """
     item = files.item(place.url, place.path) if item is None else item
     return f"{files.real(place.url)}#{h5py.h5o.get_info(item.id).addr}"
@@ -47,12 +47,12 @@ def open_object(group: h5py.Group, name: str) -> Any:
 
 
 def resolve(files: Hdf5Files, start: Place, path: str) -> Place | None:
-    """Follow `path` from the group at `start`; None where nothing is there.
+    """Follow `path` from the group at `start`; None if it leads nowhere.
 
     Raises
     ------
     InvalidVolumeError
-        If a link leads out of the boundary, to a file that is missing, or in circles.
+        If a link leaves the boundary, leads to a missing file, or forms a circle.
     """
     url = start.url
     at = "/" if path.startswith("/") else start.path
@@ -72,7 +72,7 @@ def resolve(files: Hdf5Files, start: Place, path: str) -> Place | None:
         links += 1
         if links > _MAX_LINKS:
             raise InvalidVolumeError(
-                f"{files.url}: link {_join(start.path, path)} leads in circles; mend or remove it"
+                f"{files.url}: link {_join(start.path, path)} forms a circle; repair or remove it"
             )
         if isinstance(target, h5py.ExternalLink):
             url = files.locate(url, target.filename, f"link {_join(at, name)}")
@@ -84,7 +84,7 @@ def resolve(files: Hdf5Files, start: Place, path: str) -> Place | None:
 
 
 def link_of(group: h5py.Group, name: str) -> Any:
-    """The link `name` of a group, as one of h5py's classes, unfollowed; None without one."""
+    """Link `name` of a group, not followed, as one of h5py's classes; None without one."""
     key = name.encode("utf-8", "surrogateescape")
     links = group.id.links
     if not links.exists(key):
@@ -101,7 +101,7 @@ def link_of(group: h5py.Group, name: str) -> Any:
 
 
 def attribute(item: Any, name: str) -> Any:
-    """Value of an attribute; None without it, or where it is too large to be one that is read."""
+    """Value of an attribute; None if it does not exist or is too large to be of use."""
     key = name.encode("utf-8", "surrogateescape")
     try:
         if not h5py.h5a.exists(item.id, key):
@@ -110,18 +110,18 @@ def attribute(item: Any, name: str) -> Any:
             return None
         return item.attrs[name]
     except (OSError, TypeError, ValueError, KeyError, RuntimeError):
-        # Types that NumPy does not have, and damage, say nothing about the volume.
+        # Unknown types and damaged attributes tell nothing about the volume.
         return None
 
 
 def attributes(item: Any, most: int = 256) -> dict[str, Any]:
-    """Attributes that can be read, `most` of them."""
+    """Readable attributes, at most `most`."""
     names = [n for n, _ in zip(item.attrs, range(most), strict=False) if isinstance(n, str)]
     return {name: value for name in names if (value := attribute(item, name)) is not None}
 
 
-def words(value: Any) -> str | None:
-    """Text of an attribute or a scalar dataset; None if it is none."""
+def text_of(value: Any) -> str | None:
+    """Text of an attribute or a scalar dataset; None if it is not text."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if isinstance(value, bytes):
@@ -130,7 +130,7 @@ def words(value: Any) -> str | None:
 
 
 def small_value(data: h5py.Dataset) -> Any:
-    """Value of a small dataset; None where it is large, lies elsewhere, or may unpack to much."""
+    """Value of a small dataset; None if it is large, lies elsewhere, or may decompress to much."""
     try:
         plan = data.id.get_create_plist()
         layout = plan.get_layout()
@@ -148,7 +148,7 @@ def small_value(data: h5py.Dataset) -> Any:
 
 
 def names_of(group: h5py.Group) -> Iterator[str]:
-    """Names in a group, in the order of HDF5, links unfollowed."""
+    """Names in a group, in the order of HDF5."""
     for key in group.id:
         yield _decoded(key)
 
@@ -159,17 +159,3 @@ def _decoded(value: bytes | str) -> str:
 
 def _join(path: str, name: str) -> str:
     return name if name.startswith("/") else f"{path.rstrip('/')}/{name}"
-
-
-__all__ = [
-    "Place",
-    "attribute",
-    "attributes",
-    "id_of",
-    "link_of",
-    "names_of",
-    "open_object",
-    "resolve",
-    "small_value",
-    "words",
-]

@@ -1,4 +1,4 @@
-"""What an HDF5 file holds: its groups, datasets and links that lead nowhere, each seen once."""
+"""What an HDF5 file holds: groups, datasets and broken links, each visited once."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ctray.formats.hdf5.links import (
     open_object,
     resolve,
     small_value,
-    words,
+    text_of,
 )
 from ctray.formats.hdf5.virtual import is_endless, sources_of
 
-# Scans have some hundred objects; a walk of so many takes seconds.
+# Scans have some hundred objects. A walk over this many takes seconds.
 _MAX_OBJECTS = 20_000
 _MAX_DEPTH = 32
 _MAX_BESIDE = 100
@@ -43,7 +43,7 @@ _GROUP_ATTRIBUTES = ("default", "signal", "auxiliary_signals", "axes")
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Group:
-    """A group, and what NeXus says of it."""
+    """A group and its NeXus attributes."""
 
     path: str
     place: Place
@@ -72,9 +72,9 @@ class Group:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Array:
-    """A dataset of numbers or not: as its first path has it, and all groups that it is in.
+    """A dataset of any type: its first path, and all groups that hold it (`homes`).
 
-    `shape` and `dtype` are None where they cannot be told; `problem` says why.
+    If `shape` or `dtype` is unknown, it is None and `problem` says why.
     """
 
     path: str
@@ -94,7 +94,7 @@ class Array:
 
     @property
     def may_be_volume(self) -> bool:
-        """Whether it has the axes of a volume, or hides them; lists and tables have not."""
+        """Whether it has at least three axes, or an unknown number of axes."""
         return self.shape is None or len(self.shape) >= 3
 
     @property
@@ -106,7 +106,7 @@ class Array:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Broken:
-    """A link that cannot be followed, and why."""
+    """A link that cannot be followed, and the reason."""
 
     path: str
     home: Group
@@ -115,7 +115,7 @@ class Broken:
 
 @dataclass(kw_only=True, slots=True)
 class Tree:
-    """All groups and datasets of a file, with what its links lead to inside the archive."""
+    """All groups and datasets of a file, and those that its links reach inside the archive."""
 
     root: Group
     groups: dict[str, Group] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class Tree:
     is_complete: bool = True
 
     def at(self, files: Hdf5Files, path: str, start: Group | None = None) -> Array | Group | None:
-        """Dataset or group of the tree at a path; None where there is none."""
+        """Dataset or group of the tree at a path; None without one."""
         place = resolve(files, (start or self.root).place, path)
         if place is None:
             return None
@@ -132,7 +132,7 @@ class Tree:
 
 
 def read_tree(files: Hdf5Files) -> Tree:
-    """Walk through a file, links included, each object once; only metadata are read."""
+    """Walk through a file and its links, each object once; only metadata are read."""
     root = Group(path="/", place=Place(url=files.url, path="/"), parent=None)
     tree = Tree(root=root)
     todo = deque([root])
@@ -153,11 +153,11 @@ def read_tree(files: Hdf5Files) -> Tree:
 
 
 def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list[Group]:
-    """Note what the names of a group lead to; groups that are to be walked."""
+    """Note what the names of a group lead to; return the groups to walk next."""
     item = files.item(group.place.url, group.place.path)
     below: list[Group] = []
     linked: list[str] = []
-    # An object is known by the path on which no link lies, if it has one.
+    # An object keeps the path without links, if it has one.
     for name in names:
         if not isinstance(link_of(item, name), h5py.HardLink):
             linked.append(name)
@@ -171,7 +171,7 @@ def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list
             found = resolve(files, group.place, name)
             if found is None:
                 raise InvalidVolumeError(
-                    f"{files.url}: link {path} leads nowhere; mend or remove it"
+                    f"{files.url}: link {path} has no target; repair or remove it"
                 )
             opened = files.item(found.url, found.path)
         except LOST as error:
@@ -189,7 +189,7 @@ def _visit(files: Hdf5Files, tree: Tree, group: Group, names: list[str]) -> list
 def _note(
     files: Hdf5Files, tree: Tree, group: Group, name: str, place: Place, item: Any
 ) -> Iterator[Group]:
-    """Note an object under a name of a group; give it if it is a group itself."""
+    """Note an object under a name of a group; yield it if it is a group itself."""
     path = f"{group.path.rstrip('/')}/{name}"
     if isinstance(item, h5py.Group):
         group.groups[name] = Group(path=path, place=place, parent=group)
@@ -203,9 +203,9 @@ def _note(
 
 
 def note_origin(files: Hdf5Files, array: Array) -> None:
-    """Note what the file says of a dataset that it really lies in, where that is another one.
+    """Add the group of the file that really holds a linked dataset to its `homes`.
 
-    Of a virtual dataset, its first part speaks for all.
+    For a virtual dataset, the first part stands for all parts.
     """
     first = next(sources_of(files, array.place), None) if array.is_virtual else None
     for place in (array.place, first):
@@ -214,7 +214,7 @@ def note_origin(files: Hdf5Files, array: Array) -> None:
 
 
 def _home(files: Hdf5Files, place: Place) -> Group:
-    """Group that a dataset lies in, those above it, and the datasets beside it."""
+    """Group of a dataset, with the groups above it and the datasets beside it."""
     item = files.item(place.url, "/")
     group = Group(path="/", place=Place(url=place.url, path="/"), parent=None)
     _describe(item, group)
@@ -233,19 +233,19 @@ def _home(files: Hdf5Files, place: Place) -> Group:
 
 
 def read_array(place: Place, path: str, data: h5py.Dataset) -> Array:
-    """Shape, type and telling attributes of a dataset."""
+    """Read shape, type and informative attributes of a dataset."""
     found = Array(path=path, place=place, shape=None, dtype=None)
     plan = data.id.get_create_plist()
     found.is_virtual = plan.get_layout() == h5py.h5d.VIRTUAL
     if found.is_virtual and is_endless(plan):
-        found.problem = "a virtual dataset that grows with its parts is not read"
+        found.problem = "ctray does not read virtual datasets that grow with their parts"
         return found
     try:
         found.dtype = data.dtype
         found.is_enum = h5py.check_enum_dtype(data.dtype) is not None
     except (TypeError, ValueError):
         # A type that NumPy does not have holds no grey values.
-        found.problem = "its type is not known to NumPy"
+        found.problem = "NumPy does not know its type"
     found.shape = None if data.shape is None else tuple(int(n) for n in data.shape)
     if found.may_be_volume:
         said = {name: attribute(data, name) for name in _DATASET_ATTRIBUTES}
@@ -254,15 +254,12 @@ def read_array(place: Place, path: str, data: h5py.Dataset) -> Array:
 
 
 def _describe(item: h5py.Group, group: Group) -> None:
-    group.nx_class = words(attribute(item, "NX_class")) or ""
+    group.nx_class = text_of(attribute(item, "NX_class")) or ""
     found = {name: attribute(item, name) for name in _GROUP_ATTRIBUTES}
     group.attrs = {name: value for name, value in found.items() if value is not None}
-    group.definition = words(attribute(item, "definition")) or ""
+    group.definition = text_of(attribute(item, "definition")) or ""
     definition = link_of(item, "definition")
     if isinstance(definition, h5py.HardLink):
         data = item["definition"]
         value = small_value(data) if isinstance(data, h5py.Dataset) else None
-        group.definition = words(value) or group.definition
-
-
-__all__ = ["Array", "Broken", "Group", "Tree", "note_origin", "read_array", "read_tree"]
+        group.definition = text_of(value) or group.definition

@@ -1,7 +1,7 @@
-"""Volumes that are put together: virtual datasets, and numbered datasets one behind the other.
+"""Volumes of several datasets: virtual datasets, and series of numbered datasets.
 
-HDF5 takes fill values for whatever is missing, and can open a part from the local disk only. Here
-each part is looked up, checked and read by itself, so that it may lie in an object store too.
+HDF5 itself reads fill values for missing parts and opens parts on the local disk only. Here each
+part is located, checked and read separately, so that parts may lie in an object store too.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import numpy as np
 from ctray.core.errors import InvalidVolumeError, KeysError
 from ctray.formats.hdf5.files import LOST, Hdf5Files
 from ctray.formats.hdf5.links import Place, id_of, resolve
-from ctray.formats.hdf5.stored import Range, Raw, Stored, Voxels, check_extent
+from ctray.formats.hdf5.voxels import Range, Raw, Stored, Voxels, check_extent
 
 # Parts may be virtual themselves.
 _MAX_NESTED = 8
 _MAX_PARTS = 20_000
-# Indices along one axis, of all parts; and cells that parts cut the whole into.
+# Most indices along one axis of all parts, and most cells that the parts divide the whole into.
 _MAX_INDICES = 2**26
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Part:
-    """One mapping: along each axis, which index of the part lies where in the whole.
+    """One mapping from a part to the whole.
 
-    `at` and `from_` hold one array of indices an axis of the whole and of the part; `pairs` says
-    which axis of the part goes with which axis of the whole, all others are a single index.
+    `at` and `from_` hold one array of indices for each axis of the whole and of the part. `pairs`
+    lists axes (whole, part) that correspond; on all other axes the mapping has a single index.
     """
 
     voxels: Voxels
@@ -44,7 +44,7 @@ class _Part:
 
 
 class Assembled(Voxels):
-    """A volume of parts that cover it completely."""
+    """A volume that its parts cover completely."""
 
     def __init__(self, where: str, shape: tuple[int, ...], parts: Sequence[_Part]) -> None:
         check_extent(where, shape)
@@ -62,13 +62,13 @@ class Assembled(Voxels):
 
 
 def open_voxels(files: Hdf5Files, place: Place, depth: int = 0) -> Voxels:
-    """Voxels of a dataset, wherever they lie; all that it needs is looked up and checked.
+    """Voxels of a dataset, wherever they lie; everything it needs is located and checked.
 
     Raises
     ------
     InvalidVolumeError
-        If a part is missing, outside the archive, incomplete or of another shape, or if the
-        dataset is put together in a way that is not read.
+        If a part is missing, outside the archive, incomplete or of another shape, or if its
+        mapping is not supported.
     """
     data = files.item(place.url, place.path)
     plan = data.id.get_create_plist()
@@ -86,27 +86,28 @@ def _open_virtual(files: Hdf5Files, place: Place, depth: int) -> Voxels:
     count = plan.get_virtual_count()
     if depth >= _MAX_NESTED or count > _MAX_PARTS:
         raise InvalidVolumeError(
-            f"{where}: a virtual dataset of {count} parts, {depth} deep, is not read; "
-            "copy it into a dataset of its own"
+            f"{where}: ctray does not read a virtual dataset of {count} parts at nesting depth "
+            f"{depth}; copy it into a plain dataset"
         )
     if count == 0:
-        raise InvalidVolumeError(f"{where}: a virtual dataset without any part; write it again")
+        raise InvalidVolumeError(f"{where}: a virtual dataset without parts; write it again")
     if is_endless(plan):
         raise InvalidVolumeError(
-            f"{where}: a virtual dataset that grows with its parts is not read; "
+            f"{where}: ctray does not read virtual datasets that grow with their parts; "
             "write it with a fixed shape"
         )
     shape, dtype = tuple(data.shape), data.dtype
     if count * max(shape, default=0) > _MAX_INDICES:
         raise InvalidVolumeError(
-            f"{where}: a virtual dataset of shape {shape} in {count} parts is larger than any "
-            "that is read; copy it into a dataset of its own"
+            f"{where}: a virtual dataset of shape {shape} in {count} parts is too large; copy it "
+            "into a plain dataset"
         )
     parts = [_mapped(files, place, plan, shape, i, depth) for i in range(count)]
     for part in parts:
         if not np.can_cast(part.voxels.dtype, dtype, "safe"):
             raise InvalidVolumeError(
-                f"{where}: {dtype} cannot hold {part.voxels.dtype} of its parts; write it again"
+                f"{where}: dtype {dtype} cannot hold the {part.voxels.dtype} of a part; write it "
+                "again"
             )
     whole = Assembled(where, shape, parts)
     whole.dtype = dtype
@@ -114,14 +115,14 @@ def _open_virtual(files: Hdf5Files, place: Place, depth: int) -> Voxels:
 
 
 def join_voxels(files: Hdf5Files, where: str, places: Sequence[Place]) -> Voxels:
-    """Datasets of equal height and width, one behind the other along the first axis."""
+    """Join datasets of equal height and width along the first axis."""
     voxels = [open_voxels(files, place) for place in places]
     first, depth, parts = voxels[0], 0, []
     for place, part in zip(places, voxels, strict=True):
         if part.shape[1:] != first.shape[1:] or part.dtype != first.dtype:
             raise InvalidVolumeError(
-                f"{where}: {place.url}:{place.path} is {part.shape} {part.dtype}, and the part "
-                f"before it {first.shape} {first.dtype}; give one of them with --dataset"
+                f"{where}: {place.url}:{place.path} is {part.shape} {part.dtype}, but the first "
+                f"part is {first.shape} {first.dtype}; name one of them with --dataset"
             )
         rest = tuple(np.arange(n) for n in part.shape[1:])
         parts.append(
@@ -137,7 +138,7 @@ def join_voxels(files: Hdf5Files, where: str, places: Sequence[Place]) -> Voxels
 
 
 def sources_of(files: Hdf5Files, place: Place) -> Iterator[Place]:
-    """Datasets that a virtual dataset is made of, as far as they are there; none of others."""
+    """Existing parts of a virtual dataset; nothing for other datasets."""
     plan = files.item(place.url, place.path).id.get_create_plist()
     if plan.get_layout() != h5py.h5d.VIRTUAL:
         return
@@ -150,7 +151,7 @@ def sources_of(files: Hdf5Files, place: Place) -> Iterator[Place]:
 
 
 def note_ids(files: Hdf5Files, places: Iterable[Place]) -> None:
-    """Note which datasets of the file itself, and of others, are its volume or part of it."""
+    """Note which datasets of this file and of other files are the volume or parts of it."""
     for place in places:
         if place.url == files.url:
             files.voxels_ids[id_of(files, place)] = None
@@ -160,9 +161,9 @@ def note_ids(files: Hdf5Files, places: Iterable[Place]) -> None:
 
 
 def is_endless(plan: Any) -> bool:
-    """Whether a virtual dataset has parts without an end.
+    """Whether a virtual dataset grows with its parts.
 
-    HDF5 opens the parts of such a dataset when it is asked for its shape.
+    HDF5 opens the parts of such a dataset just to find its shape.
     """
     for i in range(plan.get_virtual_count()):
         space = plan.get_virtual_vspace(i)
@@ -199,34 +200,31 @@ def _mapped(
     for axis, (index, n) in enumerate(zip(from_, voxels.shape, strict=True)):
         if index[-1] >= n:
             raise InvalidVolumeError(
-                f"{files.url}: {what}: {source.url} has {n} voxels along axis {axis}, and "
+                f"{files.url}: {what}: {source.url} has {n} voxels along axis {axis}, but "
                 f"{index[-1] + 1} are mapped; copy or write it again"
             )
     return _Part(voxels=voxels, at=at, from_=from_, pairs=_paired(at, from_, files.url, what))
 
 
 def _selected(space: Any, shape: tuple[int, ...], what: str) -> tuple[np.ndarray, ...]:
-    """Indices along each axis that a selection takes; all of `shape` where it takes all."""
+    """Indices that a selection takes along each axis of `shape`."""
     kind = space.get_select_type()
     if kind == h5py.h5s.SEL_ALL:
         return tuple(_indices(0, 1, 1, n) for n in shape)
     if kind != h5py.h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
-        raise InvalidVolumeError(
-            f"{what}: a selection that is no regular grid is not read; write it again"
-        )
+        raise InvalidVolumeError(f"{what}: ctray reads regular selections only; write it again")
     starts, strides, counts, blocks = space.get_regular_hyperslab()
     if len(starts) != len(shape):
         raise InvalidVolumeError(
-            f"{what}: maps {len(starts)} axes, and the dataset has {len(shape)}; write it again"
+            f"{what}: maps {len(starts)} axes, but the dataset has {len(shape)}; write it again"
         )
     found = []
     for start, stride, count, block, n in zip(starts, strides, counts, blocks, shape, strict=True):
-        # Checked before arrays are made of them: numbers in a file may be anything.
+        # Checked before any array is allocated: numbers in a file may have any value.
         is_inside = 0 < count * block <= n and start + (count - 1) * stride + block <= n
         if not is_inside or (count > 1 and stride < block):
             raise InvalidVolumeError(
-                f"{what}: maps more than the {n} voxels that there are along an axis; "
-                "copy or write it again"
+                f"{what}: maps more than the {n} voxels along an axis; copy or write it again"
             )
         found.append(_indices(int(start), int(stride), int(count), int(block)))
     return tuple(found)
@@ -234,7 +232,7 @@ def _selected(space: Any, shape: tuple[int, ...], what: str) -> tuple[np.ndarray
 
 @functools.lru_cache(maxsize=1024)
 def _indices(start: int, stride: int, count: int, block: int) -> np.ndarray:
-    """Indices of a regular selection along one axis. Parts share most of them: read only."""
+    """Indices of a regular selection along one axis; read-only, because parts share them."""
     found = (start + stride * np.arange(count)[:, None] + np.arange(block)).reshape(-1)
     found.flags.writeable = False
     return found
@@ -243,20 +241,20 @@ def _indices(start: int, stride: int, count: int, block: int) -> np.ndarray:
 def _paired(
     at: tuple[np.ndarray, ...], from_: tuple[np.ndarray, ...], url: str, what: str
 ) -> tuple[tuple[int, int], ...]:
-    """Axes (whole, part) that go together: those with more than one index, in their order."""
+    """Axes (whole, part) that correspond: those with more than one index, in their order."""
     whole = [axis for axis, index in enumerate(at) if len(index) > 1]
     part = [axis for axis, index in enumerate(from_) if len(index) > 1]
     if [len(at[axis]) for axis in whole] != [len(from_[axis]) for axis in part]:
         raise InvalidVolumeError(
             f"{url}: {what}: {[len(i) for i in from_]} voxels of the part are mapped to "
-            f"{[len(i) for i in at]}; copy or write it again"
+            f"{[len(i) for i in at]} voxels; copy or write it again"
         )
     return tuple(zip(whole, part, strict=True))
 
 
 def _check_covered(where: str, shape: tuple[int, ...], parts: Sequence[_Part]) -> None:
-    """Refuse a whole that has voxels in none of its parts."""
-    # Axes are cut where any part begins or ends; voxels of one cell are in the same parts.
+    """Refuse a whole with voxels that no part covers."""
+    # Each axis is divided where any part begins or ends; voxels of a cell are in the same parts.
     cells, sizes = [], []
     for axis, n in enumerate(shape):
         known = {part.at[axis].tobytes(): part.at[axis] for part in parts}
@@ -267,7 +265,9 @@ def _check_covered(where: str, shape: tuple[int, ...], parts: Sequence[_Part]) -
         cells.append(cell.reshape(-1))
         sizes.append(len(size))
     if math.prod(sizes) > _MAX_INDICES:
-        raise InvalidVolumeError(f"{where}: its {len(parts)} parts are too scattered to be read")
+        raise InvalidVolumeError(
+            f"{where}: its {len(parts)} parts are too scattered; copy it into a plain dataset"
+        )
     covered = np.zeros(sizes, bool)
     for part in parts:
         covered[np.ix_(*(np.unique(c[i]) for c, i in zip(cells, part.at, strict=True)))] = True
@@ -276,7 +276,7 @@ def _check_covered(where: str, shape: tuple[int, ...], parts: Sequence[_Part]) -
     hole = np.argwhere(~covered)[0]
     first = tuple(int(np.flatnonzero(c == h)[0]) for c, h in zip(cells, hole, strict=True))
     raise InvalidVolumeError(
-        f"{where}: voxels from {first} on lie in none of its parts; write it again with all parts"
+        f"{where}: no part covers the voxels from {first}; write it again with all parts"
     )
 
 
@@ -290,7 +290,7 @@ def _common_chunk(rank: int, parts: Sequence[_Part]) -> tuple[int, ...]:
 
 
 def _copy(part: _Part, out: np.ndarray, box: Range) -> None:
-    """Read what a part has of a box."""
+    """Read the voxels of a box that lie in a part."""
     spans = []
     for index, b in zip(part.at, box, strict=True):
         first, last = np.searchsorted(index, [b.start, b.stop])
@@ -298,32 +298,32 @@ def _copy(part: _Part, out: np.ndarray, box: Range) -> None:
             return
         spans.append((int(first), int(last)))
     partner = dict(part.pairs)
-    runs = [
-        list(_runs(index[first:last] - b.start, part.from_[partner[axis]][first:last]))
+    stretches = [
+        list(_stretches(index[first:last] - b.start, part.from_[partner[axis]][first:last]))
         if axis in partner
         else [(slice(int(index[0]) - b.start, int(index[0]) - b.start + 1), None)]
         for axis, (index, b, (first, last)) in enumerate(zip(part.at, box, spans, strict=True))
     ]
-    for run in product(*runs):
-        target = out[tuple(to for to, _ in run)]
+    for piece in product(*stretches):
+        target = out[tuple(to for to, _ in piece)]
         source = [slice(int(index[0]), int(index[0]) + 1) for index in part.from_]
         for whole, axis in part.pairs:
-            chosen = run[whole][1]
+            chosen = piece[whole][1]
             assert chosen is not None
             source[axis] = chosen
         part.voxels.read_into(_in_axes_of_part(target, part), tuple(source))
 
 
 def _in_axes_of_part(target: np.ndarray, part: _Part) -> np.ndarray:
-    """View of a target in the axes of a part: single ones of the whole out, of the part in."""
+    """View of a target with the axes of a part instead of the axes of the whole."""
     whole = {axis for axis, _ in part.pairs}
     theirs = {axis for _, axis in part.pairs}
     view = target[tuple(slice(None) if axis in whole else 0 for axis in range(target.ndim))]
     return view[tuple(slice(None) if axis in theirs else None for axis in range(len(part.from_)))]
 
 
-def _runs(to: np.ndarray, source: np.ndarray) -> Iterator[tuple[slice, slice]]:
-    """Cut two lists of indices into runs that are even in the target and dense in the source."""
+def _stretches(to: np.ndarray, source: np.ndarray) -> Iterator[tuple[slice, slice]]:
+    """Divide two lists of indices into stretches: even in the target, dense in the source."""
     start = 0
     while start < len(to):
         step = int(to[start + 1] - to[start]) if start + 1 < len(to) else 1
@@ -339,6 +339,3 @@ def _runs(to: np.ndarray, source: np.ndarray) -> Iterator[tuple[slice, slice]]:
             slice(int(source[start]), int(source[stop - 1]) + 1),
         )
         start = stop
-
-
-__all__ = ["Assembled", "is_endless", "join_voxels", "note_ids", "open_voxels", "sources_of"]

@@ -21,7 +21,7 @@ from ctray.formats.raw.layout import (
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
-# MetaIO, metaTypes.h; what it calls long has four bytes in files.
+# MetaIO, metaTypes.h. Its "long" has four bytes in files.
 _META_TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -50,15 +50,15 @@ _VGI_TYPES = {
 
 
 def metaimage_layout(url: str) -> RawLayout:
-    """Layout of a MetaImage header (`.mhd`, `.mha`), MetaIO's documentation.
+    """Layout of a MetaImage header (`.mhd`, `.mha`) after MetaIO's documentation.
 
     Raises
     ------
     InvalidVolumeError
-        If the header lacks something, names a data file outside its folder or several, or the
-        voxels are text.
+        If the header is incomplete, if it names several data files or one outside its folder, or
+        if the voxels are text.
     NoVolumeError
-        If it describes something else than an image.
+        If it describes something other than an image.
     """
     head = read_header(url)
     end = _DATA_FILE.search(head)
@@ -66,12 +66,12 @@ def metaimage_layout(url: str) -> RawLayout:
         raise header_error(url, "the header has no ElementDataFile")
     fields = fields_of(url, head[: end.start()].decode("latin-1"), "=")
     if fields.get("objecttype", "Image").lower() != "image":
-        raise NoVolumeError(f"{url}: a MetaImage {fields['objecttype']}, not an image")
+        raise NoVolumeError(f"{url}: a MetaImage of type {fields['objecttype']}, not an image")
     name = end[1].decode("utf-8", "replace").strip()
     if name.upper().startswith("LIST") or "%" in name:
-        raise header_error(url, f"voxels in several files ({name}) are not read")
+        raise header_error(url, f"ctray does not read voxels in several files ({name})")
     if _is_true(fields.get("binarydata", "True")) is False:
-        raise header_error(url, "voxels as text (BinaryData = False) are not read")
+        raise header_error(url, "ctray does not read voxels as text (BinaryData = False)")
     local = name.upper() == "LOCAL"
     offset: int | None = end.end() if local else 0
     if not local and "headersize" in fields:
@@ -91,7 +91,7 @@ def metaimage_layout(url: str) -> RawLayout:
 def _meta_shape(url: str, fields: dict[str, str]) -> tuple[int, int, int]:
     channels = fields.get("elementnumberofchannels", "1")
     if channels != "1":
-        raise header_error(url, f"{channels} values a voxel are no grey values")
+        raise header_error(url, f"{channels} values per voxel are not grey values")
     return shape_of(url, needed(url, fields, "DimSize").split())
 
 
@@ -106,8 +106,8 @@ def _meta_type(url: str, fields: dict[str, str]) -> np.dtype[Any]:
 def info_layout(url: str) -> RawLayout:
     """Layout of an ESRF `.vol.info` or `.raw.info` header, as PyHST writes it.
 
-    Volumes hold float32. The header of converted ones (`.raw`) does not say their type: one or two
-    bytes a voxel are taken as unsigned integers, which a note tells.
+    `.vol` files hold float32. The header of converted `.raw` files does not state the type: one
+    or two bytes per voxel are read as unsigned integers, and a note states this.
     """
     fields = fields_of(url, read_header(url).decode("latin-1"), "=")
     shape = shape_of(url, [needed(url, fields, f"NUM_{axis}") for axis in "XYZ"])
@@ -132,11 +132,11 @@ def _type_by_size(data_url: str, shape: tuple[int, int, int]) -> tuple[str, tupl
     voxels = shape[0] * shape[1] * shape[2]
     codes = {voxels: "u1", 2 * voxels: "u2", 4 * voxels: "f4"}
     code = codes.get(store.file_bytes(data_url), "f4")
-    return code, (f"type taken from the file's size: {np.dtype(code)}",)
+    return code, (f"dtype {np.dtype(code)} is derived from the file size",)
 
 
 def _info_voxel_size(fields: dict[str, str]) -> FoundVoxelSize | None:
-    """Edge of `voxelSize`, which PyHST gives in micrometres."""
+    """Voxel size from `voxelSize`, which PyHST writes in micrometres."""
     edge = fields.get("voxelsize", "").split()[:1] * 3
     return spacing_of(edge, "um", "voxelSize of .info") if edge else None
 
@@ -145,17 +145,17 @@ def vgi_layout(url: str) -> RawLayout:
     """Layout of a VGStudio `.vgi` header that describes one uncompressed raw file."""
     text = read_header(url).decode("latin-1")
     if len(re.findall(r"^\s*\[file\d+\]", text, re.M | re.I)) > 1:
-        raise header_error(url, "a volume in several files is not read")
+        raise header_error(url, "ctray does not read a volume in several files")
     first = re.split(r"^\s*\[file1\]", text, maxsplit=1, flags=re.M | re.I)
     fields = {**fields_of(url, text, "="), **fields_of(url, _section(first[-1]), "=")}
     if fields.get("fileformat", "raw").lower() != "raw":
-        raise header_error(url, f"FileFormat {fields['fileformat']} is not read")
+        raise header_error(url, f"ctray does not read FileFormat {fields['fileformat']}")
     if fields.get("compression", "none").lower() not in ("none", "0", "no", "false"):
-        raise header_error(url, f"compression {fields['compression']} is not read")
+        raise header_error(url, f"ctray does not read compression {fields['compression']}")
     kind = needed(url, fields, "Datatype").lower()
     bits = _whole(url, "BitsPerElement", needed(url, fields, "BitsPerElement"))
     if (kind, bits) not in _VGI_TYPES:
-        raise header_error(url, f"voxels of {bits} bits ({kind}) are not read")
+        raise header_error(url, f"ctray does not read voxels of {bits} bits ({kind})")
     spacing = fields.get("resolution") or fields.get("samplingdistance") or ""
     return RawLayout(
         data_url=data_beside(url, needed(url, fields, "Name")),
@@ -175,7 +175,7 @@ def _whole(url: str, key: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise header_error(url, f"{key} {text!r} is no whole number") from None
+        raise header_error(url, f"{key} {text!r} is not a whole number") from None
 
 
 def _is_true(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where the voxels of a raw file lie and what they are, as a header says."""
+"""What a header states about the voxels of a raw file: where they lie, and their type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from ctray.core.errors import GeometryError, InvalidVolumeError
 from ctray.core.geometry import Triple, VoxelSize
-from ctray.formats.source import check_shape, open_binary
+from ctray.formats.file_access import open_binary
+from ctray.formats.source import check_shape
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
@@ -28,15 +29,15 @@ class RawLayout:
     data_url
         File that holds them.
     offset
-        Where they begin, bytes; None where they are the last ones of the file.
+        Byte at which they begin; None if they are the last bytes of the file.
     shape, dtype
         Voxels (z, y, x) and their type, byte order included.
     packed
         Whether they are one zlib or gzip stream.
     voxel_size
-        None where the header says nothing.
+        None if the header states none.
     notes
-        What the header left open.
+        Assumptions about what the header does not state.
     """
 
     data_url: str
@@ -49,14 +50,14 @@ class RawLayout:
 
 
 def read_header(url: str) -> bytes:
-    """First bytes of a file, as many as a header may have."""
+    """First bytes of a file, up to the longest header that is read."""
     with open_binary(url) as file:
         return file.read(HEADER_BYTES)
 
 
 def header_error(url: str, problem: str) -> InvalidVolumeError:
-    """Error for a header that does not say what is needed."""
-    return InvalidVolumeError(f"{url}: {problem}; mend the header, or convert to TIFF or Zarr")
+    """Error for a header that is incomplete or not supported."""
+    return InvalidVolumeError(f"{url}: {problem}; correct the header, or convert to TIFF or Zarr")
 
 
 def data_beside(url: str, name: str) -> str:
@@ -83,27 +84,28 @@ def data_beside(url: str, name: str) -> str:
 
 
 def _outside(url: str, name: str) -> InvalidVolumeError:
-    return header_error(url, f"its data file {name!r} is not in the folder of the header")
+    return header_error(url, f"its data file {name!r} lies outside the folder of the header")
 
 
 def shape_of(url: str, sizes_xyz: Sequence[str] | Sequence[int]) -> Triple:
-    """Shape (z, y, x) of sizes that name the fastest axis first."""
+    """Shape (z, y, x) from sizes in the order x, y, z."""
     try:
         sizes = [int(n) for n in sizes_xyz]
     except ValueError:
-        raise header_error(url, f"sizes {' '.join(map(str, sizes_xyz))} are no numbers") from None
+        shown = " ".join(map(str, sizes_xyz))
+        raise header_error(url, f"sizes {shown!r} are not whole numbers") from None
     if not sizes or min(sizes) < 0:
-        raise header_error(url, f"sizes {' '.join(map(str, sizes))} are no lengths")
+        raise header_error(url, f"sizes {' '.join(map(str, sizes))!r} are not lengths")
     return check_shape(url, sizes[::-1])
 
 
 def spacing_of(
     edges_xyz: Sequence[str] | Sequence[float], unit: str | None, source: str
 ) -> FoundVoxelSize | None:
-    """Voxel size of edges that name x first; None where they mean nothing.
+    """Voxel size from edge lengths in the order x, y, z; None if they are meaningless.
 
-    Without a unit millimetres are assumed, as MetaImage and NRRD programs do (ITK), unless all
-    edges are 1: that is what programs write that know nothing.
+    Without a unit, millimetres are assumed, as MetaImage and NRRD programs do (ITK), unless all
+    edges are 1, because programs write 1 when they know no voxel size.
     """
     try:
         edges = [abs(float(edge)) for edge in edges_xyz][::-1]
@@ -124,12 +126,12 @@ def fields_of(url: str, text: str, separator: str) -> dict[str, str]:
         if mark and key.strip():
             found[key.strip().lower()] = value.strip().strip("\0")
     if not found:
-        raise header_error(url, "no header with keys and values")
+        raise header_error(url, "its header has no keys and values")
     return found
 
 
 def needed(url: str, fields: dict[str, str], key: str) -> str:
-    """Value of a key; an error that names it where it is missing."""
+    """Value of a key; an error that names the key if it is missing."""
     value = fields.get(key.lower(), "")
     if not value:
         raise header_error(url, f"the header has no {key}")

@@ -1,4 +1,4 @@
-"""The header of NRRD volumes (`.nrrd`, `.nhdr`), after its definition of format."""
+"""Headers of NRRD volumes (`.nrrd`, `.nhdr`), after the definition of the format."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ _END = re.compile(rb"\r?\n\r?\n")
 
 
 def nrrd_layout(url: str) -> RawLayout:
-    """Layout of an NRRD file: raw or gzip, voxels in it or in one file beside it.
+    """Layout of an NRRD file: raw or gzip, with the voxels in it or in one file beside it.
 
     Raises
     ------
     InvalidVolumeError
-        If the header lacks something, or the voxels are encoded in another way, are more than
-        one value each, or lie in several files or outside the header's folder.
+        If the header is incomplete, or if the voxels have another encoding, have several values
+        each, or lie in several files or outside the folder of the header.
     """
     head = read_header(url)
     if not head.startswith(b"NRRD"):
-        raise header_error(url, "it does not begin with NRRD")
+        raise header_error(url, "the file does not begin with NRRD")
     end = _END.search(head)
     if end is None and len(head) == HEADER_BYTES:
         raise header_error(url, f"no end of the header within {HEADER_BYTES} bytes")
     fields = _fields(head[: end.start() if end else None].decode("latin-1"))
     encoding = needed(url, fields, "encoding").lower()
     if encoding not in ("raw", "gzip", "gz"):
-        raise header_error(url, f"encoding {encoding} is not read")
+        raise header_error(url, f"ctray does not read encoding {encoding}")
     named = fields.get("data file") or fields.get("datafile")
     if named is None and end is None:
         raise header_error(url, "no voxels behind the header")
     if named is not None and (named.upper().startswith("LIST") or "%" in named):
-        raise header_error(url, f"voxels in several files ({named}) are not read")
+        raise header_error(url, f"ctray does not read voxels in several files ({named})")
     packed = encoding != "raw"
     return RawLayout(
         data_url=data_beside(url, named) if named is not None else url,
@@ -73,7 +73,7 @@ def nrrd_layout(url: str) -> RawLayout:
 
 
 def _fields(text: str) -> dict[str, str]:
-    """Fields of a header; neither comments nor key/value pairs, which have `:=`."""
+    """Fields of a header, without comments and key/value pairs (`:=`)."""
     found = {}
     for line in text.splitlines()[1:]:
         if not line.startswith("#") and ":=" not in line and ":" in line:
@@ -86,11 +86,13 @@ def _offset(url: str, fields: dict[str, str], begin: int, packed: bool) -> int |
     lines = fields.get("line skip") or fields.get("lineskip") or "0"
     skip = fields.get("byte skip") or fields.get("byteskip") or "0"
     if lines != "0" or (packed and skip != "0"):
-        raise header_error(url, "line skip, and byte skip of packed voxels, are not read")
+        raise header_error(
+            url, "ctray does not support line skip, nor byte skip of compressed voxels"
+        )
     if skip == "-1":
         return None
     if not skip.isdigit():
-        raise header_error(url, f"byte skip {skip!r} is no whole number")
+        raise header_error(url, f"byte skip {skip!r} is not a whole number")
     return begin + int(skip)
 
 
@@ -116,7 +118,7 @@ def _dtype(url: str, fields: dict[str, str]) -> np.dtype[Any]:
 
 
 def _voxel_size(fields: dict[str, str]) -> FoundVoxelSize | None:
-    """Lengths of the axes' vectors, else their spacings."""
+    """Voxel size from the lengths of the axis vectors, else from the spacings."""
     units = re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))
     unit = units[0] if units and len(set(units)) == 1 and units[0] else None
     if len(set(units)) > 1:

@@ -12,19 +12,12 @@ from typing import IO
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
+from ctray.formats.file_access import damage_as_error, damaged, open_binary
 from ctray.formats.raw.headers import info_layout, metaimage_layout, vgi_layout
 from ctray.formats.raw.layout import RawLayout
 from ctray.formats.raw.nrrd import nrrd_layout
-from ctray.formats.source import (
-    Kind,
-    VolumeSource,
-    check_dtype,
-    damage_as_error,
-    damaged,
-    open_binary,
-)
+from ctray.formats.source import VolumeSource, check_dtype
 from ctray.storage import store
-from ctray.volumes import voxel_metadata
 
 _LAYOUTS: dict[str, Callable[[str], RawLayout]] = {
     ".mhd": metaimage_layout,
@@ -36,29 +29,29 @@ _LAYOUTS: dict[str, Callable[[str], RawLayout]] = {
 }
 _STEP_BYTES = 1 << 20
 _MAX_SLICE_BYTES = 4 << 30
-# Deflate packs 1,032 to 1 at most.
+# Deflate compresses 1,032 to 1 at most.
 _MOST_PACKED = 1100
-# zlib and gzip, told apart by their first bytes.
+# zlib detects zlib and gzip streams by their first bytes.
 _ANY_WRAPPER = 47
 _GZIP = b"\x1f\x8b"
 
 
 class RawSource(VolumeSource):
-    """Voxels in a raw file, as its header says: `.mhd`, `.mha`, `.nrrd`, `.nhdr`, `.info`, `.vgi`.
+    """Voxels in a raw file with a header: `.mhd`, `.mha`, `.nrrd`, `.nhdr`, `.info`, `.vgi`.
 
-    `url` is that of the header. Packed voxels (zlib, gzip) are read forward; going back reads
-    from the beginning again.
+    `url` is the URL of the header. Compressed voxels (zlib, gzip) are read forward; reading an
+    earlier slab restarts at the beginning.
 
     Raises
     ------
     InvalidVolumeError
-        If the header is incomplete, or the file holds fewer or more bytes than it says.
+        If the header is incomplete, or the file holds fewer or more bytes than the header declares.
     """
 
-    kind: Kind = "raw"
+    kind = "raw"
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        super().__init__(url)
         layout = _LAYOUTS["." + url.rpartition(".")[2].lower()](url)
         self._layout = layout
         self.parts = (layout.data_url,)
@@ -68,28 +61,21 @@ class RawSource(VolumeSource):
         self._check_size(self.bytes_stored)
         self._offset = 0 if layout.packed else self._checked_offset(self.bytes_stored)
         self._packed = _PackedVoxels(layout) if layout.packed else None
-        self._take_voxel_size(
-            layout.voxel_size or voxel_metadata.from_sidecar(url, is_folder=False)
-        )
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """URLs of the header and of the file that holds the voxels."""
-        return tuple(dict.fromkeys((self.url, *self.parts)))
+        self._set_voxel_size(layout.voxel_size)
 
     def _check_size(self, stored: int) -> None:
-        """Refuse what no memory holds, and a stream that claims more than it can unpack to."""
+        """Refuse slices too large for memory, and streams too short for the declared voxels."""
         slice_bytes = math.prod(self.shape[1:]) * self._layout.dtype.itemsize
         if slice_bytes > _MAX_SLICE_BYTES:
             raise InvalidVolumeError(
                 f"{self.url}: slices of {self.shape[1]} x {self.shape[2]} {self._layout.dtype} are "
-                f"over {_MAX_SLICE_BYTES} bytes each; mend the header, or convert to Zarr"
+                f"over {_MAX_SLICE_BYTES} bytes each; correct the header, or convert to Zarr"
             )
         if self._layout.packed and slice_bytes * self.shape[0] > _MOST_PACKED * stored:
             raise damaged(
                 self._layout.data_url,
-                "packed voxels",
-                f"{stored} bytes for {slice_bytes * self.shape[0]}",
+                "compressed voxels",
+                f"{stored} bytes cannot hold {slice_bytes * self.shape[0]} bytes of voxels",
             )
 
     def _checked_offset(self, size: int) -> int:
@@ -99,8 +85,8 @@ class RawSource(VolumeSource):
         if offset < 0 or offset + num_bytes != size:
             begin, what = max(0, offset), " x ".join(map(str, layout.shape))
             raise InvalidVolumeError(
-                f"{layout.data_url}: {size} bytes where {begin + num_bytes} are declared "
-                f"({what} {layout.dtype} from byte {begin} on); copy it again, or mend "
+                f"{layout.data_url}: {size} bytes instead of {begin + num_bytes} ({what} "
+                f"{layout.dtype} from byte {begin}); copy it again, or correct "
                 f"{self.url.rpartition('/')[2]}"
             )
         return offset
@@ -111,27 +97,25 @@ class RawSource(VolumeSource):
         if self._packed is not None:
             data: bytes | memoryview = self._packed.read(first, last)
             if stop == self.shape[0] and self._packed.read(last, last + 1):
-                raise damaged(self._layout.data_url, "voxels", "more of them than are declared")
+                raise damaged(self._layout.data_url, "voxels", "more bytes than declared")
         else:
             (data,) = store.read_ranges(
                 self._layout.data_url, [(self._offset + first, self._offset + last)]
             )
         self.bytes_read += len(data)
         if len(data) != last - first:
-            raise damaged(
-                self._layout.data_url, "voxels", f"end in slices [{start}, {stop}), truncated"
-            )
+            raise damaged(self._layout.data_url, "voxels", f"truncated in slices [{start}, {stop})")
         slab = np.frombuffer(data, self._layout.dtype)
         return slab.reshape(stop - start, *self.shape[1:])
 
     def close(self) -> None:
-        """Close the file that packed voxels are read from."""
+        """Close the file of compressed voxels."""
         if self._packed is not None:
             self._packed.close()
 
 
 class _PackedVoxels:
-    """A zlib or gzip stream that is unpacked piece by piece, never more than was asked for."""
+    """A zlib or gzip stream, decompressed piece by piece and never further than requested."""
 
     def __init__(self, layout: RawLayout) -> None:
         self._layout = layout
@@ -141,8 +125,8 @@ class _PackedVoxels:
         self._place = 0
 
     def read(self, start: int, stop: int) -> bytes:
-        """Unpacked bytes [start, stop); fewer where the stream ends before."""
-        with self._lock, damage_as_error(self._layout.data_url, "packed voxels"):
+        """Decompressed bytes [start, stop); fewer if the stream ends before."""
+        with self._lock, damage_as_error(self._layout.data_url, "compressed voxels"):
             if self._file is None or start < self._place:
                 self._begin()
             while self._place < start and self._next(min(_STEP_BYTES, start - self._place)):
@@ -163,13 +147,13 @@ class _PackedVoxels:
         self._place = 0
 
     def _next(self, count: int) -> bytes:
-        """Up to `count` unpacked bytes; none at the end of the stream."""
+        """Up to `count` decompressed bytes; none at the end of the stream."""
         assert self._file is not None
         while True:
             given = self._stream.unconsumed_tail or self._stream.unused_data
             given = given or self._file.read(_STEP_BYTES)
             if self._stream.eof:
-                # Streams may be joined; what follows and is none belongs to nobody.
+                # Several streams may follow one another; other trailing bytes are ignored.
                 if not given.startswith(_GZIP):
                     return b""
                 self._stream = zlib.decompressobj(_ANY_WRAPPER)

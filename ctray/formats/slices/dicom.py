@@ -13,20 +13,18 @@ import numpy as np
 
 from ctray.core.errors import GeometryError, InvalidVolumeError, NotFoundError, NoVolumeError
 from ctray.core.geometry import VoxelSize
-from ctray.formats.extras import extra_package
-from ctray.formats.slices.folder import SliceFolderSource, SliceHeader, slices_of
-from ctray.formats.source import Kind, damage_as_error, file_size, open_binary
+from ctray.formats.file_access import damage_as_error, extra_package, file_size, open_binary
+from ctray.formats.slices.folder import READERS, SliceFolderSource, SliceHeader
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
-_READERS = 4
-# Steps between slices may differ by this fraction: positions are written with few digits.
+# Distances of slices may differ by this fraction: positions are written with few digits.
 _EVEN = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """Where a slice belongs: its series, and its place along the normal in mm or its number."""
+    """Where a slice belongs: its series, its position along the normal, and its number."""
 
     name: str
     series: str
@@ -39,38 +37,43 @@ class _Place:
 class DicomSource(SliceFolderSource):
     """A folder with one DICOM series of single slices, in the order of their positions.
 
-    Voxels are the stored ones: rescale slope and intercept are not applied, which a note tells.
+    The stored values are read. Rescale slope and intercept are not applied; a note states them.
 
     Raises
     ------
     InvalidVolumeError
-        If pydicom is not installed, the folder holds several series or files of several frames,
-        slices lack a position and a number or share one, or slices are rescaled differently.
+        If pydicom is not installed, if the folder holds several series or files with several
+        frames, if slices lack distinct positions and numbers, or if their rescale slopes differ.
     """
 
-    kind: Kind = "dicom"
+    kind = "dicom"
+    suffixes = (".dcm", ".dicom", ".ima")
 
-    def _find(self, url: str) -> tuple[str, Sequence[str], dict[str, int | None]]:
-        folder, pattern, sizes = slices_of(url, self.kind)
+    def _ordered_names(self) -> Sequence[str]:
+        names, pattern = list(self._sizes), self._pattern
         # The catalog's pattern, `*.dcm`, means all files of the folder, whatever their suffix.
-        if pattern and not pattern.startswith("*."):
-            sizes = {name: n for name, n in sizes.items() if fnmatch.fnmatchcase(name, pattern)}
-        if not sizes:
-            raise NotFoundError(f"{url}: no DICOM files; check the path or URL")
-        with ThreadPoolExecutor(_READERS) as pool:
-            places = list(pool.map(lambda name: _place(store.join(folder, name), name), sizes))
-        self._places = _ordered(folder, places)
+        if pattern is not None and not pattern.startswith("*."):
+            names = fnmatch.filter(names, pattern)
+        if not names:
+            raise NotFoundError(f"{self.url}: no DICOM files; check the path or URL")
+        with ThreadPoolExecutor(READERS) as pool:
+            places = list(pool.map(lambda name: _place(self._file(name), name), names))
+        self._places = _ordered(self._folder, places)
         scaling = {place.scaling for place in places}
         if len(scaling) > 1:
             raise InvalidVolumeError(
-                f"{folder}: DICOM slices with different rescale slopes; convert them to TIFF"
+                f"{self._folder}: the DICOM slices have different rescale slopes; convert them to "
+                "TIFF"
             )
         notes = _gaps(self._places)
         if scaling != {(1.0, 0.0)}:
             slope, intercept = scaling.pop()
-            notes.append(f"stored values; rescale slope {slope:g}, intercept {intercept:g}")
+            notes.append(
+                "stored values are read without rescaling (slope "
+                f"{slope:g}, intercept {intercept:g})"
+            )
         self.notes = tuple(notes)
-        return folder, [place.name for place in self._places], sizes
+        return [place.name for place in self._places]
 
     def _header(self, url: str) -> SliceHeader:
         with _opened(url, voxels=False) as data:
@@ -101,12 +104,16 @@ def _opened(url: str, *, voxels: bool) -> Iterator[Any]:
 
 def _slice_header(url: str, data: Any) -> SliceHeader:
     if int(data.get("SamplesPerPixel", 1)) != 1:
-        raise NoVolumeError(f"{url}: a picture in colour, no grey values")
+        raise NoVolumeError(f"{url}: a colour picture, not grey values")
     if int(data.get("NumberOfFrames", 1) or 1) != 1:
-        raise InvalidVolumeError(f"{url}: DICOM of several frames is not read; export its slices")
+        raise InvalidVolumeError(
+            f"{url}: ctray does not read DICOM with several frames; export single slices"
+        )
     bits = int(data.BitsAllocated)
     if bits not in (8, 16, 32):
-        raise InvalidVolumeError(f"{url}: {bits} bits a pixel are not read")
+        raise InvalidVolumeError(
+            f"{url}: ctray reads DICOM with 8, 16 or 32 bits per pixel, not {bits}; convert it"
+        )
     signed = int(data.get("PixelRepresentation", 0)) == 1
     dtype = np.dtype(f"{'i' if signed else 'u'}{bits // 8}")
     return SliceHeader(shape=(int(data.Rows), int(data.Columns)), dtype=dtype)
@@ -115,7 +122,7 @@ def _slice_header(url: str, data: Any) -> SliceHeader:
 def _place(url: str, name: str) -> _Place:
     with _opened(url, voxels=False) as data:
         if "Rows" not in data:
-            raise NoVolumeError(f"{url}: DICOM without an image")
+            raise NoVolumeError(f"{url}: a DICOM file without an image")
         number = data.get("InstanceNumber")
         spacing = data.get("PixelSpacing")
         return _Place(
@@ -141,22 +148,23 @@ def _along_normal(data: Any) -> float | None:
 
 
 def _ordered(folder: str, places: list[_Place]) -> list[_Place]:
-    """Slices in order; an error unless they are one series and each has a place of its own."""
+    """Slices in order; an error unless they are one series with distinct positions or numbers."""
     if len({place.series for place in places}) > 1:
         raise InvalidVolumeError(
-            f"{folder}: several DICOM series in one folder; give each a folder of its own"
+            f"{folder}: several DICOM series in one folder; move each to its own folder"
         )
     for keys in ([p.millimetres for p in places], [p.number for p in places]):
         if None not in keys and len(set(keys)) == len(keys):
             order = np.argsort(np.asarray(keys, float), kind="stable")
             return [places[i] for i in order]
     raise InvalidVolumeError(
-        f"{folder}: DICOM slices without places or numbers of their own; their order is unknown"
+        f"{folder}: the order of the DICOM slices is unknown, because neither their positions nor "
+        "their numbers are distinct; export the series again"
     )
 
 
 def _steps(places: Sequence[_Place]) -> list[float]:
-    """Millimetres from slice to slice; none where a position is unknown."""
+    """Distances between slices in mm; empty if a position is unknown."""
     at = [place.millimetres for place in places]
     known = [value for value in at if value is not None]
     return list(np.diff(known)) if len(known) == len(at) else []
@@ -168,4 +176,4 @@ def _gaps(places: Sequence[_Place]) -> list[str]:
         return []
     step = float(np.median(steps))
     wide = [s for s in steps if s > step * (1 + _EVEN)]
-    return [f"{len(wide)} gaps between slices, {step:g} mm apart elsewhere"] if wide else []
+    return [f"{len(wide)} gaps between slices that are {step:g} mm apart"] if wide else []

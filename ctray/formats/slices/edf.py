@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.extras import extra_package
+from ctray.formats.file_access import damage_as_error, damaged, extra_package
 from ctray.formats.slices.folder import SliceFolderSource, SliceHeader
-from ctray.formats.source import Kind, damage_as_error, damaged
 from ctray.storage import store
 
-# Longer than any header; the voxels begin behind it.
+# Longer than any header. The voxels begin behind the header.
 _HEADER_BYTES = 1 << 20
 _HEADER_END = b"}\n"
 
@@ -27,11 +26,12 @@ class EdfSource(SliceFolderSource):
     Raises
     ------
     InvalidVolumeError
-        If fabio is not installed, the files are on an object store, or one holds several images,
-        packed voxels, or fewer bytes than its header says.
+        If fabio is not installed, if the files are on an object store, or if a file holds several
+        images, compressed voxels, or fewer bytes than its header declares.
     """
 
-    kind: Kind = "edf"
+    kind = "edf"
+    suffixes = (".edf",)
 
     def _header(self, url: str) -> SliceHeader:
         with _opened(url) as image:
@@ -47,14 +47,14 @@ def _opened(url: str) -> Iterator[Any]:
     fabio = extra_package("fabio", url, "EDF")
     if not store.is_local(url):
         raise InvalidVolumeError(
-            f"{url}: EDF on an object store is not read; copy it to a local disk, or convert it"
+            f"{url}: ctray reads EDF from local disks only; copy it to one, or convert it"
         )
-    # What it warns of is checked here, and becomes an error that names the file.
+    # Everything it warns about is checked here and becomes an error that names the file.
     logging.getLogger("fabio").setLevel(logging.CRITICAL)
-    # fabio looks for the format, and unpacks, by itself: only plain EDF may come to it.
+    # fabio guesses the format and decompresses by itself: only plain EDF may reach it.
     (head,) = store.read_ranges(url, [(0, 1)])
     if bytes(head) != b"{":
-        raise damaged(url, "EDF", "it does not begin with a header")
+        raise damaged(url, "EDF", "the file does not begin with a header")
     with damage_as_error(url, "EDF"):
         image = fabio.edfimage.EdfImage().read(url)
     with contextlib.closing(image):
@@ -64,13 +64,13 @@ def _opened(url: str) -> Iterator[Any]:
 def _checked_header(url: str, image: Any) -> SliceHeader:
     shape, dtype = tuple(int(n) for n in image.shape), np.dtype(image.dtype)
     if image.nframes != 1 or len(shape) != 2:
-        raise InvalidVolumeError(f"{url}: several images in one EDF are not read; split it")
+        raise InvalidVolumeError(f"{url}: ctray reads one image per EDF file; split the file")
     if any(key.lower() == "compression" for key in image.header):
-        raise InvalidVolumeError(f"{url}: packed EDF is not read; unpack it")
+        raise InvalidVolumeError(f"{url}: ctray does not read compressed EDF; decompress it")
     (head,) = store.read_ranges(url, [(0, _HEADER_BYTES)])
     end = bytes(head).find(_HEADER_END) + len(_HEADER_END)
     size, needed = store.file_bytes(url), end + math.prod(shape) * dtype.itemsize
     # fabio fills what is missing with zeros.
     if size < needed:
-        raise damaged(url, "EDF", f"truncated: {size} bytes where {needed} are declared")
+        raise damaged(url, "EDF", f"truncated: {size} bytes instead of {needed}")
     return SliceHeader(shape=(shape[0], shape[1]), dtype=dtype)

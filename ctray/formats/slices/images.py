@@ -8,17 +8,18 @@ import imagecodecs
 import numpy as np
 
 from ctray.core.errors import NoVolumeError
+from ctray.formats.file_access import damage_as_error, damaged, file_size, open_binary
 from ctray.formats.slices.folder import SliceFolderSource, SliceHeader
-from ctray.formats.source import Kind, damage_as_error, damaged, file_size, open_binary
 
-_PNG_SUFFIX = ".png"
+PNG_SUFFIXES = (".png",)
+JPEG2000_SUFFIXES = (".jp2", ".j2k", ".jpf", ".jpx", ".j2c")
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 # Grey without alpha (PNG, 11.2.2).
 _PNG_GREY = 0
-# Deflate packs 1,032 to 1 at most: a PNG that claims more than this is none.
+# Deflate compresses 1,032 to 1 at most: a PNG that claims more is damaged.
 _MOST_PACKED = 1100
-# Start of codestream and its size marker (ISO/IEC 15444-1, annex A.4 and A.5); in a file they
-# come behind a few boxes of metadata.
+# Start of the codestream and its size marker (ISO/IEC 15444-1, annex A.4 and A.5). In a file they
+# follow a few boxes of metadata.
 _JP2_SIZE = b"\xff\x4f\xff\x51"
 _HEADER_BYTES = 64 << 10
 
@@ -29,10 +30,11 @@ class ImageFolderSource(SliceFolderSource):
     Raises
     ------
     NoVolumeError
-        If the files are pictures: in colour, or of few bits a pixel.
+        If the files are pictures: in colour, or with few bits per pixel.
     """
 
-    kind: Kind = "image-folder"
+    kind = "image-folder"
+    suffixes = (*PNG_SUFFIXES, *JPEG2000_SUFFIXES)
 
     def _header(self, url: str) -> SliceHeader:
         with open_binary(url) as file:
@@ -54,7 +56,7 @@ class ImageFolderSource(SliceFolderSource):
 
 
 def _is_png(url: str) -> bool:
-    return url.lower().endswith(_PNG_SUFFIX)
+    return url.lower().endswith(PNG_SUFFIXES)
 
 
 def _png_header(url: str, head: bytes) -> SliceHeader:
@@ -62,9 +64,9 @@ def _png_header(url: str, head: bytes) -> SliceHeader:
         raise damaged(url, "PNG", "no image header")
     width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
     if colour != _PNG_GREY:
-        raise NoVolumeError(f"{url}: a picture in colour or with transparency, no grey values")
+        raise NoVolumeError(f"{url}: a picture with colour or transparency, not grey values")
     if bits not in (8, 16):
-        raise NoVolumeError(f"{url}: a picture of {bits} bits a pixel, no grey values")
+        raise NoVolumeError(f"{url}: a picture with {bits} bits per pixel, not grey values")
     return _slice_header(url, "PNG", (height, width), "u1" if bits == 8 else "u2")
 
 
@@ -75,10 +77,10 @@ def _jp2_header(url: str, head: bytes) -> SliceHeader:
     x1, y1, x0, y0 = struct.unpack(">IIII", head[at + 8 : at + 24])
     components, depth = struct.unpack(">HB", head[at + 40 : at + 43])
     if components != 1:
-        raise NoVolumeError(f"{url}: a picture of {components} components, no grey values")
+        raise NoVolumeError(f"{url}: a picture with {components} components, not grey values")
     bits, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     if not 2 <= bits <= 16:
-        raise NoVolumeError(f"{url}: an image of {bits} bits a pixel is not read")
+        raise NoVolumeError(f"{url}: ctray reads images with 2 to 16 bits per pixel, not {bits}")
     code = ("i" if signed else "u") + ("1" if bits <= 8 else "2")
     return _slice_header(url, "JPEG 2000", (y1 - y0, x1 - x0), code)
 

@@ -1,4 +1,4 @@
-"""Which of several numbers in file names counts slices, and which tell stacks apart."""
+"""Which of several numbers in file names counts slices, and which ones separate stacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import gcd
 from typing import Literal
 
 NUMBER = re.compile(r"(\d+)")
-# 2023-05-11T01:30:05.123 and its shorter forms, with any of the usual separators or none.
+# 2023-05-11T01:30:05.123 and shorter forms, with any of the usual separators or none.
 _TIME = re.compile(
     r"(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])"
     r"([-_ T.]{0,2}([01]\d|2[0-3])([-_.:hH]?[0-5]\d([-_.:mM]?[0-5]\d([.,_-]?\d{1,6})?)?)?)?"
@@ -35,7 +35,7 @@ _OTHER_WORDS = frozenset(
     )
 )
 _TILE_WORDS = frozenset(("x", "y", "row", "col", "column", "tile"))
-# A stack of two is none; of fewer files than this, nothing is refused.
+# Two files form no stack. Fewer files than the second number are never refused.
 _MIN_STACK, _MIN_REFUSED = 3, 6
 
 TokenKind = Literal["count", "time", "decimal"]
@@ -50,13 +50,13 @@ class Column:
     values
         The number in each name.
     word
-        Letters in front of it, lower case.
+        Letters in front of it, in lower case.
     kind
         A count, a date or time of day, or a position with a unit of length.
     is_energy
         Whether the unit behind it is an energy.
     first, last
-        Positions among the digit groups of a name that it takes up.
+        First and last of its digit groups in the name, from 0.
     """
 
     values: tuple[float, ...]
@@ -68,21 +68,21 @@ class Column:
 
     @property
     def distinct(self) -> int:
-        """How many different values there are."""
+        """Number of different values."""
         return len(set(self.values))
 
     @property
     def counted(self) -> str | None:
-        """What the number counts if its word says that it does not count slices."""
+        """What the number counts, if its word shows that it does not count slices."""
         if self.is_energy:
             return "energy"
-        # One letter says little: "t" may be a tomogram.
+        # One letter proves little: "t" may be a tomogram.
         return self.word if self.word in _OTHER_WORDS and len(self.word) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """Which column counts slices, and which tell stacks apart; or why that cannot be told."""
+    """The column that counts slices and those that separate stacks, or why this is unclear."""
 
     slices: Column | None = None
     apart: tuple[Column, ...] = ()
@@ -90,7 +90,7 @@ class Choice:
 
 
 def columns(names: Sequence[str]) -> list[Column]:
-    """Numbers of names that have the same text between their digits."""
+    """Find the numbers of names that have the same text between their digits."""
     parts = [NUMBER.split(name) for name in names]
     width = len(parts[0]) // 2
     found: list[Column] = []
@@ -98,7 +98,7 @@ def columns(names: Sequence[str]) -> list[Column]:
     while at < width:
         last, kind = _widest(parts, at, width)
         texts = ["".join(part[2 * at + 1 : 2 * last + 2]) for part in parts]
-        # A dash before some of the numbers alone is a minus sign.
+        # A dash before only some of the numbers is a minus sign.
         dashes = [part[2 * at].endswith("-") for part in parts]
         signs = [-1 if dash and not all(dashes) else 1 for dash in dashes]
         word = "" if at and _UNIT.match(parts[0][2 * at]) else _word(parts[0][2 * at])
@@ -122,7 +122,7 @@ def without_signs(texts: Sequence[str]) -> tuple[str, ...]:
     """Texts between the numbers of a name, without the minus signs of positions."""
     bare = list(texts)
     for i, text in enumerate(texts[:-1]):
-        # A position is called z, or a unit follows it, perhaps behind its decimals.
+        # A position is called z, or a unit follows it or its decimals.
         behind = [t for t in (texts[i + 1], *(texts[i + 2 : i + 3])) if _UNIT.match(t)]
         if text.endswith("-") and (_word(text) in _SLICE_WORDS or behind):
             bare[i] = text[:-1]
@@ -130,11 +130,11 @@ def without_signs(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose(found: Sequence[Column]) -> Choice:
-    """Decide which of the numbers that vary counts slices.
+    """Decide which of the varying numbers counts slices.
 
-    A number that no two names share and that rises without large gaps counts slices; others
-    behind it (a position, a time of day) change with it. Else the numbers form a grid, and the
-    words before them decide, or the last one where it has most values.
+    A number counts slices if it differs in all names and rises without large gaps; numbers behind
+    it (a position, a time of day) change with it. Otherwise the numbers form a grid. Then the
+    words before them decide, or else the last number if it has most values.
     """
     varying = [column for column in found if column.distinct > 1]
     if len(varying) < 2:
@@ -144,7 +144,7 @@ def choose(found: Sequence[Column]) -> Choice:
     counters = [c for c in unique if c.kind == "count" and _is_dense(c.values) and not _is_other(c)]
     if counters:
         return _along(counters, varying)
-    # Dates and positions that differ in every name order nothing that others do not.
+    # Dates and positions that differ in all names add nothing to the order.
     grid = [column for column in varying if column not in unique]
     if not grid or len(set(zip(*(c.values for c in grid), strict=True))) < count:
         if not unique:
@@ -154,12 +154,12 @@ def choose(found: Sequence[Column]) -> Choice:
 
 
 def _along(counters: Sequence[Column], varying: Sequence[Column]) -> Choice:
-    """One number counts; what else varies changes with it or tells stacks apart."""
+    """One number counts slices; other varying numbers change with it or separate stacks."""
     lead = next((c for c in counters if c.word in _SLICE_WORDS), counters[0])
     order = _order(lead)
     for other in counters:
         if _order(other) not in (order, order[::-1]):
-            return Choice(problem=_problem([lead, other], "they order the files differently"))
+            return Choice(problem=_problem([lead, other], "they give different orders"))
     rest = tuple(c for c in varying if c not in counters and c.distinct < len(c.values))
     apart = tuple(c for c in rest if c.first < lead.first or _is_other(c))
     if apart:
@@ -175,22 +175,22 @@ def _in_grid(grid: Sequence[Column]) -> Choice:
     if len(hinted) == 1:
         lead = hinted[0]
     elif all(column.word in _TILE_WORDS for column in candidates):
-        return Choice(problem=_problem(grid, "none of them counts slices"))
+        return Choice(problem=_problem(grid, "none of them is a slice number"))
     else:
         lead = candidates[-1]
         if lead.distinct < max(column.distinct for column in candidates):
-            return Choice(problem=_problem(candidates, "any of them may count slices"))
+            return Choice(problem=_problem(candidates, "each of them may be the slice number"))
     apart = tuple(column for column in grid if column is not lead)
     sizes = Counter(zip(*(c.values for c in apart), strict=True))
     files = len(lead.values)
     lone = sum(n for n in sizes.values() if n < _MIN_STACK)
     if files >= _MIN_REFUSED and 2 * lone > files:
-        return Choice(problem=_problem(grid, "they form no stacks"))
+        return Choice(problem=_problem(grid, "they do not form stacks"))
     return Choice(slices=lead, apart=apart)
 
 
 def _widest(parts: Sequence[list[str]], at: int, width: int) -> tuple[int, TokenKind]:
-    """Last digit group of the number that starts at group `at` in all names, and its kind."""
+    """Last digit group of the number that starts at group `at`, in all names, and its kind."""
     for last in range(min(width, at + 7) - 1, at - 1, -1):
         texts = ["".join(part[2 * at + 1 : 2 * last + 2]) for part in parts]
         if all(_TIME.fullmatch(text) for text in texts) and (
@@ -203,7 +203,7 @@ def _widest(parts: Sequence[list[str]], at: int, width: int) -> tuple[int, Token
             and all(_DECIMAL.fullmatch(text) for text in texts)
         ):
             return last, "decimal"
-    # A length is a position: it orders slices, but a number beside it counts them.
+    # A length is a position: it can order slices, but a count beside it is preferred.
     behind = parts[0][2 * at + 2]
     is_length = bool(_UNIT.match(behind)) and not _ENERGY.match(behind)
     return at, "decimal" if is_length else "count"
@@ -225,7 +225,7 @@ def _is_other(column: Column) -> bool:
 
 
 def _is_dense(values: Sequence[float]) -> bool:
-    """Whether whole numbers rise in about equal steps, a few left out."""
+    """Whether whole numbers rise in about equal steps, with few gaps."""
     ordered = sorted(int(v) for v in values)
     step = gcd(*(b - a for a, b in pairwise(ordered)))
     return step > 0 and (ordered[-1] - ordered[0]) // step + 1 <= 2 * len(ordered)
@@ -240,6 +240,6 @@ def _problem(found: Sequence[Column], why: str) -> str:
         f"{c.word or 'number'} {min(c.values):g} to {max(c.values):g}" for c in found[:3]
     )
     return (
-        f"{len(found[0].values)} files with several numbers in their names ({shown}): {why}; "
-        "rename them so that one number counts slices, or give each stack its own folder"
+        f"the names of {len(found[0].values)} files hold several numbers ({shown}), and {why}; "
+        "rename the files so that one number counts slices, or give each stack its own folder"
     )

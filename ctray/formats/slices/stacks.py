@@ -1,4 +1,4 @@
-"""Which files of a folder form a stack of slices: grouping by name and natural order."""
+"""Which files of a folder form a stack of slices: groups of similar names in natural order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from statistics import median
 
 from ctray.formats.slices.numbers import NUMBER, Choice, Column, choose, columns, without_signs
 
-# PCO cameras and Micro-Manager number the parts of a file behind the first, which has no number.
+# Two images can be a pair of anything; three numbered ones are slices.
+MIN_FILES = 3
+# PCO cameras and Micro-Manager number the parts of a file, except the first.
 _PART = re.compile(r"(?P<head>.+)(?P<sign>@|(?<=MMStack)_)(\*|\d+)(?P<tail>(\.ome)?\.\w+)")
 _EXTENSION = re.compile(r"\.(tiff?|btf|tf8)$", re.IGNORECASE)
 
@@ -22,23 +24,23 @@ _ByText = dict[tuple[str, ...], list[str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NumberedStack:
-    """Files whose names differ in one number alone, or in others that change with it.
+    """Files whose names differ in one number only, or in others that change with it.
 
     Parameters
     ----------
     names
         File names in the order of that number.
     numbers
-        The numbers, ascending; empty where the names hold none (a lone file) or none that
-        counts (dates).
+        The numbers, ascending; empty if the names hold none (a single file) or only dates.
     pattern
-        The name with an asterisk for that number; tells the stacks of a folder apart.
+        The name with an asterisk for that number; unique in the folder.
     others
-        What tells this stack from others that share the text before the number.
+        Further numbers that distinguish this stack from others with the same text before the
+        slice number.
     problem
-        Why the files cannot be put into an order; None where they can.
+        Why the files have no clear order; None if they have one.
     counted
-        What the number seems to count if not slices: "ch", "energy"; None else.
+        What the number probably counts if not slices: "ch", "energy"; else None.
     """
 
     names: tuple[str, ...]
@@ -50,7 +52,7 @@ class NumberedStack:
 
     @property
     def stem(self) -> str:
-        """What the names share before the number, without separators at its end."""
+        """Text of the names before the number, without separators at its end."""
         if "*" not in self.pattern:
             return self.pattern.rpartition(".")[0]
         return self.pattern.partition("*")[0].rstrip("_-. @") + self.others
@@ -58,16 +60,24 @@ class NumberedStack:
     def _counts(self) -> str | None:
         if self.counted is None:
             return None
-        return f"numbered by {self.counted!r}, perhaps no slices; taken as slices of one volume"
+        return (
+            f"the files are numbered by {self.counted!r}, which may not count slices; they are "
+            "read as slices of one volume"
+        )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether there are enough files for a volume with one slice per file."""
+        return len(self.names) >= MIN_FILES
 
     @property
     def is_split(self) -> bool:
-        """Whether the names are those of one recording that a program split into files."""
+        """Whether the names show one recording that a program split into several files."""
         return len(self.names) > 1 and _PART.fullmatch(self.pattern) is not None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is odd about the numbering: gaps and doubles."""
+        """Oddities of the numbering, such as gaps and duplicates."""
         notes = (self._gaps(), self._doubles(), self._changes(), self._counts())
         return tuple(note for note in notes if note)
 
@@ -78,7 +88,7 @@ class NumberedStack:
         steps = [b - a for a, b in pairwise(numbers) if b > a]
         if not steps:
             return None
-        # Every second slice kept is a choice, not a gap.
+        # A stack of every second slice was chosen so; it has no gaps.
         step = math.gcd(*steps)
         if len([s for s in steps if s == step]) * 2 < len(steps):
             step = 1
@@ -88,7 +98,7 @@ class NumberedStack:
         return _missing(missing, shown)
 
     def _gaps_of_positions(self) -> str | None:
-        """Gaps between decimal numbers, which are rounded: more than one and a half steps."""
+        """Gaps between decimal numbers, which are rounded: over one and a half steps."""
         step = median(b - a for a, b in pairwise(self.numbers))
         gaps = [(a, b) for a, b in pairwise(self.numbers) if b - a > 1.5 * step > 0]
         missing = sum(round((b - a) / step) - 1 for a, b in gaps)
@@ -101,7 +111,7 @@ class NumberedStack:
     def _changes(self) -> str | None:
         if self.pattern.count("*") < 2:
             return None
-        return f"several numbers change together; slices are in the order of {self.pattern}"
+        return f"several numbers in the names change; slices are in the order of {self.pattern}"
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -114,11 +124,11 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def group_numbered(names: Iterable[str]) -> list[NumberedStack]:
-    """Group file names into stacks, by what is the same in them besides the numbers.
+    """Group file names into stacks, by the text between their numbers.
 
-    Names with the same text between their numbers belong together. Where several numbers
-    vary, one of them counts slices; the others tell stacks apart (`t1_z0001.tif`) or change
-    with it (`0001_z12.5mm.tif`). Files that cannot be ordered form a stack with a `problem`.
+    If several numbers vary, one of them counts slices. The others separate stacks
+    (`t1_z0001.tif`) or change with the slice (`0001_z12.5mm.tif`). Files without a clear order
+    form a stack with a `problem`.
     """
     by_text: _ByText = defaultdict(list)
     for name in names:
@@ -130,7 +140,7 @@ def group_numbered(names: Iterable[str]) -> list[NumberedStack]:
 
 
 def _same_but_for_sign(by_text: _ByText) -> _ByText:
-    """Join names of positions below and above zero: `z-0.5mm` and `z0.5mm`."""
+    """Join names with positions below and above zero: `z-0.5mm` and `z0.5mm`."""
     joined: _ByText = defaultdict(list)
     for texts, names in by_text.items():
         joined[without_signs(texts)].extend(names)
@@ -138,7 +148,7 @@ def _same_but_for_sign(by_text: _ByText) -> _ByText:
 
 
 def _same_but_for_extension(by_text: _ByText) -> list[list[str]]:
-    """Join groups that differ in `.tif`, `.TIF` and `.tiff` alone and share no number."""
+    """Join groups that differ only in `.tif`, `.TIF` or `.tiff` and share no number."""
     joined: dict[tuple[str, ...], list[list[str]]] = defaultdict(list)
     for texts, names in by_text.items():
         joined[(*texts[:-1], _EXTENSION.sub(".tif", texts[-1]))].append(names)
@@ -151,7 +161,7 @@ def _same_but_for_extension(by_text: _ByText) -> list[list[str]]:
 
 
 def _with_first_parts(stacks: Sequence[NumberedStack]) -> list[NumberedStack]:
-    """Put `scan.tif` in front of `scan@0001.tif`: cameras number the parts of a file so."""
+    """Put `scan.tif` before `scan@0001.tif`, as cameras number the parts of a file."""
     result = {stack.pattern: stack for stack in stacks}
     for stack in stacks:
         match = _PART.fullmatch(stack.pattern)
@@ -182,7 +192,7 @@ def _split_by_number(names: list[str]) -> list[NumberedStack]:
             )
         ]
     if choice.slices is None:
-        # The same but for leading zeros, or a single file.
+        # Names that differ only in leading zeros, or a single file.
         last = found[-1].values if found else ()
         return [
             NumberedStack(names=(name,), pattern=name, numbers=last[i : i + 1])
@@ -197,7 +207,7 @@ def _by_choice(
     groups: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for i in range(len(names)):
         groups[tuple(column.values[i] for column in choice.apart)].append(i)
-    # What changes with the slices is no part of the pattern.
+    # Numbers that change with the slices are not part of the pattern.
     free = [c for c in found if c.distinct > 1 and c not in choice.apart]
     stacks = []
     for _, group in sorted(groups.items()):
@@ -216,7 +226,7 @@ def _by_choice(
 
 
 def _others(name: str, apart: Sequence[Column], lead: Column) -> str:
-    """Numbers behind the slice number that tell stacks apart, with their words."""
+    """Numbers behind the slice number that distinguish stacks, with their words."""
     parts = NUMBER.split(name)
     behind = [column for column in apart if column.first > lead.last]
     return "".join(

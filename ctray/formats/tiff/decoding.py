@@ -1,4 +1,4 @@
-"""Voxels of single TIFF pages: no more than their tags declare, no zeros for what is absent."""
+"""Decoding of single TIFF pages: never more voxels than declared, never zeros for missing data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 import tifffile
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.source import damaged
+from ctray.formats.file_access import damaged
 from ctray.formats.tiff.directory import PageTags
 
-# One slice has to fit in memory several times.
+# One slice must fit into memory several times.
 _MAX_SLICE_BYTES = 4 << 30
 _JPEG = (7,)
 _JPEG2000 = (33003, 33004, 33005, 34712)
-# How many bytes one stored byte can become: by the formats for LZW (codes of 9 to 12 bits),
-# deflate (258 bytes from 2 bits) and PackBits (128 from 2), generous for the others.
+# Most decoded bytes per stored byte: by definition for LZW (codes of 9 to 12 bits), deflate
+# (258 bytes from 2 bits) and PackBits (128 from 2); generous for the others.
 _MOST_PER_BYTE = {
     1: 1,
     5: 4096,
@@ -29,26 +29,26 @@ _MOST_PER_BYTE = {
     50000: 1 << 16,
     34925: 1 << 16,
     **dict.fromkeys(_JPEG, 1 << 10),
-    # Empty slices pack to almost nothing; the size that the image declares is checked as well.
+    # Empty slices compress to almost nothing; the size that the image declares is checked too.
     **dict.fromkeys(_JPEG2000, 1 << 20),
 }
 _HEAD_BYTES = 64 << 10
 
 
 def check_page(url: str, page: PageTags, size: int) -> None:
-    """Raise for a page whose tags alone show that its voxels are not all there.
+    """Raise if the tags of a page show that voxels are missing.
 
     Raises
     ------
     InvalidVolumeError
-        If the packing is unknown, a slice is too large for memory, or the stored bytes lie
-        outside the file or are too few for the voxels.
+        If the compression is unknown, if a slice is too large for memory, or if the stored bytes
+        lie outside the file or are too few for the voxels.
     """
     if page.compression not in _MOST_PER_BYTE:
         name = _compression_name(page.compression)
         raise InvalidVolumeError(
-            f"{url}: page {page.number} is packed with {name}, which ctray does not read; save it "
-            "without compression, or with LZW, deflate, zstd, JPEG or JPEG 2000"
+            f"{url}: page {page.number} is compressed with {name}, which ctray does not read; save "
+            "it without compression, or with LZW, deflate, zstd, JPEG or JPEG 2000"
         )
     plane = page.num_bytes // page.form.depth
     if plane > _MAX_SLICE_BYTES:
@@ -66,18 +66,18 @@ def _check_stored(url: str, page: PageTags, parts: Sequence[tuple[int, int]], si
             raise damaged(
                 url,
                 "TIFF",
-                f"truncated: {size} bytes where page {page.number} ends at {start + count}",
+                f"truncated: {size} bytes, but page {page.number} ends at byte {start + count}",
             )
         if not count:
             raise damaged(url, "TIFF", f"page {page.number} has strips that were never written")
     stored = sum(count for _, count in parts)
-    # Voxels of 12 bits take fewer bytes in storage than in memory.
+    # Voxels of 12 bits use fewer bytes in storage than in memory.
     declared = _packed_bytes(page)
     if stored * _MOST_PER_BYTE[page.compression] < declared:
         raise damaged(
             url,
             "TIFF",
-            f"page {page.number} has {stored} bytes for {declared} bytes of voxels",
+            f"page {page.number} has {stored} bytes, too few for {declared} bytes of voxels",
         )
 
 
@@ -99,18 +99,18 @@ class PageReader:
     Parameters
     ----------
     url
-        Leads the messages.
+        Named in messages.
     tif
         The open file.
     size
         Bytes of the file.
     lock
-        Held wherever the file's position matters.
+        Held while the position in the file matters.
     """
 
     def __init__(self, url: str, tif: tifffile.TiffFile, size: int, lock: threading.RLock) -> None:
         self._url, self._tif, self._size, self._lock = url, tif, size, lock
-        # Pages of one form and packing share a decoder.
+        # Pages of one form and compression share a decoder.
         self._keys: dict[tuple[Any, ...], tifffile.TiffPage] = {}
 
     def read(self, tags: PageTags) -> tuple[np.ndarray, int]:
@@ -149,14 +149,14 @@ class PageReader:
 
     @staticmethod
     def _parts_between(page: tifffile.TiffPage, start: int, stop: int) -> Iterator[int]:
-        """Strips or tiles that hold something of the slices [start, stop)."""
+        """Strips or tiles that overlap the slices [start, stop)."""
         depth = max(1, int(page.tiledepth)) if page.is_tiled else 1
         layers = math.ceil(page.imagedepth / depth)
         per_layer = len(page.dataoffsets) // layers
         yield from range(start // depth * per_layer, math.ceil(stop / depth) * per_layer)
 
     def _open(self, tags: PageTags) -> tifffile.TiffPage | tifffile.TiffFrame:
-        """Page with its own tags, after a look at what it says of its voxels."""
+        """Page with its own tags, after checks of what they say about its voxels."""
         kind = (tags.form, tags.packing, tags.segments)
         with self._lock:
             key = self._keys.get(kind)
@@ -183,7 +183,7 @@ class PageReader:
         return page if isinstance(page, tifffile.TiffPage) else page.keyframe
 
     def _frame(self, tags: PageTags, key: tifffile.TiffPage) -> tifffile.TiffFrame:
-        """Page like `key`, of which only the place of its strips is read anew."""
+        """Page with the tags of `key`, except the position of its strips."""
         if tags.data is None:
             return tifffile.TiffFrame(
                 self._tif, index=tags.number - 1, offset=tags.offset, keyframe=key
@@ -198,7 +198,7 @@ class PageReader:
         )
 
     def _check_images(self, most: int, tags: PageTags, parts: Sequence[tuple[int, int]]) -> None:
-        """Raise for a JPEG or JPEG 2000 image inside of more pixels than its strip or tile."""
+        """Raise if a JPEG or JPEG 2000 image has more pixels than its strip or tile."""
         for start, count in parts:
             self._tif.filehandle.seek(start)
             pixels = _pixels(self._tif.filehandle.read(min(count, _HEAD_BYTES)))
@@ -207,7 +207,7 @@ class PageReader:
                 raise damaged(
                     self._url,
                     "TIFF",
-                    f"page {tags.number} holds an image of {what} where {most} pixels belong",
+                    f"page {tags.number} holds an image with {what} instead of {most} pixels",
                 )
 
 
@@ -216,7 +216,7 @@ def _tables(page: tifffile.TiffPage) -> dict[str, Any]:
 
 
 def _pixels(head: bytes) -> int | None:
-    """Pixels that a JPEG or JPEG 2000 image declares; None where it declares none."""
+    """Pixels that a JPEG or JPEG 2000 image declares; None if it declares none."""
     size = head.find(b"\xff\x4f\xff\x51")
     if size >= 0:
         # ISO 15444-1, A.5.1: SIZ has its length and capabilities, then the extent and its origin.

@@ -1,7 +1,7 @@
 """Which pages of a TIFF are the slices of its volume, and in which order.
 
-Descriptions (ImageJ, OME-XML, tifffile) state how the pages belong together; the pages' own tags
-decide whether that can be. Where both disagree, the volume is read with a note or refused, never
+Descriptions (ImageJ, OME-XML, tifffile) state how the pages belong together, and the tags of the
+pages confirm it or not. If they disagree, the volume is read with a note or refused, but never
 shortened.
 """
 
@@ -15,31 +15,32 @@ from dataclasses import replace
 from typing import IO
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.source import damaged
+from ctray.formats.file_access import damaged
 from ctray.formats.tiff.directory import METAMORPH, ZEISS_LSM, Directory, PageTags
 from ctray.formats.tiff.layout import (
     Layout,
     behind_one_page,
+    describe_pages,
     noted,
     plain_layout,
     require_one_form,
     several_stacks,
+    without_copies,
 )
 from ctray.formats.tiff.ome_xml import OmeImage, OmePlane, is_ome, ome_images
-from ctray.formats.tiff.runs import describe_pages, without_copies
 from ctray.formats.tiff.series import series_layout, shape_in
 
 _IMAGEJ_LINE = re.compile(r"^(images|channels|slices|frames)=(\d+)\s*$", re.MULTILINE)
 
 
 def find_layout(url: str, file: IO[bytes], directory: Directory) -> Layout:
-    """Which pages of the open TIFF at `url` are its volume.
+    """Find the pages of the open TIFF at `url` that are its volume.
 
     Raises
     ------
     InvalidVolumeError
-        If a page inside does not fit the others (it is named), if pages are missing, or if it
-        cannot be told which pages belong together.
+        If a page inside differs from the others (it is named), if pages are missing, or if it is
+        unclear which pages belong together.
     """
     text = directory.description(file, directory.pages[0])
     pages, notes = without_copies(directory.pages)
@@ -61,7 +62,7 @@ def find_layout(url: str, file: IO[bytes], directory: Directory) -> Layout:
 def _imagej(
     url: str, directory: Directory, pages: Sequence[PageTags], notes: Sequence[str], text: str
 ) -> Layout:
-    """ImageJ counts images; beyond 4 GB it writes one page with all voxels behind it."""
+    """Layout of a file by ImageJ, which writes one page before all voxels beyond 4 GB."""
     stated = {key: int(number) for key, number in _IMAGEJ_LINE.findall(text[:4096])}
     counts = {
         "T": stated.get("frames", 1),
@@ -81,12 +82,12 @@ def _imagej(
     if found == images:
         used = {axis: n for axis, n in counts.items() if n > 1}
         return replace(layout, counts=tuple(used.values()), axes="".join(used))
-    text = f"ImageJ's description states {images} images, the file holds {found} pages"
+    text = f"ImageJ's description states {images} images, but the file holds {found} pages"
     if several or (found < images and _has_room(directory, images)):
         raise InvalidVolumeError(
             f"{url}: {text}; ctray cannot tell how they belong together, save it again in ImageJ"
         )
-    return noted(layout, f"{text}; all {found} pages were taken, in their order")
+    return noted(layout, f"{text}; all {found} pages are read in their order")
 
 
 def _has_room(directory: Directory, images: int) -> bool:
@@ -96,7 +97,7 @@ def _has_room(directory: Directory, images: int) -> bool:
 
 
 def _zeiss(url: str, file: IO[bytes], directory: Directory, layout: Layout) -> Layout:
-    """Layout with the axes of Zeiss LSM, whose pages are slices, then time points."""
+    """Layout with the axes of Zeiss LSM: slices, then time points."""
     file.seek(directory.private[ZEISS_LSM][1])
     head = file.read(28)
     if len(head) < 28:
@@ -105,9 +106,7 @@ def _zeiss(url: str, file: IO[bytes], directory: Directory, layout: Layout) -> L
     if slices < 2 or times < 2:
         return layout
     if slices * times != len(layout.pages):
-        raise damaged(
-            url, "TIFF", f"{len(layout.pages)} pages where {times} x {slices} are declared"
-        )
+        raise damaged(url, "TIFF", f"{len(layout.pages)} pages instead of {times} x {slices}")
     return replace(layout, counts=(times, slices), axes="TZ")
 
 
@@ -116,7 +115,7 @@ def _ome(url: str, directory: Directory, notes: Sequence[str], text: str) -> Lay
     if not any(image.planes for image in images):
         pages, _ = without_copies(directory.pages)
         return plain_layout(
-            url, pages, (*notes, "OME-XML without images: pages taken in their order")
+            url, pages, (*notes, "the OME-XML lists no images; pages are read in their order")
         )
     layouts = [
         layout
@@ -125,7 +124,7 @@ def _ome(url: str, directory: Directory, notes: Sequence[str], text: str) -> Lay
     ]
     if not layouts:
         raise InvalidVolumeError(
-            f"{url}: its OME-XML says that other files hold all planes; "
+            f"{url}: according to its OME-XML, other files hold all planes; "
             "give the folder of the set, or export it again"
         )
     best = max(layouts, key=lambda layout: layout.num_images * layout.form.height)
@@ -141,7 +140,7 @@ def _ome(url: str, directory: Directory, notes: Sequence[str], text: str) -> Lay
 def _ome_image(
     url: str, directory: Directory, image: OmeImage, notes: Sequence[str]
 ) -> Layout | None:
-    """Layout of one image; None where other files hold all its planes."""
+    """Layout of one image; None if other files hold all its planes."""
     own = [plane for plane in image.planes if plane.file is None]
     others = tuple(plane for plane in image.planes if plane.file is not None)
     if not own:
@@ -151,10 +150,10 @@ def _ome_image(
     if missing or listed < image.num_planes:
         stated = max(missing) + 1 if missing else image.num_planes
         found = len(directory.pages) if missing else listed
-        raise damaged(url, "TIFF", f"{found} pages where OME-XML states {stated}")
+        raise damaged(url, "TIFF", f"{found} pages, but the OME-XML states {stated}")
     pages = tuple(directory.pages[plane.page] for plane in own)
     if len({page.number for page in pages}) < len(pages):
-        raise damaged(url, "TIFF", "OME-XML states one page for several slices")
+        raise damaged(url, "TIFF", "the OME-XML states one page for several slices")
     require_one_form(url, pages)
     if others:
         _require_one_stretch(url, own)
@@ -177,13 +176,13 @@ def _require_one_stretch(url: str, own: Sequence[OmePlane]) -> None:
     expected = [(first.t, first.z + i, first.c) for i in range(len(own))]
     if [(plane.t, plane.z, plane.c) for plane in own] != expected:
         raise InvalidVolumeError(
-            f"{url}: a file of an OME-TIFF set that holds several channels or times, or slices "
+            f"{url}: a file of an OME-TIFF set with several channels or times, or with slices "
             "that do not follow one another; export each channel and time as its own volume"
         )
 
 
 def _with_unlisted(url: str, directory: Directory, layout: Layout) -> Layout:
-    """Add pages of the same form behind the last one that OME-XML lists: joined files."""
+    """Add pages of the same form that the OME-XML does not list, as in joined files."""
     listed = {page.number for page in layout.pages}
     extra = [
         page
@@ -193,9 +192,11 @@ def _with_unlisted(url: str, directory: Directory, layout: Layout) -> Layout:
     if not extra or layout.others:
         return layout
     found = len(layout.pages) + len(extra)
-    text = f"OME-XML states {len(layout.pages)} pages, the file holds {found}"
+    text = f"the OME-XML states {len(layout.pages)} pages, but the file holds {found}"
     in_order = [page.number for page in layout.pages] == list(range(1, len(layout.pages) + 1))
     if len(layout.axes) > 1 or layout.axes == "C" or not in_order:
-        raise InvalidVolumeError(f"{url}: {text}; ctray cannot tell how they belong together")
+        raise InvalidVolumeError(
+            f"{url}: {text}; ctray cannot tell how they belong together, export it again"
+        )
     joined = replace(layout, pages=(*layout.pages, *extra), counts=(found,), axes="Z")
-    return noted(joined, f"{text}; all {found} were taken, in their order")
+    return noted(joined, f"{text}; all {found} are read in their order")

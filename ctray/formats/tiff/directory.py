@@ -1,8 +1,8 @@
-"""What every page of a TIFF says of itself: its own tags, read without the pages before it.
+"""The directory of a TIFF: the tags of every page, each read independently of other pages.
 
-A library that believes the first page of all pages turns a page that another program saved into
-noise. So the chain of page directories is walked here, and the few tags that decide how voxels
-are stored are compared page by page. That takes one small read a page.
+A library that applies the tags of the first page to all pages reads noise from a page that another
+program saved. Therefore the chain of page directories is walked here, and the few tags that say
+how voxels are stored are compared page by page. This takes one small read per page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import tifffile
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.source import damaged, file_size
+from ctray.formats.file_access import damaged, file_size
 
-# A directory has about 20 tags; one read takes it with its head and its tail.
+# A directory has about 20 tags; one read gets all of it.
 _READ_BYTES = 512
 _MAX_TAGS = 4096
 # Offsets and lengths of strips: a page that claims far more than it has rows is damaged.
@@ -28,12 +28,12 @@ _SPARE_SEGMENTS = 1024
 _MAX_DESCRIPTION_BYTES = 16 << 20
 _NO_COMPRESSION = 1
 
-# MetaMorph counts its planes by the values of UIC2; Zeiss keeps its axes behind this tag.
+# The number of values of UIC2 is MetaMorph's number of planes; this tag of Zeiss leads to the axes.
 METAMORPH, ZEISS_LSM = 33629, 34412
 _SUB_DIRECTORIES = 330
-# TIFF 6.0, section 2, and BigTIFF: type -> (bytes a value, struct format of unsigned integers).
+# TIFF 6.0, section 2, and BigTIFF: type -> (bytes per value, struct format of unsigned integers).
 _INTEGERS = {1: (1, "B"), 3: (2, "H"), 4: (4, "I"), 13: (4, "I"), 16: (8, "Q"), 18: (8, "Q")}
-# Tag numbers that are read (TIFF 6.0; 32997 and 32998 are those of SGI volumes).
+# Tag numbers that are read (TIFF 6.0; SGI volumes use 32997 and 32998).
 _DESCRIPTION, _STRIPS, _TILES = 270, (273, 279), (324, 325)
 # Compression, bit order, planes, predictor, strips, tiles.
 _PACKING = (259, 266, 284, 317, 278, 322, 323, 32998)
@@ -56,22 +56,22 @@ class PageForm(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """Type of one voxel; None where TIFF knows no such format."""
+        """Type of one voxel; None if TIFF has no such format."""
         code = tifffile.TIFF.SAMPLE_DTYPES.get((self.sample_format, self.bits))
         return None if code is None else np.dtype(code)
 
     @property
     def size_text(self) -> str:
-        """Extent, as messages show it."""
+        """Extent for messages."""
         text = f"{self.height} x {self.width}"
         return f"{self.depth} x {text}" if self.depth > 1 else text
 
     def difference(self, other: PageForm) -> str:
-        """In what a page of this form differs from one of the `other`; empty if in nothing."""
+        """First difference from the `other` form, as text; empty without one."""
         if (self.depth, self.height, self.width) != (other.depth, other.height, other.width):
             return f"{self.size_text} voxels, not {other.size_text}"
         if self.samples != other.samples:
-            return f"{self.samples} samples a pixel, not {other.samples}"
+            return f"{self.samples} samples per pixel, not {other.samples}"
         if (self.bits, self.sample_format) != (other.bits, other.sample_format):
             return f"{self._type_text} values, not {other._type_text}"
         if self.photometric != other.photometric:
@@ -101,19 +101,19 @@ class PageTags:
     form
         Extent and type of the voxels.
     reduced, mask
-        Marked as a smaller copy of another page, or as its transparency.
+        Whether it is marked as a smaller copy of another page, or as a transparency mask.
     compression
         Number of the method (tag 259).
     packing
-        Values of all tags that say how the voxels are packed, for comparison.
+        Values of all tags that say how the voxels are stored, for comparison.
     segments
-        Strips or tiles.
+        Number of strips or tiles.
     data
-        First byte and length of the only strip or tile; None where there are several.
+        First byte and length of the only strip or tile; None if there are several.
     plain
         Whether the bytes of the strips are the voxels, row after row.
     description
-        First byte and length of the description; None where there is none.
+        First byte and length of the description; None without one.
     """
 
     number: int
@@ -137,7 +137,7 @@ class PageTags:
 
     @property
     def is_plain_piece(self) -> bool:
-        """Whether all voxels lie in one piece, as they are in memory but for the byte order."""
+        """Whether all voxels lie in one piece, as in memory except for the byte order."""
         return self.plain and self.data is not None
 
 
@@ -163,7 +163,7 @@ class Directory:
     private: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def description(self, file: IO[bytes], page: PageTags) -> str:
-        """Text of a page's description tag; empty where it has none."""
+        """Text of a page's description tag; empty without one."""
         if page.description is None:
             return ""
         offset, count = page.description
@@ -177,8 +177,8 @@ def read_directory(url: str, file: IO[bytes], *, limit: int | None = None) -> Di
     Raises
     ------
     InvalidVolumeError
-        If the file is no TIFF, or a page's directory is cut off, runs in a circle or
-        contradicts itself; the page is named.
+        If the file is not a TIFF, or if the directory of a page is truncated, leads back to an
+        earlier page or contradicts itself (the page is named).
     """
     size = file_size(url, file)
     chain = _Chain(url, file, size)
@@ -188,7 +188,7 @@ def read_directory(url: str, file: IO[bytes], *, limit: int | None = None) -> Di
         if limit is not None and len(pages) >= limit:
             break
     if not pages:
-        raise damaged(url, "TIFF", "no image in it")
+        raise damaged(url, "TIFF", "the file holds no image")
     chain.refuse_larger_copies(pages[0])
     return Directory(pages=tuple(pages), byte_order=chain.order, size=size, private=chain.private)
 
@@ -203,7 +203,7 @@ class _Chain:
         self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
         version = struct.unpack(self.order + "H", head[2:4])[0] if self.order else 0
         if len(head) < 8 or version not in (42, 43) or (version == 43 and len(head) < 16):
-            raise damaged(url, "TIFF", "not a TIFF file: its first bytes are of another format")
+            raise damaged(url, "TIFF", "the first bytes are not those of a TIFF file")
         self._big = version == 43
         word = "Q" if self._big else "I"
         self._first = struct.unpack_from(self.order + word, head, 8 if self._big else 4)[0]
@@ -219,13 +219,13 @@ class _Chain:
                 self._broken(number - 1, f"is followed by page {seen[offset]} again")
             seen[offset] = number
             if offset >= self._size:
-                self._broken(number, f"lies at byte {offset} of {self._size}; the file is cut off")
+                self._broken(number, f"lies at byte {offset} of {self._size}: truncated")
             entries, following = self._entries(offset, number)
             yield self._page(offset, number, entries)
             offset, number = following, number + 1
 
     def refuse_larger_copies(self, first: PageTags) -> None:
-        """Raise where the pages are previews, and the images lie in directories below them."""
+        """Raise if the pages are previews of larger images in sub-directories."""
         count, offset = self.private.pop(_SUB_DIRECTORIES, (0, 0))
         if not count:
             return
@@ -234,14 +234,14 @@ class _Chain:
             words = self._file.read(self._next.size)
             offset = self._next.unpack(words)[0] if len(words) == self._next.size else self._size
         if offset >= self._size:
-            # Only a guard: nothing is read from there.
+            # Only a check: nothing is read from there.
             return
         entries, _ = self._entries(offset, 1)
         below = self._page(offset, -1, entries).form
         if below.height * below.width > first.form.height * first.form.width:
             raise InvalidVolumeError(
-                f"{self._url}: its pages are previews of {first.form.size_text}, the images of "
-                f"{below.size_text} lie in sub-directories; export it as a plain TIFF"
+                f"{self._url}: its pages are previews of {first.form.size_text} pixels, and the "
+                f"images of {below.size_text} lie in sub-directories; export it as a plain TIFF"
             )
 
     def _entries(self, offset: int, number: int) -> tuple[bytes, int]:
@@ -249,7 +249,7 @@ class _Chain:
         self._file.seek(offset)
         block = self._file.read(_READ_BYTES)
         if len(block) < self._count.size:
-            self._broken(number, "has a directory that is cut off")
+            self._broken(number, "has a truncated directory")
         (count,) = self._count.unpack_from(block)
         if not 0 < count <= _MAX_TAGS:
             self._broken(number, f"has a directory of {count} tags")
@@ -259,8 +259,8 @@ class _Chain:
         if missing > 0:
             block += self._file.read(missing)
         if len(block) < stop:
-            self._broken(number, "has a directory that is cut off")
-        # Some programs leave out the zero behind the last directory.
+            self._broken(number, "has a truncated directory")
+        # Some programs omit the zero behind the last directory.
         behind = block[stop : stop + self._next.size]
         following = self._next.unpack(behind)[0] if len(behind) == self._next.size else 0
         return block[start:stop], following
@@ -307,11 +307,11 @@ class _Chain:
             height=height,
             width=width,
             depth=values.get(32997, 1),
-            # Several samples list their bits elsewhere; such a page is refused as colour anyway.
+            # With several samples the bits are stored elsewhere; such pages are refused as colour.
             bits=values.get(258, 1 if 258 not in counts else 8),
             sample_format=values.get(339, 1),
             samples=samples,
-            # Missing in files of many cameras, which mean grey values.
+            # Many cameras omit it and mean grey values.
             photometric=values.get(262, 1),
             orientation=values.get(274, 1),
         )
@@ -328,7 +328,7 @@ class _Chain:
             number=number,
             offset=offset,
             form=form,
-            # 255 is the older tag: 2 means a smaller copy.
+            # Tag 255 is older; its value 2 means a smaller copy.
             reduced=bool(kind & 1) or values.get(255) == 2,
             mask=bool(kind & 4),
             compression=compression,
@@ -353,7 +353,7 @@ class _Chain:
 
     def _check_description(self, number: int, start: int, count: int) -> None:
         if start + count > self._size:
-            self._broken(number, "has a description that is cut off")
+            self._broken(number, "has a truncated description")
         if count > _MAX_DESCRIPTION_BYTES:
             raise self._error(number, f"has a description of {count >> 20} MiB")
 

@@ -1,4 +1,4 @@
-"""What the OME-XML in a TIFF states: the images, and which page of which file is which plane."""
+"""The OME-XML of a TIFF: its images, and the file and page of each plane."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import tifffile
 
-# Planes are listed one by one; more than this is no image but damage.
+# Planes are listed one by one; a file that declares more is damaged.
 _MAX_PLANES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OmePlane:
-    """One plane: where it is in the image (from 0) and the page that holds it.
+    """One plane: its position in the image (from 0) and the page that holds it.
 
-    `file` is the name of another file of the set; None where the plane is in the file itself.
+    `file` is the name of another file of the set; None if the plane is in this file.
     """
 
     z: int
@@ -47,7 +47,7 @@ class OmeImage:
 
     @property
     def num_planes(self) -> int:
-        """Planes that the counts ask for."""
+        """Number of planes according to the counts."""
         return math.prod(self.counts)
 
 
@@ -57,9 +57,9 @@ def is_ome(description: str) -> bool:
 
 
 def ome_dict(description: str) -> Mapping[str, Any]:
-    """Elements of the XML as nested dicts, empty where it cannot be read."""
+    """Elements of the XML as nested dicts; empty if it cannot be read."""
     if "<!DOCTYPE" in description or "<!ENTITY" in description:
-        # OME-XML has neither; a few of them can grow to gigabytes.
+        # OME-XML has neither, and a few of them can expand to gigabytes.
         return {}
     try:
         found = tifffile.xml2dict(description).get("OME", {})
@@ -69,7 +69,7 @@ def ome_dict(description: str) -> Mapping[str, Any]:
 
 
 def ome_images(description: str, name: str) -> list[OmeImage]:
-    """Images that the XML in the file `name` describes; empty where it cannot be read."""
+    """Images that the XML in the file `name` describes; empty if it cannot be read."""
     root = ome_dict(description)
     images = []
     try:
@@ -84,7 +84,7 @@ def _image(index: int, pixels: Mapping[str, Any], name: str, own_id: str) -> Ome
     sizes = {axis: int(pixels.get(f"Size{axis}", 1)) for axis in "ZCT"}
     channels = _list(pixels.get("Channel"))
     samples = int(channels[0].get("SamplesPerPixel", 1)) if channels else 1
-    # Samples of one pixel lie in one page.
+    # The samples of a pixel lie in one page.
     sizes["C"] = max(1, sizes["C"] // max(1, samples))
     total = math.prod(sizes.values())
     if not 0 < total <= _MAX_PLANES:
@@ -112,7 +112,7 @@ def _planes(
         begin = _linear(first, order, sizes)
         if begin < 0 or start < 0:
             raise ValueError(f"plane {begin} in page {start}")
-        # Never more planes than there are, whatever the count says.
+        # The stated count may exceed the number of planes.
         for i in range(min(count, math.prod(sizes.values()) - begin)):
             place = _place(begin + i, order, sizes)
             yield OmePlane(
@@ -125,7 +125,7 @@ def _planes(
 
 
 def _linear(first: tuple[int, ...], order: list[str], sizes: Mapping[str, int]) -> int:
-    """Number of the plane at `first`, the first axis of `order` counted fastest."""
+    """Number of the plane at `first`; the first axis of `order` changes fastest."""
     number = 0
     for axis, value in zip(reversed(order), reversed(first), strict=True):
         number = number * sizes[axis] + value
@@ -141,7 +141,7 @@ def _place(number: int, order: list[str], sizes: Mapping[str, int]) -> dict[str,
 
 
 def _file_of(block: Any, own_id: str) -> str | None:
-    """File that a `TiffData` element names; None if it names none, or its own file."""
+    """File that a `TiffData` element names; None if it names no file or its own."""
     element = block.get("UUID") if isinstance(block, Mapping) else None
     if not isinstance(element, Mapping):
         return None

@@ -1,4 +1,4 @@
-"""What TIFF files and TIFF folders share: opening, judging a page, noticing damage."""
+"""What TIFF files and TIFF folders share: opening, colours, damage, voxel sizes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,22 @@ from typing import IO, Any
 import tifffile
 
 from ctray.core.errors import InvalidVolumeError, NoVolumeError
-from ctray.formats.source import damage_as_error, damaged, open_binary
+from ctray.formats.file_access import damage_as_error, damaged, open_binary
 from ctray.formats.tiff.directory import PageForm, read_directory
 from ctray.formats.tiff.ome_xml import is_ome, ome_dict
 from ctray.volumes import voxel_metadata
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
 _DENSE_BYTES = 256 << 10
-TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8")
 # TIFF 6.0, tag 262.
 _MIN_IS_WHITE, _PALETTE = 0, 3
 
 
-def is_tiff_name(name: str) -> bool:
-    """Whether a file name is that of a TIFF."""
-    return name.lower().endswith(TIFF_SUFFIXES) and not name.startswith(".")
-
-
 def tiff_file(file: IO[bytes], url: str) -> tifffile.TiffFile:
-    """Open TIFF that reads from `file` alone."""
-    # tifffile takes the position of a file for its beginning.
+    """Open a TIFF that reads from `file` only."""
+    # tifffile treats the current position as the beginning of the file.
     file.seek(0)
-    # Not _multifile: a remote OME file must not go looking for its neighbours on this disk.
+    # Not _multifile: a remote OME file must not search this disk for its neighbours.
     return tifffile.TiffFile(file, name=url.rpartition("/")[2], _multifile=False)
 
 
@@ -46,7 +40,7 @@ def has_dense_pages(url: str) -> bool:
 
 @contextlib.contextmanager
 def tiff_damage(url: str) -> Iterator[None]:
-    """Raise what tifffile only logs: it goes on with a part of the data, without an error."""
+    """Raise what tifffile only logs before it continues with some of the data."""
     logger = logging.getLogger("tifffile")
     collector = _Collector()
     logger.addHandler(collector)
@@ -72,52 +66,45 @@ class _Collector(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message, without the repr of the file in front."""
+        """Keep the message without the leading repr of the file."""
         if record.thread == self._thread:
             self.messages.append(record.getMessage().rpartition("> ")[2])
 
 
 def refuse_colour(url: str, form: PageForm, *, alone: bool) -> None:
-    """Raise for colours; an image that is `alone` in its file is a picture, no failed volume."""
+    """Raise for colours. An image that is `alone` in its file is a picture, not a failure."""
     if form.samples > 1:
-        raise colour_error(url, f"{form.samples} samples a pixel", alone=alone)
+        raise colour_error(url, f"{form.samples} samples per pixel", alone=alone)
     if form.photometric == _PALETTE:
         raise colour_error(url, "a colour palette", alone=alone)
 
 
 def colour_error(url: str, found: str, *, alone: bool = False) -> InvalidVolumeError:
-    """Error for colours; for an image `alone` in its file the one that means no volume."""
+    """Error for colours: `NoVolumeError` for an image that is `alone` in its file."""
     kind = NoVolumeError if alone else InvalidVolumeError
-    return kind(f"{url}: colour image ({found}); ctray takes grey values, export as greyscale")
+    return kind(f"{url}: colour image ({found}); ctray reads grey values, export it as greyscale")
 
 
 def form_notes(form: PageForm) -> tuple[str, ...]:
-    """What a user should know of the way that grey values are stored."""
+    """What a user should know about the way the grey values are stored."""
     if form.photometric == _MIN_IS_WHITE and form.bits > 1:
-        return ("viewers show it inverted (MinIsWhite); the stored values were taken",)
+        return ("viewers show inverted grey values (MinIsWhite); the stored values are read",)
     return ()
-
-
-def with_sidecar(own: FoundVoxelSize | None, url: str, *, is_folder: bool) -> FoundVoxelSize | None:
-    """Return the file's own voxel size unless it is missing or weak and a sidecar has one."""
-    if own is not None and not own.weak:
-        return own
-    return voxel_metadata.from_sidecar(url, is_folder=is_folder) or own
 
 
 def own_voxel_size(
     tif: tifffile.TiffFile, page: Any, *, image: int = 0, is_slice: bool = False
 ) -> FoundVoxelSize | None:
-    """Voxel size that the file itself tells; damaged metadata say nothing.
+    """Voxel size that the file itself states; damaged metadata are ignored.
 
     Parameters
     ----------
     tif, page
         The open file and its first page.
     image
-        Which image of OME-XML is meant.
+        Index of the image in the OME-XML.
     is_slice
-        Whether the file holds one slice of a stack, which knows no depth of its own.
+        Whether the file holds one slice of a stack, so that its depth may be missing.
     """
     try:
         per_unit = (_ratio(page, "XResolution"), _ratio(page, "YResolution"))

@@ -1,4 +1,4 @@
-"""Series of pages whose shapes tifffile noted in their descriptions."""
+"""Series of pages with a shape in their description, as tifffile writes it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from ctray.formats.source import damaged
+from ctray.formats.file_access import damaged
 from ctray.formats.tiff.directory import Directory, PageTags
 from ctray.formats.tiff.layout import (
     Layout,
     behind_one_page,
+    describe_pages,
     noted,
     plain_layout,
     require_one_form,
     several_stacks,
 )
-from ctray.formats.tiff.runs import describe_pages
 
 
 @dataclass(kw_only=True, slots=True)
 class _Series:
-    """Pages that were written together, and the shape that was noted with them."""
+    """Pages that were written together, and their stated shape."""
 
     pages: list[PageTags]
     shape: tuple[int, ...] = ()
@@ -39,7 +39,7 @@ def series_layout(
     pages: Sequence[PageTags],
     notes: Sequence[str],
 ) -> Layout:
-    """Each series that tifffile wrote has its shape at its first page."""
+    """Layout of a file by tifffile, which states the shape of each series at its first page."""
     series = _series(url, file, directory, pages)
     if len(series) == 1 and series[0].behind:
         counts = math.prod(series[0].shape) // _voxels(series[0].pages[0])
@@ -52,7 +52,7 @@ def series_layout(
             return layout
         stated = len(stacks[0].pages)
         return noted(
-            layout, f"the first description states {stated} pages; all {len(pages)} were taken"
+            layout, f"the first description states {stated} pages; all {len(pages)} are read"
         )
     best = max(stacks, key=lambda s: sum(page.num_bytes for page in s.pages))
     require_one_form(url, best.pages)
@@ -87,19 +87,17 @@ def _series(
         wanted = 0 if behind else images - 1
     if wanted > 0:
         stated_pages = len(series[-1].pages) + wanted
-        raise damaged(
-            url, "TIFF", f"{len(series[-1].pages)} pages where {stated_pages} are declared"
-        )
+        raise damaged(url, "TIFF", f"{len(series[-1].pages)} pages instead of {stated_pages}")
     return series
 
 
 def _stated(series: _Series, notes: Sequence[str]) -> Layout:
-    """Layout of a series, with its axes as they were noted."""
+    """Layout of a series with its stated axes."""
     form = series.pages[0].form
     kept = 3 if form.depth > 1 else 2
     shape, axes = series.shape[:-kept], series.axes[:-kept] or "Q" * len(series.shape[:-kept])
     if math.prod(shape) != len(series.pages):
-        # Colours or planes of a page in another order.
+        # The planes of a page may be stored in another order.
         shape, axes = (len(series.pages),), "Z"
     used = [(axis, n) for axis, n in zip(axes, shape, strict=False) if n > 1]
     return Layout(
@@ -111,7 +109,7 @@ def _stated(series: _Series, notes: Sequence[str]) -> Layout:
 
 
 def shape_in(description: str) -> tuple[tuple[int, ...], str, bool] | None:
-    """Shape, axes, and whether all voxels lie behind one page, as tifffile notes them."""
+    """Shape, axes, and whether all voxels lie behind one page, from tifffile's description."""
     text = description.strip()
     if text.startswith("shape=("):
         numbers = re.findall(r"\d+", text[:200])

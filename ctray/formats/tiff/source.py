@@ -11,7 +11,8 @@ from typing import IO
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.source import Kind, VolumeSource, check_dtype, check_shape, open_binary
+from ctray.formats.file_access import open_binary
+from ctray.formats.source import VolumeSource, check_dtype, check_shape
 from ctray.formats.tiff.decoding import PageReader, check_page
 from ctray.formats.tiff.descriptions import find_layout
 from ctray.formats.tiff.directory import PageTags, read_directory
@@ -24,12 +25,11 @@ from ctray.formats.tiff.pages import (
     refuse_colour,
     tiff_damage,
     tiff_file,
-    with_sidecar,
 )
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
-# One decoder a core; more only compete with the writer.
+# One decoder per core; more only compete with the writer.
 _DECODERS = store.NUM_CPUS
 
 
@@ -37,20 +37,20 @@ class TiffSource(VolumeSource):
     """A multi-page TIFF or BigTIFF, with ImageJ, OME or no metadata at all.
 
     Opening reads the tags of every page once (0.05 s for 2,000 pages on a local disk; on object
-    storage a small request a page where the pages are large). Every page is decoded by its own
+    storage one small request per page if the pages are large). Every page is decoded by its own
     tags. Smaller copies and other images in the file are left out with a note.
 
     Raises
     ------
     InvalidVolumeError
-        If the file is damaged or a page does not fit the others, or if it holds colours, one 2D
-        image, several volumes, 4D data or no grey values.
+        If the file is damaged, if a page differs from the others, or if the file holds colours,
+        one 2D image, several volumes, 4D data or no grey values.
     """
 
-    kind: Kind = "tiff"
+    kind = "tiff"
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        super().__init__(url)
         self._stack = contextlib.ExitStack()
         try:
             dense = not store.is_local(url) and has_dense_pages(url)
@@ -67,16 +67,16 @@ class TiffSource(VolumeSource):
         layout = slices.layout
         if layout.others:
             raise InvalidVolumeError(
-                f"{self.url}: holds {len(layout.pages)} of "
+                f"{self.url}: holds only {len(layout.pages)} of "
                 f"{len(layout.pages) + len(layout.others)} planes of an OME-TIFF set; give the "
-                "folder that holds all files of the set"
+                "folder with all files of the set"
             )
         self.shape = check_shape(self.url, layout.shape, axes=layout.all_axes)
         self.dtype = check_dtype(self.url, layout.form.dtype)
         self.slab_depth = slices.slab_depth
         self.bytes_stored = slices.size
         self.notes = (*layout.notes, *form_notes(layout.form))
-        self._take_voxel_size(with_sidecar(slices.voxel_size(), self.url, is_folder=False))
+        self._set_voxel_size(slices.voxel_size())
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         with tiff_damage(self.url):
@@ -95,11 +95,11 @@ class TiffSlices:
     Parameters
     ----------
     url
-        Leads the messages.
+        Named in messages.
     file
-        The open file; closing it is the caller's.
+        The open file. The caller closes it.
     in_stack
-        Whether the file is one of a stack: a colour image in it is a failure then, no picture.
+        Whether the file is one of a stack. Then a colour image is a failure and not a picture.
 
     Raises
     ------
@@ -132,7 +132,7 @@ class TiffSlices:
             check_page(self._url, page, self.size)
 
     def voxel_size(self, *, is_slice: bool = False) -> FoundVoxelSize | None:
-        """Voxel size that the file itself tells."""
+        """Voxel size that the file itself states."""
         return own_voxel_size(
             self._tif, self._tif.pages.first, image=self.layout.image, is_slice=is_slice
         )
@@ -177,13 +177,13 @@ class TiffSlices:
             return self._reader.read(page)
 
     def _piece(self, offset: int, count: int) -> np.ndarray:
-        """Slices whose voxels lie in one piece from `offset` on."""
+        """Slices whose voxels lie in one piece that begins at `offset`."""
         form = self.layout.form
         assert form.dtype is not None
         with self._lock:
             self._file.seek(offset)
             data = self._file.read(count * self.layout.pages[0].num_bytes)
-        # Big-endian voxels become native where they are copied.
+        # Big-endian voxels become native when they are copied.
         dtype = form.dtype.newbyteorder(">" if self._order == ">" else "<")
         return np.frombuffer(data, dtype).reshape(count, form.height, form.width)
 
@@ -195,7 +195,7 @@ class TiffSlices:
 
 
 def _pieces(pages: Sequence[PageTags]) -> list[tuple[int, int]]:
-    """First page and number of pages of each stretch whose plain voxels follow one another."""
+    """First page and number of pages of each stretch of pages with adjacent plain voxels."""
     pieces: list[tuple[int, int]] = []
     end = -1
     for i, page in enumerate(pages):
