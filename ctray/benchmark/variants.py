@@ -94,14 +94,14 @@ def _in_place(main: RunFolder, entries: Sequence[CatalogEntry]) -> list[CatalogE
 
 
 def _same_self_training(config: RunConfig, changed: RunConfig) -> bool:
-    """Whether both configurations give the same slab network."""
+    """Whether both configurations give the same self-trained network."""
     return config.self_train.enabled and not changed_settings(config, changed, Binds.SELF_TRAINING)
 
 
 def _copy_training(main: RunFolder, run: RunFolder, *, slabs: bool) -> None:
     """Copy the checkpoint, its manifest last, and the list of training volumes.
 
-    `slabs` False leaves out the slab network.
+    `slabs` False leaves out the self-trained network.
     """
     if store.exists(store.join(run.checkpoint, "checkpoint.json")):
         return

@@ -130,7 +130,7 @@ class UncertaintyConfig(Section):
 
 
 class SelfTrainConfig(Section):
-    """Self-training: the slab network learns from the archive's boxes which slices hold sample."""
+    """Self-training: a network learns from the archive's boxes which slices hold sample."""
 
     enabled: Annotated[bool, Binds.BOX] = True
     """Whether self-training runs and decides the boxes. Without it, boxes come from the pretext

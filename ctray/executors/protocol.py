@@ -89,7 +89,7 @@ class Executor(Protocol):
     def train_slabs(
         self, run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent
     ) -> None:
-        """Train the slab network from the boxes in `records` and save it in `run`.
+        """Train the self-trained network from the boxes in `records` and save it in `run`.
 
         Raises
         ------

@@ -42,7 +42,7 @@ class Speeds:
     step, slab_step
         One step of the encoder's training, and one of self-training.
     find, self_train
-        Box of one volume: by the pretext task, and then by the slab network.
+        Box of one volume: by the pretext task, and then by the self-trained network.
     """
 
     prepare: float

@@ -1,4 +1,4 @@
-"""Self-training as a stage of a run: boxes of the training volumes, then the slab network.
+"""Self-training as a stage of a run: boxes of the training volumes, then the self-trained network.
 
 An `Executor` runs the processes, so nothing here depends on Ray.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def self_train(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent = ignore
 ) -> None:
-    """Train the slab network of a run on the boxes of its training volumes; done once.
+    """Train the self-trained network of a run on the boxes of its training volumes; done once.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from ctray.records.run_folder import RunFolder
 def train_slabs(
     run: RunFolder, config: RunConfig, records: list[Record], threads: int, on_event: OnEvent
 ) -> None:
-    """Train the slab network in a process; see `ctray.executors.protocol.Executor`."""
+    """Train the self-trained network in a process; see `ctray.executors.protocol.Executor`."""
     arguments = (run, config, records, threads)
 
     def attempt() -> None:

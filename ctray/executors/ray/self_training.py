@@ -24,7 +24,7 @@ _MAX_NODE_DEATHS = 5
 def train_slabs(
     run: RunFolder, config: RunConfig, records: list[Record], on_event: OnEvent
 ) -> None:
-    """Train the slab network in an actor; see `ctray.executors.protocol.Executor`."""
+    """Train the self-trained network in an actor; see `ctray.executors.protocol.Executor`."""
     # Decided once: if the GPU's node dies, the second try needs a GPU as well.
     # A cluster that grows may have no CPU right now.
     cpus = 1.0 if autoscales() else min(1.0, cluster_cpus())
