@@ -42,7 +42,7 @@ def test_what_a_run_covers_is_told_and_kept(tmp_path: Path) -> None:
         "note on gap: 1 slices missing in the numbering (3)",
         "1 Imaris (.ims)",
         "photo.tif",
-        "1 skipped as masks or labels by name, such as good_mask.tif",
+        "1 skipped because of names like masks or labels, such as good_mask.tif",
     ):
         assert words in told
     assert store.read_json(run.manifest)["coverage"] == {

@@ -142,7 +142,7 @@ def test_a_source_of_another_shape_has_changed(tmp_path: Path) -> None:
     )
     writer.commit({})
     problem = next(verify_run(run, sources=True)).problem
-    assert "has changed: uint16 of shape (9, 9, 9)" in str(problem)
+    assert "it is uint16 of shape (9, 9, 9) instead of" in str(problem)
 
 
 def test_verify_tells_people_and_machines(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_receipts_as_table_json_and_csv(tmp_path: Path) -> None:
     assert [(r["volume_id"], r["crops"]) for r in rows] == [("a", "1"), ("b", "1")]
     wrong = ctray("receipts", run.url, "--status", "lost")
     assert wrong.exit_code == 2
-    assert "--status 'lost' is none of" in wrong.stderr
+    assert "--status 'lost' is unknown" in wrong.stderr
 
 
 def test_restore_from_the_command_line(tmp_path: Path) -> None:
