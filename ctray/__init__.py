@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ctray.archive.importing import import_volume
     from ctray.core.geometry import Box, VoxelSize
     from ctray.learn.pretext.checkpoint import load_model
-    from ctray.localization.cutting import crop
-    from ctray.localization.localizing import localize
+    from ctray.localization.python_crop import crop
+    from ctray.localization.python_localize import localize
     from ctray.volumes.volume import Volume, open_volume
 
 __all__ = [
@@ -43,10 +43,10 @@ _PLACES = {
     "Box": "ctray.core.geometry",
     "Volume": "ctray.volumes.volume",
     "VoxelSize": "ctray.core.geometry",
-    "crop": "ctray.localization.cutting",
+    "crop": "ctray.localization.python_crop",
     "import_volume": "ctray.archive.importing",
     "load_model": "ctray.learn.pretext.checkpoint",
-    "localize": "ctray.localization.localizing",
+    "localize": "ctray.localization.python_localize",
     "open_volume": "ctray.volumes.volume",
 }
 

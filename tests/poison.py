@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ctray.core.geometry import Box
-from ctray.localization.cutting import crop
+from ctray.localization.python_crop import crop
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import read_working

@@ -156,7 +156,7 @@ def plan(
             from ctray.pipeline.run import resume_run
 
             settings = on_top_of(resume_run(out)[1], settings)
-        from ctray.pipeline.finding import find_archive
+        from ctray.pipeline.find_volumes import find_archive
 
         catalog = find_archive(archive, settings, progress)
         found = _plan(catalog, out, settings, sample, progress)

@@ -26,7 +26,7 @@ def look_first(archive: str, out: str, settings: RunConfig, progress: Any) -> Ca
     Bad archives and outputs are refused here, before torch and Ray are loaded. Loading takes
     seconds, and half a minute on a busy machine.
     """
-    from ctray.pipeline.finding import find_archive
+    from ctray.pipeline.find_volumes import find_archive
     from ctray.records.run_folder import RunFolder, check_output
     from ctray.storage import store
 

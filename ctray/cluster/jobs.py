@@ -13,7 +13,7 @@ from ctray.cluster.orders import archive_of, run_of
 from ctray.config import RunConfig, on_top_of
 from ctray.executors.protocol import Executor
 from ctray.localization.promise import check_promise
-from ctray.pipeline.finding import find_archive
+from ctray.pipeline.find_volumes import find_archive
 from ctray.pipeline.run import (
     begin_run,
     check_trained,

@@ -22,7 +22,7 @@ import numpy as np
 from ctray.core.errors import ConfigError
 from ctray.core.geometry import Box
 from ctray.evaluate.baseline_maps import FloatArray, baseline_maps
-from ctray.evaluate.threshold_search import (
+from ctray.evaluate.baseline_search import (
     BaselineCase,
     Choice,
     Scan,
@@ -32,7 +32,7 @@ from ctray.evaluate.threshold_search import (
     otsu,
     searched,
 )
-from ctray.evaluate.thresholds import IntArray, nonzero_faces, thin
+from ctray.evaluate.baseline_thresholds import IntArray, nonzero_faces, thin
 
 __all__ = ["BaselineCase", "BaselineResult", "run_baselines"]
 

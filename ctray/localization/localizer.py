@@ -17,17 +17,17 @@ from ctray.learn.pretext.checkpoint import TrainedModel
 from ctray.learn.pretext.encoder import RotationModel, SortingModel, on_device
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.self_training.checkpoint import SelfTrainedModel, digest_of_boxes
-from ctray.localization.certainty import certainty_profiles
 from ctray.localization.decide import Evidence, NetworkEvidence, decide
+from ctray.localization.dropout_map import UncertaintyMap, uncertainty_map
 from ctray.localization.grey_levels import GreyLevels
 from ctray.localization.last_look import take_last_look
 from ctray.localization.params import PARAMS
 from ctray.localization.pretext_finding import PretextFinding
 from ctray.localization.profile_faces import least_peak
 from ctray.localization.region import find_region
+from ctray.localization.rotation_certainty import certainty_profiles
 from ctray.localization.self_trained import SelfTrainedFaces, find_self_trained_faces
 from ctray.localization.stretches import Stretch, find_stretch
-from ctray.localization.uncertainty import UncertaintyMap, uncertainty_map
 from ctray.preprocess.prepare import Prepared, is_constant, prepare
 from ctray.records.volume_record import Status
 from ctray.volumes.volume import Volume
@@ -269,9 +269,11 @@ class Localizer:
     def _ask_pretext_task(self, prepared: Prepared) -> PretextFinding:
         # A volume larger than those of training gets the canvas that it needs.
         side = max(self.side, canvas_side(prepared.shape, self.config))
-        if self.config.task == "rotation":
-            return self._by_certainty(prepared, side)
-        return self._by_variance(prepared, side)
+        match self.config.task:
+            case "rotation":
+                return self._by_certainty(prepared, side)
+            case "sorting":
+                return self._by_variance(prepared, side)
 
     def _by_certainty(self, prepared: Prepared, side: int) -> PretextFinding:
         model = cast(RotationModel, self.model)

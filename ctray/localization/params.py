@@ -50,7 +50,7 @@ class StretchParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapParams:
-    """Dropout variance of the sorting task to an uncertainty map (`uncertainty`)."""
+    """Dropout variance of the sorting task to an uncertainty map (`dropout_map`)."""
 
     plain_stride: int = 32
     """Pixels a superpixel where the setting asks for the last feature map. Derived: the paper's

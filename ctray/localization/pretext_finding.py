@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.stretches import Stretch
-from ctray.localization.uncertainty import UncertaintyMap
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

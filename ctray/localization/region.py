@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from ctray.config import UncertaintyConfig
 from ctray.core.geometry import AXES, Triple
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.stretches import Stretch, face_confidence
-from ctray.localization.uncertainty import UncertaintyMap
 from ctray.preprocess.deviation import robust_deviation
 
 FloatArray = npt.NDArray[np.float32]

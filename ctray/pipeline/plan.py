@@ -15,7 +15,7 @@ from ctray.archive.catalog import Catalog, CatalogEntry
 from ctray.config import RunConfig
 from ctray.executors.session import executor_session
 from ctray.pipeline.choosing import with_known_ids
-from ctray.pipeline.plan_sample import Look, look_at, looks_of_receipts, open_model
+from ctray.pipeline.plan_looks import Look, look_at, looks_of_receipts, open_model
 from ctray.pipeline.plan_training import TrainingCost, training_cost
 from ctray.records.events import nobody
 from ctray.records.run_folder import RunFolder

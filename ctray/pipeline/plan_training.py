@@ -172,9 +172,11 @@ def _slab_step(trainer: Trainer, prepared: Prepared, config: RunConfig) -> float
 
 def _images_a_volume(config: RunConfig, side: int) -> int:
     """Return the number of slices that the network computes to find one box."""
-    if config.task == "rotation":
-        return len(config.rotation.axes) * side * config.localize.orientations
-    return side * config.uncertainty.samples * config.uncertainty.shifts**2
+    match config.task:
+        case "rotation":
+            return len(config.rotation.axes) * side * config.localize.orientations
+        case "sorting":
+            return side * config.uncertainty.samples * config.uncertainty.shifts**2
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -22,7 +22,7 @@ from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.promise import check_promise
 from ctray.pipeline.choosing import hold_out, training_ids, with_known_ids
 from ctray.pipeline.cropping import Cut, commit_receipt, is_open, names_taken
-from ctray.pipeline.finding import find_archive
+from ctray.pipeline.find_volumes import find_archive
 from ctray.pipeline.self_training import self_train
 from ctray.pipeline.taking_up import begun_manifest, take_up
 from ctray.pipeline.volume_work import LocalizeVolume, PreparedRecord, PrepareVolume, failed_record

@@ -21,9 +21,9 @@ from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.pretext.rows import canvas_side
 from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.localization.decide import Evidence, decide
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.localizer import Localizer
-from ctray.localization.localizing import record_of
-from ctray.localization.uncertainty import UncertaintyMap
+from ctray.localization.python_localize import record_of
 from ctray.pipeline.cropping import Cut, commit_receipt, crop_located, names_taken, without_crops
 from ctray.pipeline.source_changes import current_receipt, drop_stale_import, source_of
 from ctray.preprocess.prepare import is_constant, prepare

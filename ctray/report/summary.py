@@ -289,9 +289,11 @@ def _guessing(config: Any) -> float:
         parsed = parse_config(config) if isinstance(config, dict) else RunConfig()
     except CtrayError:
         parsed = RunConfig()
-    if parsed.task == "sorting":
-        return random_displacement(parsed.sorting.num_slices)
-    return 1 / parsed.rotation.num_classes
+    match parsed.task:
+        case "rotation":
+            return 1 / parsed.rotation.num_classes
+        case "sorting":
+            return random_displacement(parsed.sorting.num_slices)
 
 
 def _facts(

@@ -34,9 +34,9 @@ from ctray.learn.self_training.checkpoint import (
 )
 from ctray.learn.self_training.training import SelfTrainer
 from ctray.localization.localizer import Localizer
-from ctray.localization.localizing import record_of
 from ctray.localization.margins import margins_of, shipped_calibration
 from ctray.localization.promise import with_promise
+from ctray.localization.python_localize import record_of
 from ctray.preprocess.field_of_view import find_field_of_view
 from ctray.preprocess.prepare import Prepared, prepare
 from ctray.volumes.volume import Volume, open_volume

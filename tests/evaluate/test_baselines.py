@@ -21,13 +21,7 @@ from ctray.core.errors import ConfigError, GeometryError
 from ctray.core.geometry import Box
 from ctray.evaluate import baselines
 from ctray.evaluate.baseline_maps import BaselineArrays, baseline_maps
-from ctray.evaluate.baselines import (
-    BaselineCase,
-    BaselineResult,
-    run_baselines,
-)
-from ctray.evaluate.scoring import score_methods
-from ctray.evaluate.thresholds import (
+from ctray.evaluate.baseline_thresholds import (
     axis_maxima,
     between,
     candidate_quantiles,
@@ -37,6 +31,12 @@ from ctray.evaluate.thresholds import (
     otsu_threshold,
     thin,
 )
+from ctray.evaluate.baselines import (
+    BaselineCase,
+    BaselineResult,
+    run_baselines,
+)
+from ctray.evaluate.scoring import score_methods
 from ctray.evaluate.truth import Truth, read_truths
 from ctray.preprocess.grey_maps import as_float, less_z_median, local_deviation
 from ctray.volumes.multiscale import downsample_mean

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctray.config import UncertaintyConfig
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.region import choose_map_threshold, find_region
-from ctray.localization.uncertainty import UncertaintyMap
 
 PLAIN = UncertaintyConfig(smooth=0)
 TOP = UncertaintyConfig(smooth=0, threshold="top", min_fraction=0)

@@ -25,7 +25,7 @@ from ctray.learn.pretext.training import Trainer
 from ctray.pipeline.choosing import with_known_ids
 from ctray.pipeline.cropping import crop_digest
 from ctray.pipeline.plan import plan_archive, ratio_interval
-from ctray.pipeline.plan_sample import looks_of_receipts
+from ctray.pipeline.plan_looks import looks_of_receipts
 from ctray.pipeline.plan_training import measure_speeds, working_shape
 from ctray.records.run_folder import RunFolder
 from ctray.records.run_manifest import RunManifest, write_manifest

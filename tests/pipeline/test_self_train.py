@@ -23,7 +23,7 @@ from ctray.learn.pretext.checkpoint import load_model
 from ctray.learn.self_training.checkpoint import load_self_trained
 from ctray.localization.margins import LOSSES, Calibration
 from ctray.localization.promise import calibration_of, with_promise
-from ctray.pipeline import self_training as engine_self_train
+from ctray.pipeline import self_training as stage
 from ctray.pipeline.run import check_trained, open_run, pretrain_stage, run_archive
 from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import VolumeRecord, box_to_cut
@@ -103,7 +103,7 @@ def test_boxes_to_learn_from_follow_the_settings_of_the_run(
     found = {}
     for threshold in (0.0, 1.0):
         settings = (f"localize.threshold={threshold}", "localize.min_peak=0")
-        find = engine_self_train.FindRanges(run, override(config, settings), 1)
+        find = stage.FindRanges(run, override(config, settings), 1)
         found[threshold] = find(record)["ranges"]
     assert found == {0.0: [[0, 24]] * 3, 1.0: None}
 

@@ -32,11 +32,11 @@ from ctray.core.errors import ConfigError, CtrayError, RunInUseError
 from ctray.core.geometry import AXES, AxisFaces, Box
 from ctray.core.processes import this_process
 from ctray.executors.ray.leftovers import remove_leftovers, scratch_folder
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.localizer import Localization, PreparedVolume
 from ctray.localization.profile_faces import FacePair
 from ctray.localization.promise import calibration_of
 from ctray.localization.self_trained import SelfTrainedFaces
-from ctray.localization.uncertainty import UncertaintyMap
 from ctray.phantom import Phantom
 from ctray.pipeline.cropping import Cut, is_open
 from ctray.pipeline.run import catalog_stage, open_run

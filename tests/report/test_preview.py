@@ -9,9 +9,9 @@ import pytest
 
 from ctray.config import RunConfig
 from ctray.core.geometry import AXES, Box
+from ctray.localization.dropout_map import UncertaintyMap
 from ctray.localization.localizer import Localization, PreparedVolume
 from ctray.localization.stretches import Stretch
-from ctray.localization.uncertainty import UncertaintyMap
 from ctray.phantom import Phantom
 from ctray.preprocess.prepare import prepare
 from ctray.report.preview import preview_of

@@ -15,7 +15,7 @@ from s3_servers import S3Server
 from ctray.core.errors import StoreUnavailableError
 from ctray.core.geometry import Box
 from ctray.core.grid import ShardGrid
-from ctray.localization.cutting import crop
+from ctray.localization.python_crop import crop
 from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.writer import create_volume

@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from ctray.core.errors import InvalidVolumeError
 from ctray.core.geometry import Box
-from ctray.localization.cutting import crop
+from ctray.localization.python_crop import crop
 from ctray.storage import store
 from ctray.volumes.sharding import crc32c
 from ctray.volumes.volume import open_volume

@@ -16,8 +16,11 @@ from ctray.preprocess.prepare import Prepared
 
 def example_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
     """Examples of one volume by their numbers; see `rotation_rows` and `sorting_rows`."""
-    make = rotation_rows if config.task == "rotation" else sorting_rows
-    return make(prepared, config, numbers, side)
+    match config.task:
+        case "rotation":
+            return rotation_rows(prepared, config, numbers, side)
+        case "sorting":
+            return sorting_rows(prepared, config, numbers, side)
 
 
 def rotation_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
@@ -69,10 +72,12 @@ def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], 
 
 def canvas_side(shape: Triple, config: RunConfig) -> int:
     """Side of the square that holds every slice of a working level of `shape` (z, y, x)."""
-    if config.task == "rotation":
-        return max(shape)
-    across = [n for axis in sorting_axes(shape, config.sorting) for n in _others(shape, axis)]
-    return max(across)
+    match config.task:
+        case "rotation":
+            return max(shape)
+        case "sorting":
+            axes = sorting_axes(shape, config.sorting)
+            return max(n for axis in axes for n in _others(shape, axis))
 
 
 def _others(shape: Triple, axis: int) -> list[int]:

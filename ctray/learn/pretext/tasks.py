@@ -32,15 +32,19 @@ class Task(Protocol):
 
 def make_task(config: RunConfig, side: int, device: torch.device, *, augment: bool = True) -> Task:
     """Task of `config` for square slices of `side` pixels; `augment` False: as in validation."""
-    if config.task == "rotation":
-        return RotationTask(config, side, device, augment=augment)
-    return SortingTask(config, augment=augment)
+    match config.task:
+        case "rotation":
+            return RotationTask(config, side, device, augment=augment)
+        case "sorting":
+            return SortingTask(config, augment=augment)
 
 
 def build_model(config: RunConfig) -> PretextModel:
     """Model with initial weights that `config.train.seed` alone decides."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        if config.task == "rotation":
-            return RotationModel(config.encoder, config.rotation)
-        return SortingModel(config.encoder)
+        match config.task:
+            case "rotation":
+                return RotationModel(config.encoder, config.rotation)
+            case "sorting":
+                return SortingModel(config.encoder)

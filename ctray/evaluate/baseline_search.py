@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ctray.core.errors import GeometryError
 from ctray.core.geometry import AXES, Box, Triple
 from ctray.evaluate.baseline_maps import BaselineArrays, FloatArray
-from ctray.evaluate.thresholds import (
+from ctray.evaluate.baseline_thresholds import (
     IntArray,
     Profiles,
     axis_maxima,

@@ -10,7 +10,7 @@ import torch
 
 from ctray.config import RunConfig
 from ctray.learn.pretext.tasks import build_model
-from ctray.localization.certainty import certainty_profile, certainty_profiles
+from ctray.localization.rotation_certainty import certainty_profile, certainty_profiles
 from ctray.preprocess.prepare import Prepared, prepare
 
 ConfigOf = Callable[..., RunConfig]
@@ -95,11 +95,12 @@ def test_profile_is_the_mean_over_pairs_of_the_surer_side(config_of: ConfigOf) -
 def test_number_of_slices_at_once_does_not_matter(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctray.localization import certainty
+
+    from ctray.localization import rotation_certainty
 
     prepared, model = volume((13, 12, 12), config), build_model(config)
     whole = certainty_profile(model, prepared, 0, 12, config)
-    monkeypatch.setattr(certainty, "_BATCH", 5)
+    monkeypatch.setattr(rotation_certainty, "_BATCH", 5)
     few = certainty_profile(model, prepared, 0, 12, config)
     np.testing.assert_allclose(few, whole, atol=1e-5)
 

@@ -21,9 +21,9 @@ from ctray.formats.source import VolumeSource
 from ctray.learn.pretext.checkpoint import checkpoint_step
 from ctray.learn.self_training.checkpoint import has_self_trained
 from ctray.localization.localizer import Localizer
-from ctray.localization.localizing import record_of
 from ctray.localization.margins import Calibration
 from ctray.localization.promise import calibration_of, with_promise
+from ctray.localization.python_localize import record_of
 from ctray.pipeline.cropping import Cut, is_open
 from ctray.pipeline.volume_work import open_localizer
 from ctray.preprocess.grey_maps import less_z_median, smoothed

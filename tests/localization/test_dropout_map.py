@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import ctray.localization.uncertainty as uncertainty_module
+import ctray.localization.dropout_map as uncertainty_module
 from ctray.config import RunConfig
 from ctray.core.errors import ConfigError
 from ctray.learn.pretext.encoder import SortingModel, SpatialDropout, monte_carlo
 from ctray.learn.pretext.tasks import build_model
-from ctray.localization.uncertainty import over_channels, sample_variance, uncertainty_map
+from ctray.localization.dropout_map import over_channels, sample_variance, uncertainty_map
 from ctray.preprocess.field_of_view import FieldOfView
 from ctray.preprocess.prepare import Prepared
 
