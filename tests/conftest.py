@@ -14,6 +14,8 @@ import pytest
 from run_fixtures import (
     archive_config,
     archive_settings,
+    as_trained,
+    begun,
     mixed_archive,
     ray_cpus,
     shared_ray,
@@ -31,7 +33,9 @@ from ctray.preprocess.prepare import Prepared, prepare
 __all__ = [
     "archive_config",
     "archive_settings",
+    "as_trained",
     "base_url",
+    "begun",
     "ceph",
     "ceph_server",
     "mixed_archive",
