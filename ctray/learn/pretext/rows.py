@@ -1,4 +1,4 @@
-"""Rows of examples, cut from prepared volumes; NumPy alone, so that readers start without torch."""
+"""Rows of examples, cut from prepared volumes. Uses no torch, so that readers start quickly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def rotation_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int],
 
 
 def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
-    """Examples of one volume, by their numbers: one row is one complete bag.
+    """Examples of one volume, by their numbers. A row is one complete set of slices to sort.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], 
 
 
 def canvas_side(shape: Triple, config: RunConfig) -> int:
-    """Side of the square that holds every slice of a working level of `shape` (z, y, x)."""
+    """Side of the square canvas that fits every slice of a working level of `shape` (z, y, x)."""
     if config.task == "rotation":
         return max(shape)
     across = [n for axis in sorting_axes(shape, config.sorting) for n in _others(shape, axis)]
