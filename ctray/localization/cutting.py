@@ -25,7 +25,7 @@ def crop(volume: Volume, found: VolumeRecord | Box, url: str) -> CropResult:
     Parameters
     ----------
     volume
-        From `ctray.open_volume`.
+        Result of `ctray.open_volume`.
     found
         Record from `ctray.localize` for this volume, or a box at one of its levels.
     url

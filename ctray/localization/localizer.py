@@ -119,7 +119,7 @@ class Localizer:
     Parameters
     ----------
     trained
-        From `ctray.learn.pretext.checkpoint.load_model`.
+        Result of `ctray.learn.pretext.checkpoint.load_model`.
     config
         Configuration. Only its `localize`, `uncertainty` and `self_train` sections are used; the
         model keeps its own working size, field of view and encoder.

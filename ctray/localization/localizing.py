@@ -22,10 +22,10 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
     Parameters
     ----------
     volume
-        From `ctray.open_volume`.
+        Result of `ctray.open_volume`.
     model
-        From `ctray.load_model`. The self-trained network in the same folder is used if there is
-        one.
+        Result of `ctray.load_model`. The self-trained network in the same folder is used if there
+        is one.
     config
         Configuration. Only its `localize`, `uncertainty`, `self_train` and `crop` sections are
         used. None uses the configuration of the model.

@@ -151,7 +151,7 @@ def sided_faces(profiles: Mapping[str, FloatArray], fraction: float | None = Non
     profiles
         Log-odds per slice, (N,), by axis.
     fraction
-        As for `own_threshold`.
+        Same as in `own_threshold`.
     """
     level, peak, used = _own_threshold(list(profiles.values()), fraction)
     return {name: _settled(profile, level, peak, used) for name, profile in profiles.items()}

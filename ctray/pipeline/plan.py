@@ -64,7 +64,7 @@ class ArchivePlan:
         Number of volumes in the sample.
     num_actors, could_hold
         Processes of the pool, and the number that fits on the machine or cluster. If an
-        autoscaler adds nodes, the latter is `pool.max_size`.
+        autoscaler adds nodes, `could_hold` is `pool.max_size`.
     training_hours
         Hours to prepare the training volumes and to finish both trainings.
     hours
@@ -111,7 +111,7 @@ def plan_archive(
     Parameters
     ----------
     catalog
-        From `ctray.archive.catalog.build_catalog`.
+        Result of `ctray.archive.catalog.build_catalog`.
     config
         Settings of the run.
     run

@@ -142,7 +142,7 @@ def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
     volume
         Working level, float32, (z, y, x), finite.
     column
-        From `find_column`.
+        Result of `find_column`.
     """
     num_radii = int(math.hypot(*volume.shape[1:])) + 1
     profile = whole_radial_profile(volume, column, num_radii)
