@@ -1,4 +1,4 @@
-"""Opens each candidate for a catalog entry; nothing that one of them does stops the others."""
+"""Opens each candidate for a catalog entry; a failing candidate does not stop the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctray.formats.registry import reader_of
 from ctray.formats.source import VolumeSource
 from ctray.storage import store
 
-# Each helper needs most of a second to start, and one core.
+# Each helper takes most of a second to start and uses one core.
 _HELPERS = min(4, store.NUM_CPUS)
 
 
@@ -27,14 +27,15 @@ class Inspected:
     Parameters
     ----------
     entry
-        Its catalog entry, still without an id; None if it is not a volume.
+        Catalog entry of the candidate, without an id; None if the candidate is not a volume.
     left_out
-        Why it is not a volume; None if it is one.
+        Reason why the candidate is not a volume; None if it is one.
     parts
-        URLs of other files that hold its voxels.
+        URLs of other files that hold the candidate's voxels.
     voxels_ids, part_ids
-        Stored voxels of its own file and of other files that it consists of, by names that no
-        path or link changes. If the choice of its dataset is unclear, all choices are listed.
+        Identifiers of the stored voxels in the candidate's own file and in other files that it
+        consists of. They do not depend on paths or links. If the choice of the dataset is unclear,
+        all choices are listed.
     """
 
     entry: CatalogEntry | None = None
@@ -51,18 +52,18 @@ def inspect_all(
     max_workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Inspected]:
-    """Open each candidate; a failure of any kind is a failed entry.
+    """Open each candidate; a failure of any kind gives a failed entry.
 
     Parameters
     ----------
     candidates
-        In the order of the result.
+        Candidates, in the order of the result.
     dataset
-        Path inside every HDF5 file.
+        Path of the dataset inside every HDF5 file.
     within
         Folder or prefix that the links of HDF5 files must not leave.
     max_workers
-        Candidates opened at once.
+        Maximum number of candidates that are opened at the same time.
     progress
         Called after every candidate with the number done and the total.
     """
@@ -88,14 +89,14 @@ def inspect_all(
 
 
 def parts_of_others(inspected: Mapping[str, Inspected]) -> frozenset[str]:
-    """URLs of the candidates whose voxels are all parts of other candidates.
+    """URLs of the candidates whose voxels are all part of other candidates.
 
-    If two are parts of each other, the one with the later URL is the part.
+    If two candidates are parts of each other, the one with the later URL is the part.
     """
     taken: set[str] = set()
     for url in sorted(inspected):
         own = set(inspected[url].voxels_ids)
-        # The voxels that a part uses belong to its whole already.
+        # The voxels that a part refers to already belong to its whole.
         if not own or not own <= taken:
             taken |= set(inspected[url].part_ids) - own
     owned = {url: set(one.voxels_ids) for url, one in inspected.items()}
@@ -104,7 +105,7 @@ def parts_of_others(inspected: Mapping[str, Inspected]) -> frozenset[str]:
 
 def _is_apart(candidate: Candidate) -> bool:
     """Whether a candidate is opened in a helper process."""
-    # No other process sees the memory of this one.
+    # A helper process cannot read the in-memory store of this process.
     return reader_of(candidate.kind).is_isolated and not candidate.url.startswith("memory://")
 
 

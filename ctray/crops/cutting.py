@@ -1,4 +1,4 @@
-"""Cutting a box out of a volume, level by level, without touching a voxel's value."""
+"""Cutting a box out of a volume, level by level, without changing the value of any voxel."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SNAP_CHUNKS = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CropResult:
-    """What `write_crop` wrote.
+    """Result of `write_crop`.
 
     Parameters
     ----------
     url
-        The crop's group.
+        URL of the crop's group.
     box
         Region of the source's level 0 that the crop holds: `asked_box`, grown outward.
     asked_box
@@ -61,17 +61,18 @@ def write_crop(
     exact: bool = False,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> CropResult:
-    """Write the voxels of `box` as a volume of its own at its physical place.
+    """Write the voxels of `box` as a separate volume that keeps its physical position.
 
     Levels of the source are copied, not computed again, if their voxels are at most `max_stride`
-    level-0 voxels long. For that, the box grows to their common stride. The crop gets a pyramid of
-    means of level 0 instead if the source has no such levels, or if they do not line up with an
+    level-0 voxels long. The box grows to their common stride for this. The crop gets a pyramid of
+    means of level 0 instead if the source has no such levels, or if they do not align with an
     `exact` box.
 
     Stored chunks are copied without decoding if the source is compressed with zstd, blosc or gzip
-    and the crop begins at a chunk, also from OME-Zarr 0.4 into the shards of 0.5. For that, the box
-    may grow further, within `snap_chunks`. Each chunk is verified first: by its own checksum, or
-    else by unpacking it. All other chunks, such as those that a face cuts, are encoded again.
+    and the crop begins at a chunk border. This includes copying from OME-Zarr 0.4 into the shards
+    of 0.5. The box may grow further for this, within `snap_chunks`. Each chunk is verified first,
+    by its checksum or otherwise by decompressing it. All other chunks, such as those cut by a face,
+    are encoded again.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def write_crop(
     box
         Region to keep, at any level of `volume`; a coarser box is refined to level 0.
     url
-        Where the crop goes.
+        Path or URL of the crop.
     provenance
         JSON values for the ``ctray`` attributes, such as method and model digest. `asked_box`,
         `crop_box`, the checksum and, unless given, the source are added; see
@@ -90,22 +91,23 @@ def write_crop(
     max_stride
         Longest voxel of a kept level, in level-0 voxels.
     snap_chunks
-        Largest growth of the box to whole chunks, as a fraction of its voxels. A little storage is
-        worth it because encoding takes ten times longer than copying. 0 never grows the box.
+        Largest growth of the box to whole chunks, as a fraction of its voxels. A little more
+        storage is worthwhile because encoding takes ten times longer than copying. 0 prevents
+        growth to chunks.
     surround_size
         Also keep the whole source, at about this many voxels along its longest side, for
         `ctray.crops.restoring.restore`; None keeps only the crop.
     exact
         Cut exactly this box, without growing it.
     bytes_in_flight
-        Bound of the voxel bytes held in memory.
+        Limit on voxel bytes in memory.
 
     Raises
     ------
     OutputExistsError
-        If a finished crop, or anything that ctray did not begin, is at `url`.
+        If a finished crop, or anything that ctray did not create, exists at `url`.
     GeometryError
-        If the box leaves the volume.
+        If the box extends beyond the volume.
     InvalidVolumeError
         If a chunk of the source is damaged.
     """
@@ -179,7 +181,7 @@ def _begin(
 
 
 def source_urls(volume: Volume) -> dict[str, Any]:
-    """`source_url`, the archive's own file, and `imported_url`, the Zarr that was made of it."""
+    """`source_url`, the archive's own file, and `imported_url`, the Zarr that was made from it."""
     attributes = volume.attributes
     if attributes.get("operation") == "import":
         return {"source_url": attributes["source_url"], "imported_url": volume.url}
@@ -199,9 +201,9 @@ def _at_level0(volume: Volume, box: Box) -> Box:
 def _kept_levels(
     volume: Volume, box: Box, max_stride: int, *, exact: bool
 ) -> tuple[list[int], Box]:
-    """Levels that a crop can copy, and the box grown to whole voxels of each of them.
+    """Levels that a crop can copy, and the box grown to whole voxels of each of these levels.
 
-    An `exact` box that would have to grow keeps level 0 only.
+    If an `exact` box would have to grow, only level 0 is copied.
     """
     kept: list[int] = []
     stride: Triple = (1, 1, 1)
@@ -216,7 +218,7 @@ def _kept_levels(
     grown = box.snap_outward(stride, volume.shape)
     if exact and grown != box:
         return [0], box
-    # A level whose extent was rounded down has no voxel for a box at the very end of the volume.
+    # A level whose extent was rounded down may have no voxel for a box at the end of the volume.
     return [n for n in kept if _meets(volume.levels[n], grown)], grown
 
 

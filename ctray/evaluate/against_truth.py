@@ -1,4 +1,4 @@
-"""A run against the truth: our boxes, the crops, and classical baselines on the same volumes."""
+"""A run compared with the truth: ctray's boxes, its crops, and baselines on the same volumes."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Evaluation:
     Parameters
     ----------
     table
-        Methods: ``ctray`` (the box), ``ctray-crop`` (what is kept, with margin; only where crops
-        were written), and the baselines.
+        Scores of the methods: ``ctray`` (the box), ``ctray-crop`` (the crop with its margins; only
+        if crops were written), and the baselines.
     baselines
-        What the baselines chose; empty if they were not asked for.
+        Results of the baselines; empty if they were not run.
     specimens
-        Scores of single specimens, where the run looked for them and the truth tells them.
+        Scores of single specimens, if the run searched for them and the truth contains them.
     """
 
     table: ScoreTable
@@ -59,11 +59,11 @@ class Evaluation:
 
     @property
     def supervised(self) -> frozenset[str]:
-        """Methods that saw the truth of the volumes that they are scored on."""
+        """Methods that used the truth of the volumes on which they are scored."""
         return frozenset(r.method for r in self.baselines if r.supervised)
 
     def ranked(self) -> tuple[MethodSummary, ...]:
-        """Ours first, then the baselines from best to worst."""
+        """Summaries: ctray first, then the baselines from best to worst."""
         own = (OWN_METHOD, CROP_METHOD)
         rows = self.table.summaries()
         rest = sorted(
@@ -73,7 +73,7 @@ class Evaluation:
         return (*(r for r in rows if r.method in own), *rest)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; a row a method, with ``supervised`` and ``variant``, and one a volume."""
+        """Plain values: one row per method, with ``supervised`` and ``variant``, and per volume."""
         variants = {r.method: r.variant for r in self.baselines}
         document = self.table.to_json()
         document["summary"] = [
@@ -89,7 +89,7 @@ class Evaluation:
         return document
 
     def to_rows(self) -> list[Row]:
-        """One flat row a method and volume, with ``supervised``."""
+        """One flat row per method and volume, with ``supervised``."""
         rows = self.table.to_rows()
         return [{**row, "supervised": row["method"] in self.supervised} for row in rows]
 
@@ -102,16 +102,16 @@ def evaluate_run(
     held_out: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Score what a run found; a volume of it that failed counts as one without a box.
+    """Score the boxes of a run. A volume that failed counts as a volume without a box.
 
     Parameters
     ----------
     run
-        The run; volumes without a receipt take no part.
+        Run folder. Volumes without a receipt are ignored.
     truth_url
         See `ctray.evaluate.truth.read_truths`.
     baselines
-        Whether to run the baselines as well, which reads every volume's working level.
+        Whether to also run the baselines. This reads the working level of every volume.
     held_out
         Score only volumes that the encoder was not trained on.
     progress
@@ -122,7 +122,7 @@ def evaluate_run(
     NotFoundError
         If the run has no receipt, there is no truth, or they share no volume.
     GeometryError
-        If a truth is that of another volume.
+        If a truth belongs to another volume.
     """
     receipts = run.receipts()
     if not receipts:
@@ -167,13 +167,13 @@ def evaluate_receipts(
     NotFoundError
         If receipts and truths share no volume.
     GeometryError
-        If a truth is that of another volume.
+        If a truth belongs to another volume.
     """
     predictions = {OWN_METHOD: {r.volume_id: r.sample_box for r in receipts}}
     if any(r.crop_boxes for r in receipts if r.volume_id in truths):
         predictions[CROP_METHOD] = {r.volume_id: _crop_box(r) for r in receipts}
     for result in baselines:
-        # Methods compare on the same volumes: one that nobody can read is lost for all.
+        # Methods are compared on the same volumes, so an unreadable volume has no box for any.
         predictions[result.method] = {r.volume_id: result.boxes.get(r.volume_id) for r in receipts}
     table = score_methods(predictions, truths)
     specimens = score_specimens(receipts, truths)
@@ -201,13 +201,13 @@ def baseline_cases(
     Parameters
     ----------
     receipts
-        Those with a truth; one without a readable volume is left out.
+        Receipts of volumes that have a truth. Receipts without a readable volume are left out.
     truths
-        By volume id.
+        Truths by volume id.
     config
-        Of the run.
+        Preprocessing settings of the run.
     cache_bytes
-        Prepared volumes that are kept in memory; others are read anew in each pass.
+        Limit on prepared volumes in memory. Other volumes are read again in each pass.
     """
     cache = _Cache(config, cache_bytes)
     return [
@@ -222,7 +222,7 @@ def baseline_cases(
 
 
 class _Cache:
-    """Prepared working levels: the first ones that fit stay, since passes go round and round."""
+    """Prepared working levels. The first ones that fit stay, since each pass reads all volumes."""
 
     def __init__(self, config: PreprocessConfig, max_bytes: int) -> None:
         self._config = config
@@ -230,7 +230,7 @@ class _Cache:
         self._kept: dict[str, BaselineArrays] = {}
 
     def loader(self, url: str) -> Callable[[], BaselineArrays]:
-        """Function that gives the arrays of one volume."""
+        """Function that returns the arrays of one volume."""
         return lambda: self._get(url)
 
     def _get(self, url: str) -> BaselineArrays:
@@ -257,13 +257,13 @@ def _prepared(url: str, config: PreprocessConfig) -> BaselineArrays:
 def _factors(receipt: VolumeRecord, config: PreprocessConfig) -> Triple:
     """Level-0 voxels per voxel of the working level."""
     known = receipt.working.get("factors")
-    if known is None:  # Found constant, before anything was noted.
+    if known is None:  # The volume is constant, so its receipt has no factors.
         _, known = read_working(open_volume(str(receipt.cut_url)), config.working_size)
     return as_triple(known, "factors")
 
 
 def _crop_box(receipt: VolumeRecord) -> Box | None:
-    """Box of the crop; around all of them where several specimens have one each."""
+    """Box of the crop, or the box around all crops if there are several."""
     return functools.reduce(Box.union, receipt.crop_boxes) if receipt.crop_boxes else None
 
 

@@ -1,4 +1,4 @@
-"""The maps that baselines threshold, of one volume."""
+"""The maps of one volume to which baselines apply thresholds."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaselineArrays:
-    """What the baselines see of one volume at its working level, all of shape (z, y, x).
+    """Input of the baselines for one volume at its working level, all of shape (z, y, x).
 
     Parameters
     ----------
     raw
         Grey values as stored, any real dtype.
     filled
-        The same after our own preprocessing: beyond the field of view matched noise. None: `raw`.
+        Grey values after ctray's preprocessing, with matched noise beyond the field of view. None
+        uses `raw`.
     inside
-        Our own field of view, bool. None: everything.
+        Field of view found by ctray, bool. None means the whole volume.
     """
 
     raw: npt.NDArray[Any]
@@ -48,8 +49,8 @@ def baseline_maps(
 ) -> Iterator[tuple[str, FloatArray]]:
     """Yield the maps of one volume in turn: name, float32 (z, y, x), -inf where invalid.
 
-    ``raw``; ``smoothed``; ``zmedian`` (smoothed less its median along z) and
-    ``zmedian-absolute``; ``localstd`` (local standard deviation in our own field of view).
+    The maps are ``raw``; ``smoothed``; ``zmedian`` (smoothed minus its median along z) and
+    ``zmedian-absolute``; ``localstd`` (local standard deviation in ctray's field of view).
     """
     yield "raw", as_float(arrays.raw)
     smooth = smoothed(arrays.raw, sigma)

@@ -1,4 +1,4 @@
-"""The search for the threshold whose boxes fit the truth best."""
+"""The search for the threshold that gives the best boxes compared with the truth."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from ctray.evaluate.baseline_thresholds import (
 from ctray.evaluate.truth import Truth
 
 Errors = npt.NDArray[np.float64]
-# Bounds the memory of the search over a large archive; 16 volumes of 64 cubed have 3072 values.
+# Limit on the number of values, and so on the memory, of the search over a large archive. For
+# comparison, 16 volumes of 64 cubed have 3072 values.
 _MAX_EXACT = 8192
 
 
@@ -36,12 +37,12 @@ class BaselineCase:
     Parameters
     ----------
     truth
-        Its truth, level 0.
+        Truth of the volume, at level 0.
     factors
         Level-0 voxels per voxel of the working level, (z, y, x).
     load
-        Returns the working level. Called once in each of three passes, so that no more than one
-        volume need be in memory.
+        Function that returns the working level. It is called once in each of three passes, so that
+        only one volume has to be in memory.
     """
 
     truth: Truth
@@ -49,11 +50,11 @@ class BaselineCase:
     load: Callable[[], BaselineArrays]
 
     def arrays(self) -> BaselineArrays:
-        """Load; `GeometryError` if `factors` do not lead from there to the truth's shape."""
+        """Load the arrays; `GeometryError` if shape times `factors` is not the truth's shape."""
         arrays = self.load()
         triples = zip(AXES, arrays.raw.shape, self.factors, self.truth.shape, strict=True)
         for axis, size, factor, full in triples:
-            # Other writers round a level's shape down, we round it up.
+            # Other writers round a level's shape down; ctray rounds it up.
             if abs(size - full / factor) >= 1:
                 raise GeometryError(
                     f"volume {self.truth.volume_id!r} has {axis}={full} at level 0 in its truth, "
@@ -71,11 +72,11 @@ class Scan:
     otsu: float | None
     otsu_faces: IntArray
     limits: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
-    num_shared: int = 0  # Thresholds that every volume has; they come first.
+    num_shared: int = 0  # Number of thresholds shared by all volumes; they come first.
     faces: IntArray = field(default_factory=lambda: np.empty((0, 6), dtype=np.int64))
 
     def add(self, values: FloatArray, *, shared: FloatArray, own: FloatArray | None = None) -> None:
-        """Scan the components above further thresholds: of the archive, and of this volume."""
+        """Scan components above further thresholds: shared ones, then this volume's own."""
         limits = shared if own is None else np.concatenate([shared, own])
         self.limits = np.concatenate([self.limits, limits])
         self.faces = np.concatenate([self.faces, component_faces(values, limits)])
@@ -93,18 +94,18 @@ class Choice:
 
 
 def face_errors(case: BaselineCase, faces_T6: IntArray) -> Errors:
-    """Mean absolute error in level-0 voxels of each box over the faces that count.
+    """Mean absolute error of each box over the scored faces, in level-0 voxels.
 
     Parameters
     ----------
     case
-        Gives truth and level.
+        Volume with its truth and its factors.
     faces_T6
-        Boxes at the working level; -1: none, which counts as the whole volume.
+        Boxes at the working level. -1 means no box, which counts as the whole volume.
 
     Returns
     -------
-    float64 (T,); NaN where no face counts.
+    float64 (T,); NaN if no face is scored.
     """
     truth = case.truth
     scored = np.array(truth.scored_faces)
@@ -119,7 +120,7 @@ def face_errors(case: BaselineCase, faces_T6: IntArray) -> Errors:
 
 
 def first_scan(values: FloatArray) -> Scan:
-    """Scan a map for the values that need no search."""
+    """Scan a map for the results that need no search."""
     limit = otsu_threshold(values)
     return Scan(
         profiles=axis_maxima(values),
@@ -132,7 +133,7 @@ def first_scan(values: FloatArray) -> Scan:
 def next_thresholds(
     cases: Sequence[BaselineCase], scans: Sequence[Scan], coarse: FloatArray, count: int
 ) -> tuple[FloatArray, list[FloatArray]]:
-    """Choose `count` thresholds to try next: around the archive's best, and each volume's own."""
+    """Choose `count` thresholds near the archive's best one, and as many near each volume's."""
     none = coarse[:0]
     if not len(coarse):
         return none, [none] * len(cases)
@@ -152,13 +153,13 @@ def searched(
     cases: Sequence[BaselineCase],
     scans: Mapping[str, Sequence[Scan]],
 ) -> tuple[Choice | None, Choice | None]:
-    """Choose the best threshold for the whole archive, and the best of each volume."""
+    """Choose the best threshold for the whole archive, and the best one for each volume."""
     known = [any(c.truth.scored_faces) for c in cases]
     if not any(known):
         return None, None
     shared, each = [], []
     for name, own in scans.items():
-        # Every threshold at which a box of all foreground changes, then the components' scan.
+        # Try every threshold at which a box of all foreground changes, then the scan of components.
         values = np.concatenate([p for s in own for p in s.profiles])
         exact = thin(np.append(values, np.nextafter(values.min(), -np.inf)), _MAX_EXACT)
         curves = [(exact, foreground_faces(s.profiles, exact)) for s in own]
@@ -193,7 +194,7 @@ def _best_each(
     variant: str, cases: Sequence[BaselineCase], curves: Sequence[tuple[FloatArray, IntArray]]
 ) -> Choice:
     rows = [
-        # Without a truth to choose by, no box: that is right in an empty volume.
+        # Without a truth, choose no box, which is correct in an empty volume.
         int(np.argmin(e)) if not np.isnan(e := face_errors(case, faces)).any() else None
         for case, (_, faces) in zip(cases, curves, strict=True)
     ]
@@ -204,7 +205,7 @@ def _best_each(
 
 
 def _merge(cases: Sequence[BaselineCase], choices: Sequence[Choice]) -> Choice:
-    """Take the best of several choices in every single volume."""
+    """Take the best of several choices in each volume."""
     errors_CV = np.stack([c.errors for c in choices])
     pick = np.where(np.isnan(errors_CV), np.inf, errors_CV).argmin(axis=0)
     return chosen(
@@ -216,7 +217,7 @@ def _merge(cases: Sequence[BaselineCase], choices: Sequence[Choice]) -> Choice:
 
 
 def otsu(cases: Sequence[BaselineCase], scans: Mapping[str, Sequence[Scan]]) -> Choice:
-    """Otsu and largest component; of two signs the one that the truth likes better."""
+    """Otsu's threshold and the largest component. The truth decides between maps of two signs."""
     choices = [
         chosen(
             f"{name}, component",

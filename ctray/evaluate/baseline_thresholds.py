@@ -1,7 +1,8 @@
 """Boxes of thresholded maps, for one threshold or many.
 
-Foreground is what lies strictly above a threshold. Boxes of many thresholds are int64 arrays
-``faces_T6`` (thresholds by z0, z1, y0, y1, x0, x1), with -1 in all six where nothing is above.
+Foreground is all voxels strictly above a threshold. Boxes of many thresholds are int64 arrays
+``faces_T6`` (thresholds by z0, z1, y0, y1, x0, x1). All six are -1 if no voxel is above the
+threshold.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 Profiles = tuple[FloatArray, FloatArray, FloatArray]
 
-# Dense in the upper tail, where one bright speck moves a face.
+# Quantiles are dense in the upper tail, where one bright speck moves a face.
 _QUANTILES = np.concatenate([np.linspace(0.05, 0.95, 13), 1 - np.logspace(-1.5, -4.5, 19)])
 
 
 def axis_maxima(values: FloatArray) -> Profiles:
-    """Largest value of every slice along z, y and x, which decide the boxes of all foreground."""
+    """Largest value of every slice along z, y and x, which determine boxes of all foreground."""
     z, y, x = values.max(axis=(1, 2)), values.max(axis=(0, 2)), values.max(axis=(0, 1))
     return (z, y, x)
 
 
 def foreground_faces(profiles: Profiles, thresholds: npt.ArrayLike) -> IntArray:
-    """Boxes of everything above each threshold, ``faces_T6``, exact, from `axis_maxima`."""
+    """Exact boxes ``faces_T6`` of all voxels above each threshold, from `axis_maxima`."""
     limits = np.asarray(thresholds, dtype=np.float32)
     faces_T6 = np.empty((len(limits), 6), dtype=np.int64)
     for axis, profile in enumerate(profiles):
-        # Running maxima from both ends rise, so the first slice above a threshold is a search.
+        # Running maxima are sorted, so a binary search finds the first slice above a threshold.
         faces_T6[:, 2 * axis] = np.searchsorted(np.maximum.accumulate(profile), limits, "right")
         from_end = np.maximum.accumulate(profile[::-1])
         faces_T6[:, 2 * axis + 1] = len(profile) - np.searchsorted(from_end, limits, "right")
@@ -43,14 +44,14 @@ def foreground_faces(profiles: Profiles, thresholds: npt.ArrayLike) -> IntArray:
 def component_faces(values: FloatArray, thresholds: npt.ArrayLike) -> IntArray:
     """Boxes of the largest connected component (6 neighbours) above each threshold, ``faces_T6``.
 
-    Of components of equal size the first in (z, y, x) order counts.
+    If components have equal size, the first in (z, y, x) order is used.
     """
     limits = np.asarray(thresholds, dtype=np.float32)
     faces_T6 = foreground_faces(axis_maxima(values), limits)
     for row, limit in zip(faces_T6, limits, strict=True):
         if row[0] < 0:
             continue
-        # High thresholds leave little: only the box of all foreground is labelled.
+        # High thresholds leave little foreground, so label only the box around it.
         box = Box.from_ranges(row.reshape(3, 2).tolist())
         labels, count = ndimage.label(values[box.slices] > limit)
         if count == 1:
@@ -67,12 +68,13 @@ def component_faces(values: FloatArray, thresholds: npt.ArrayLike) -> IntArray:
 
 
 def otsu_threshold(values: FloatArray) -> float | None:
-    """Otsu's threshold of the finite values; None where they are all equal.
+    """Otsu's threshold of the finite values; None if all are equal or there are none.
 
     scikit-image returns the centre of the last bin of the lower class, which cuts that bin in two.
-    This is the largest value of the lower class instead: the values above it are the upper class.
+    This function returns the largest value of the lower class instead, so all values above it are
+    the upper class.
     """
-    # float64: 256 bins need not fit between two float32 far from 0.
+    # Use float64, because 256 bins may not fit between two float32 values far from 0.
     finite = values[np.isfinite(values)].astype(np.float64)
     if finite.size == 0 or finite.min() == finite.max():
         return None
@@ -86,13 +88,13 @@ def otsu_threshold(values: FloatArray) -> float | None:
 def nonzero_faces(values: FloatArray) -> IntArray:
     """Box of all voxels above 0, ``faces_T6`` of one row.
 
-    The rule of MONAI's CropForeground with its default ``select_fn`` and no margin.
+    This is the rule of MONAI's CropForeground with its default ``select_fn`` and no margin.
     """
     return foreground_faces(axis_maxima(values), [0.0])
 
 
 def candidate_quantiles(values: FloatArray) -> FloatArray:
-    """32 quantiles of the finite values, rising, dense in the upper tail; none without values."""
+    """32 ascending quantiles of the finite values, dense in the upper tail; empty without any."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return np.empty(0, dtype=np.float32)
@@ -101,7 +103,7 @@ def candidate_quantiles(values: FloatArray) -> FloatArray:
 
 
 def thin(candidates: FloatArray, count: int) -> FloatArray:
-    """At most `count` of the candidates, evenly by rank, rising, each once."""
+    """At most `count` distinct candidates in ascending order, evenly spaced by rank."""
     distinct = np.unique(candidates)
     if len(distinct) <= count:
         return distinct
@@ -110,7 +112,7 @@ def thin(candidates: FloatArray, count: int) -> FloatArray:
 
 
 def between(thresholds: FloatArray, best: int, count: int) -> FloatArray:
-    """`count` thresholds evenly between the two neighbours of the one at index `best`."""
+    """`count` thresholds, evenly spaced between both neighbours of the one at index `best`."""
     low = thresholds[max(best - 1, 0)]
     high = thresholds[min(best + 1, len(thresholds) - 1)]
     return np.linspace(low, high, count + 2, dtype=np.float32)[1:-1]

@@ -1,12 +1,14 @@
 """Classical baselines that find the sample's box by thresholds, made as strong as possible.
 
-Unsupervised: Otsu's threshold and the largest component, per map; the box of all voxels above 0.
+The unsupervised baselines are Otsu's threshold with the largest component, for each map, and the
+box of all voxels above 0.
 
-Supervised: per map, the threshold that fits the truth best. One threshold for the whole archive is
-``-best``, the paper's baseline. One for every volume is ``-best-each``: no rule can choose better.
-These baselines see the truth of the volumes that they are scored on, which no method in use can.
-They also take the better of two foregrounds (all voxels above the threshold, or the largest
-component) and, after subtracting the median, of two signs (signed, absolute).
+The supervised baselines use the threshold of each map that fits the truth best. ``-best`` is the
+paper's baseline: one threshold for the whole archive. ``-best-each`` is one threshold for every
+volume; no rule can choose better. These baselines use the truth of the volumes on which they are
+scored, which is impossible in practice. They also use the better of two foregrounds (all voxels
+above the threshold, or the largest component). After subtracting the median, they use the better of
+two signs (signed, absolute).
 
 All maps assume that the sample is brighter or more varied than its surroundings. Only the absolute
 difference and the deviation find darker samples.
@@ -37,15 +39,15 @@ from ctray.evaluate.baseline_thresholds import IntArray, nonzero_faces, thin
 __all__ = ["BaselineCase", "BaselineResult", "run_baselines"]
 
 _NUM_PASSES = 3
-# Gaussian of the smoothed maps, voxels of the working level; less before the local deviation, whose
-# window averages as well.
+# Gaussian of the smoothed maps, voxels of the working level. It is smaller for the local deviation,
+# whose window also averages.
 _SIGMA, _DEVIATION_SIGMA = 1.5, 1.0
 # The window of the local deviation is a cube of 2 radius + 1 voxels.
 _RADIUS = 2
-# Thresholds tried at first, from quantiles of all volumes, and then between the neighbours of the
+# Numbers of thresholds: first from quantiles of all volumes, then between the neighbours of the
 # best one, for the archive and for each volume.
 _NUM_COARSE, _NUM_FINE = 40, 12
-# Family of methods -> the maps among which it may choose.
+# Family of methods -> the maps that it may choose from.
 FAMILIES = {
     "raw": ("raw",),
     "smoothed": ("smoothed",),
@@ -61,15 +63,16 @@ class BaselineResult:
     Parameters
     ----------
     method
-        ``raw-best``, ``raw-best-each``, ``raw-otsu``, the same with ``smoothed``, ``zmedian``
-        and ``localstd``, or ``nonzero``.
+        ``raw-best``, ``raw-best-each``, ``raw-otsu``, the same names with ``smoothed``, ``zmedian``
+        and ``localstd`` instead of ``raw``, or ``nonzero``.
     supervised
         Whether the truth was used.
     variant
-        Chosen by the truth: the map, and ``all`` foreground or the largest ``component``.
+        The map, and ``all`` foreground or the largest ``component``. If there is a choice, the
+        truth decides.
     boxes, thresholds
-        By volume id; box at level 0, None where nothing is above the threshold. The threshold
-        is None where there is none: in a constant map, and for ``nonzero``.
+        Boxes at level 0 and thresholds, by volume id. The box is None if no voxel is above the
+        threshold. The threshold is None for a constant map and for ``nonzero``.
     """
 
     method: str
@@ -88,17 +91,16 @@ def run_baselines(
     Parameters
     ----------
     cases
-        The volumes, truth included. Those without a sample, or without a face that counts, take
-        no part in choosing thresholds; without any other volume the supervised methods are left
-        out.
+        Volumes with their truth. Volumes without a sample or without a scored face are not used to
+        choose thresholds. If there are no other volumes, the supervised methods are left out.
     progress
         Called with (done, total) after each volume of each of the three passes.
 
     Notes
     -----
-    A missing box counts as the whole volume, as in the scores. Thresholds for all foreground are
-    exact: every value at which a box changes is tried, evenly thinned to 8192. Thresholds for
-    components come from a coarse scan and a fine scan around its best.
+    A missing box counts as the whole volume, as in the scores. The search for all foreground tries
+    every value at which a box changes, evenly thinned to 8192 values. Thresholds for components
+    come from a coarse scan and a fine scan around the best coarse threshold.
     """
     if not cases:
         raise ConfigError("no volume to run the baselines on; the run and the truth share none")
@@ -120,7 +122,7 @@ def _scan_all(
     cases: Sequence[BaselineCase],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, list[Scan]], IntArray]:
-    """Scan every map of every volume: by map, a scan a volume; and the boxes of what is above 0."""
+    """Scan every map of every volume: scans by map and volume, and boxes of all voxels above 0."""
     scans: dict[str, list[Scan]] = {m: [] for maps in FAMILIES.values() for m in maps}
     nonzero: list[IntArray] = []
     done = 0
@@ -139,7 +141,7 @@ def _scan_all(
             scans[name].append(first_scan(values))
             if name == "raw":
                 nonzero.append(nonzero_faces(values)[0])
-    # One pool of thresholds a map: a threshold for the whole archive must be tried in all of it.
+    # Use the same thresholds in all volumes, to find one threshold for the whole archive.
     coarse = {
         name: thin(np.concatenate([s.quantiles for s in own]), _NUM_COARSE)
         for name, own in scans.items()

@@ -1,4 +1,4 @@
-"""From the scores of single volumes to the rows of the benchmark's table."""
+"""Rows of the benchmark's table, from the scores of single volumes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from ctray.records.volume_record import VolumeRecord
 
 MAIN = "main"
 ALL = "all"
-# Savings of crops are promised where the true box takes this fraction of the volume.
+# Savings of crops are promised if the true box takes this fraction of the volume.
 FILL_RANGE = (0.2, 0.3)
 FILL_SCENE = "fill 20-30%"
-# Fraction of the sample's voxels that a crop may lose, where the receipts state no other.
+# Fraction of the sample's voxels that a crop may lose, if the receipts state no other fraction.
 MAX_LOSS = 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Which volumes, and how they were run.
+    """A group of volumes, and the variant of the method.
 
     Parameters
     ----------
     archive
-        Volumes that were learned from together.
+        Name of the archive: the volumes of one training.
     variant
-        ``main``, or the name of what was changed.
+        ``main``, or the name of the change to the method.
     family, scene
-        What the volumes show; ``all`` where rows are over several.
+        Family and scene of the volumes; ``all`` for a row over several.
     """
 
     archive: str
@@ -42,28 +42,28 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VolumeScore:
-    """One method on one volume; None where there is no value.
+    """Scores of one method on one volume; None means that there is no value.
 
     Parameters
     ----------
     group, volume_id, method, supervised
-        What was scored; supervised methods saw the truth of this very volume.
+        Identity of the score. A supervised method used the truth of this volume.
     outcome
-        As in `ctray.evaluate.scoring.BoxScore`; ours also ``uncertain`` and ``failed``,
-        whether or not there is a sample.
+        Outcome as in `ctray.evaluate.scoring.BoxScore`. For ctray also ``uncertain`` and
+        ``failed``, with or without a sample.
     error_voxels, error_of_side, error_of_box, error_apart_voxels
-        Mean over the faces that count; the last over those that do not.
+        Mean error of the scored faces; `error_apart_voxels` is the mean error of the other faces.
     iou, lost, saved
-        Of the box: intersection over union, fraction of the sample's voxels outside it, fraction of
-        the volume's voxels outside it.
+        Scores of the box: intersection over union, fraction of the sample's voxels outside the box,
+        and fraction of the volume's voxels outside it.
     crop_lost, crop_saved
-        The same of what is kept; None without crops, and for baselines.
+        `lost` and `saved` of the crop; None without crops, and for baselines.
     fill
         Fraction of the volume that the true box takes.
     seconds, bytes_read
-        Of localizing and cropping; ours only.
+        Wall time and bytes of localizing and cropping; only for ctray.
     max_loss, coverage
-        What the receipt states: the crop loses at most `max_loss` at the rate `coverage`.
+        Promise in the receipt: the crop loses at most `max_loss` at the rate `coverage`.
     """
 
     group: Group
@@ -93,25 +93,25 @@ class VolumeScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableRow:
-    """One method over one group; None where nothing could be measured.
+    """Summary of one method over one group; None if nothing could be measured.
 
     Parameters
     ----------
     group, method, supervised, num_volumes
-        What was scored.
+        Identity of the row, and its number of volumes.
     num_located, num_missing, num_empty, num_false_alarms, num_uncertain, num_failed
-        Volumes by outcome; of ours, ``missing`` is a sample that was called empty.
+        Number of volumes by outcome. For ctray, ``missing`` is a sample that was called empty.
     mean_voxels, worst_voxels, mean_of_side, worst_of_side, mean_of_box, mean_apart_voxels
-        Error of the faces, over the volumes, a mean over its faces each.
+        Mean and worst error over the volumes. The error of a volume is the mean over its faces.
     mean_iou, mean_lost, worst_lost, mean_saved
-        Of the boxes.
+        Mean and worst scores of the boxes.
     mean_crop_lost, worst_crop_lost, mean_crop_saved
-        Of the crops.
+        Mean and worst scores of the crops.
     observed_coverage, stated_coverage, max_loss
         Fraction of the located volumes whose crop loses at most `max_loss`, and the rate that the
         receipts state.
     mean_seconds, mean_bytes_read
-        A volume.
+        Mean per volume.
     """
 
     group: Group
@@ -154,7 +154,7 @@ def volume_scores(
     receipts: Sequence[VolumeRecord],
     truths: Mapping[str, Truth],
 ) -> list[VolumeScore]:
-    """Scores of one group's volumes; the crops' go with those of our boxes."""
+    """Scores of one group's volumes. Scores of crops are added to the scores of ctray's boxes."""
     by_id = {receipt.volume_id: receipt for receipt in receipts}
     crops = {s.volume_id: s for s in evaluation.table.scores if s.method == CROP_METHOD}
     found = []
@@ -192,10 +192,10 @@ def volume_scores(
 
 
 def table_rows(scores: Sequence[VolumeScore]) -> list[TableRow]:
-    """Rows of every group, and over all of a family, all of a scene, and all of an archive.
+    """Rows of every group, and rows over each family, each scene and each archive.
 
-    Methods keep the order of their first score; rows over several groups come after them, and a
-    sum of one group is left out.
+    Methods keep the order of their first score. Rows over several groups come last. A row over a
+    single group is left out.
     """
     parts: dict[tuple[Group, str], list[VolumeScore]] = {}
     for score in scores:
@@ -258,13 +258,13 @@ def observed_coverage(scores: Sequence[VolumeScore], max_loss: float = MAX_LOSS)
     Parameters
     ----------
     scores
-        Of our method; volumes that were flagged, or whose loss is unknown, take no part.
+        Scores of ctray. Volumes that are not located, or whose loss is unknown, are ignored.
     max_loss
-        Fraction of the sample's voxels that may be lost where the receipt states no other.
+        Fraction of the sample's voxels that may be lost, if the receipt states no other fraction.
 
     Returns
     -------
-    None if no volume takes part.
+    Fraction in [0, 1], or None if there is no such volume.
     """
     kept = [
         s.crop_lost <= (max_loss if s.max_loss is None else s.max_loss)

@@ -1,4 +1,4 @@
-"""Calibrating margins on runs over volumes whose truth is known."""
+"""Calibrating margins on runs over volumes with known truth."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def calibrate_runs(
 ) -> Calibration:
     """Calibration from the located volumes of runs and their truth.
 
-    Volumes count as well that need review only because the scale of a face exceeded an earlier
-    calibration. Otherwise no calibration could ever contain such scales.
+    This also includes volumes that need review only because the scale of a face exceeded an earlier
+    calibration. Otherwise, no calibration could ever contain such scales.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def _common_digest(receipts: Sequence[VolumeRecord]) -> str:
 
 
 def _settings_of(run: RunFolder) -> dict[str, Any]:
-    """Settings behind the digest; empty where the run does not tell them."""
+    """Settings behind the digest; empty if the run has no manifest."""
     try:
         manifest = store.read_json(run.manifest)
     except NotFoundError:

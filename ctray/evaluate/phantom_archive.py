@@ -1,4 +1,4 @@
-"""An archive of phantoms on storage, with its truth in a folder beside the volumes."""
+"""An archive of phantoms in storage, with its truth in a folder next to the volumes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ TRUTH_FOLDER = "truth"
 
 @dataclass(frozen=True, kw_only=True)
 class KnownScan:
-    """A scan in memory, and the truth about it.
+    """A scan in memory, with its truth.
 
     Parameters
     ----------
     volume
         Grey values (z, y, x).
     box, specimens
-        Tight boxes of all of the sample (None: empty) and of each specimen.
+        Tight box of the whole sample (None if the volume is empty), and tight box of each specimen.
     arrays
-        Truth of the volume's shape by name, uint8; ``mask`` always.
+        Truth arrays by name, uint8, of the volume's shape; always contains ``mask``.
     tolerance, touching
-        As in `ctray.evaluate.truth.Truth`, six faces each; None: exact, and wherever the
-        box ends at the volume's border.
+        Values for six faces as in `ctray.evaluate.truth.Truth`. None means an exact truth, and
+        touching faces wherever the box ends at the volume's border.
     """
 
     volume: npt.NDArray[Any]
@@ -48,20 +48,20 @@ class KnownScan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhantomRecord:
-    """One phantom on storage.
+    """One phantom in storage.
 
     Parameters
     ----------
     volume_id
         Name of the volume.
     url
-        The OME-Zarr volume.
+        URL of the OME-Zarr volume.
     truth_url
-        The truth as JSON: box, specimens' boxes, spec, and the URLs of mask and labels.
+        URL of the truth as JSON: box, specimens' boxes, spec, and file names of mask and labels.
     box
-        Tight box of all of the sample; None for an empty volume.
+        Tight box of the whole sample; None for an empty volume.
     skipped
-        Whether an earlier run had finished it.
+        Whether the phantom already existed.
     """
 
     volume_id: str
@@ -84,12 +84,12 @@ def write_phantoms(
 ) -> list[PhantomRecord]:
     """Write `count` phantoms to `dst` and their truth to ``dst/truth``.
 
-    A phantom is finished when its volume is committed, which is done last; a rerun skips it.
+    The volume of a phantom is committed last. A rerun skips phantoms with a committed volume.
 
     Parameters
     ----------
     dst
-        URL or path of the archive; volumes are called ``<kind>-<index>``.
+        URL or path of the archive; volumes are named ``<kind>-<index>``.
     count, size, seed, kind, difficulty
         Number of phantoms, shape (z, y, x) in voxels or one side, kind and scene; see
         `ctray.phantom.preset`.
@@ -101,7 +101,7 @@ def write_phantoms(
     Raises
     ------
     ConfigError
-        If an option is unknown or out of range, `count` is below 1, or `dst` holds phantoms of
+        If an option is unknown or out of range, `count` is below 1, or `dst` contains phantoms with
         other options.
     """
     if count < 1:
@@ -120,7 +120,7 @@ def write_phantoms(
 
 
 def read_truth(url: str) -> tuple[Box | None, list[Box]]:
-    """Box of all of the sample (None: empty) and the boxes of its specimens, from a truth file."""
+    """Box of the whole sample (None if empty) and the boxes of its specimens, from a truth file."""
     truth = store.read_json(url)
     box = truth["box"]
     return (
@@ -130,18 +130,18 @@ def read_truth(url: str) -> tuple[Box | None, list[Box]]:
 
 
 def write_phantom(dst: str, spec: PhantomSpec, *, volume_id: str, difficulty: str) -> PhantomRecord:
-    """Write one phantom to the archive `dst`, unless it is there; see `write_scan`.
+    """Write one phantom to the archive `dst`, unless it exists; see `write_scan`.
 
     Parameters
     ----------
     dst
         URL of the archive; several families and scenes may share it.
     spec
-        The phantom.
+        Specification of the phantom.
     volume_id
-        Its name.
+        Name of the volume.
     difficulty
-        Name of its scene, noted in its truth.
+        Name of the scene, which is stored in the truth.
     """
 
     def make() -> KnownScan:
@@ -166,23 +166,24 @@ def write_scan(
     recipe: dict[str, Any],
     difficulty: str,
 ) -> PhantomRecord:
-    """Write a scan and its truth to the archive `dst`, unless an earlier run did.
+    """Write a scan and its truth to the archive `dst`, unless they exist.
 
     Parameters
     ----------
     dst
         URL of the archive.
     make
-        Makes the scan; a pure function of `recipe`, not called for one that is there.
+        Function that makes the scan. It depends only on `recipe` and is not called for an existing
+        scan.
     volume_id, difficulty
         Names of the volume and of its scene.
     recipe
-        Plain values that tell this scan from every other.
+        Plain values that distinguish this scan from all others.
 
     Raises
     ------
     ConfigError
-        If a scan of this name and another recipe is there.
+        If a scan with this name and another recipe exists.
     """
     url = store.join(dst, f"{volume_id}.zarr")
     truth_url = store.join(dst, TRUTH_FOLDER, f"{volume_id}.json")
@@ -203,7 +204,7 @@ def write_scan(
 
 
 def _write_truth(truth_url: str, scan: KnownScan, about: dict[str, Any]) -> None:
-    """Write the truth, its JSON first: arrays beside it are then always of that spec."""
+    """Write the truth, with its JSON first, so that existing arrays always belong to that spec."""
     volume_id = about["volume_id"]
     names = {what: f"{volume_id}-{what}.zarr" for what in scan.arrays}
     truth = {
@@ -224,7 +225,7 @@ def _write_truth(truth_url: str, scan: KnownScan, about: dict[str, Any]) -> None
     for what, array in scan.arrays.items():
         url = store.join(folder, names[what])
         if not is_committed(url):
-            # One level: a mean of labels means nothing.
+            # One level only, because a mean of labels is meaningless.
             about = {"truth_of": f"{volume_id}.zarr"}
             _write_volume(url, array, scan.voxel_size, about, num_levels=1)
 

@@ -1,4 +1,4 @@
-"""Scores of boxes against the truth, in level-0 voxels."""
+"""Scores of boxes compared with the truth, in level-0 voxels."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from ctray.core.geometry import Box
 from ctray.evaluate.truth import FACE_NAMES, SixBools, Truth, count_sample_voxels
 
 OWN_METHOD = "ctray"
-# The crop: the box with its margin.
+# The crop: the box with its margins.
 CROP_METHOD = f"{OWN_METHOD}-crop"
 Row = dict[str, str | float | int | bool | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BoxScore:
-    """One box against the truth of its volume.
+    """One box compared with the truth of its volume.
 
-    Values that need a true box or face are None where the volume is empty or no face counts.
+    Values that need a true box or a scored face are None if there is none.
 
     Parameters
     ----------
     volume_id, method
         The volume and the method that were scored.
     outcome
-        ``located``: a box where there is a sample. ``missing``: no box (status empty, uncertain
-        or failed) where there is a sample; the errors are those of the whole volume, which stays on
-        disk then. ``empty``: no box in an empty volume. ``false-alarm``: a box in one.
+        ``located``: a box in a volume with a sample. ``missing``: no box (status empty, uncertain
+        or failed) in a volume with a sample; its errors are the errors of the whole volume, which
+        then stays on disk. ``empty``: no box in an empty volume. ``false-alarm``: a box in an empty
+        volume.
     box, truth
-        The two boxes at level 0; `box` is as predicted, None included.
+        The predicted box and the true box at level 0; None if there is none.
     errors
         Absolute error of the faces z0, z1, y0, y1, x0, x1 in voxels; None in an empty volume.
     scored
-        Which of the faces count: neither on the volume's border nor known too badly.
+        Whether each face is scored: it is not on the volume's border, and its truth is precise.
     relative_to_volume, relative_to_box
-        Per face, the error over the extent of the volume, and of the true box, along the face's
-        own axis.
+        Error of each face divided by the extent of the volume, and of the true box, along the axis
+        of the face.
     iou
         Intersection over union with the true box, all faces included.
     sample_lost
@@ -64,26 +65,26 @@ class BoxScore:
 
     @property
     def error_voxels(self) -> float | None:
-        """Mean absolute error of the faces that count, in voxels."""
+        """Mean absolute error of the scored faces, in voxels."""
         return _mean_where(self.errors, self.scored)
 
     @property
     def error_of_volume(self) -> float | None:
-        """Mean over the faces that count of the error over the volume's extent."""
+        """Mean error of the scored faces, divided by the volume's extent."""
         return _mean_where(self.relative_to_volume, self.scored)
 
     @property
     def error_of_box(self) -> float | None:
-        """Mean over the faces that count of the error over the true box's extent."""
+        """Mean error of the scored faces, divided by the true box's extent."""
         return _mean_where(self.relative_to_box, self.scored)
 
     @property
     def error_apart_voxels(self) -> float | None:
-        """Mean absolute error of the faces that do not count, in voxels."""
+        """Mean absolute error of the faces that are not scored, in voxels."""
         return _mean_where(self.errors, tuple(not s for s in self.scored))
 
     def to_row(self) -> Row:
-        """Flat row of plain values, for JSON and Parquet; None where there is no value."""
+        """Flat row of plain values, for JSON and Parquet; None means that there is no value."""
         row: Row = {"volume_id": self.volume_id, "method": self.method, "outcome": self.outcome}
         for prefix, box in (("", self.box), ("true_", self.truth)):
             faces = box.faces if box else (None,) * 6
@@ -105,24 +106,24 @@ class BoxScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MethodSummary:
-    """One method over an archive, in level-0 voxels; None where nothing could be scored.
+    """Summary of one method over an archive, in level-0 voxels; None if nothing could be scored.
 
     Parameters
     ----------
     num_volumes, num_located, num_missing, num_empty, num_false_alarms
-        Volumes scored, and how many of them had each outcome.
+        Number of scored volumes, and number with each outcome.
     mean_voxels, median_voxels, p90_voxels
-        Over the volumes, of the mean absolute error of the faces that count.
+        Statistics over the volumes of the mean absolute error of the scored faces.
     worst_voxels, worst_volume_id
-        The volume with the largest such error.
+        Largest such error, and its volume.
     face_median_voxels, face_p90_voxels
-        Over the single faces of all volumes.
+        Statistics of the error over the scored faces of all volumes.
     mean_of_volume, mean_of_box
-        Mean over the volumes of the error relative to the extent of volume and true box.
+        Mean over the volumes of the error relative to the extent of the volume and of the true box.
     apart_mean_voxels
-        Mean absolute error of the faces left out of all other figures.
+        Mean absolute error of the faces that are not scored.
     mean_iou, mean_sample_lost, worst_sample_lost, mean_storage_saved
-        Over the volumes; a volume without a mask takes no part in the sample lost.
+        Statistics over the volumes. Volumes without a mask are ignored for the sample lost.
     """
 
     method: str
@@ -158,9 +159,9 @@ class ScoreTable:
     Parameters
     ----------
     scores
-        One per method and volume.
+        One score per method and volume.
     without_truth, without_prediction
-        Volumes that were left out: predicted only, or in the truth only.
+        Volumes that were left out because they have no truth, or no prediction.
     """
 
     scores: tuple[BoxScore, ...]
@@ -173,7 +174,7 @@ class ScoreTable:
         return tuple(dict.fromkeys(s.method for s in self.scores))
 
     def summary(self, method: str = OWN_METHOD) -> MethodSummary:
-        """Aggregate of one method; `NotFoundError` for one that was not scored."""
+        """Summary of one method; raises `NotFoundError` if the method was not scored."""
         scores = [s for s in self.scores if s.method == method]
         if not scores:
             known = ", ".join(self.methods)
@@ -185,11 +186,11 @@ class ScoreTable:
         return tuple(self.summary(m) for m in self.methods)
 
     def to_rows(self) -> list[Row]:
-        """One flat row a method and volume."""
+        """One flat row per method and volume."""
         return [s.to_row() for s in self.scores]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: ``summary`` (a row a method), ``volumes`` (one each), those left out."""
+        """Plain values: ``summary`` (one row per method), ``volumes`` (all rows), left-out ids."""
         return {
             "summary": [s.to_row() for s in self.summaries()],
             "volumes": self.to_rows(),
@@ -206,7 +207,7 @@ def score_volume(truth: Truth, boxes: Mapping[str, Box | None]) -> list[BoxScore
     truth
         Truth of the volume.
     boxes
-        Box by method, level 0; None where the method found none.
+        Box by method, at level 0; None if the method found no box.
 
     Raises
     ------
@@ -241,15 +242,15 @@ def score_methods(
     Parameters
     ----------
     predictions
-        By method, then by volume id: the box at level 0, or None where it found none. Every
+        Boxes at level 0 by method and then by volume id; None if the method found no box. Every
         method must name the same volumes.
     truths
-        By volume id. Volumes that are only here were not part of the run and are left out.
+        Truths by volume id. Volumes without a prediction were not part of the run and are left out.
 
     Raises
     ------
     NotFoundError
-        If no volume is in both.
+        If no volume has both a prediction and a truth.
     GeometryError
         If a box cannot be compared with its truth, or the methods name different volumes.
     """
@@ -352,7 +353,7 @@ def _common_ids(predictions: Mapping[str, Mapping[str, Box | None]]) -> list[str
 
 
 def _over(errors: tuple[float, ...], extent: tuple[int, int, int]) -> tuple[float, ...]:
-    """Errors of the six faces over the extent of their axes."""
+    """Errors of the six faces, divided by the extent of their axes."""
     return tuple(e / extent[i // 2] for i, e in enumerate(errors))
 
 

@@ -1,4 +1,4 @@
-"""Several specimens against the truth: how many are found, and how well their boxes fit."""
+"""Several specimens compared with the truth: the number found, and the fit of their boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctray.core.geometry import Box
 from ctray.evaluate.truth import Truth
 from ctray.records.volume_record import VolumeRecord
 
-# Intersection over union from which a box counts as the box of a specimen.
+# Minimum intersection over union at which a box matches a specimen.
 MATCHED = 0.5
 
 
@@ -23,14 +23,16 @@ class SpecimenScores:
     Parameters
     ----------
     num_volumes, num_right
-        Volumes whose truth tells their specimens; those with the right number of boxes.
+        Number of volumes whose truth contains specimens, and number of these volumes with the
+        correct number of boxes.
     num_found, num_true, num_matched
-        Boxes, specimens, and pairs of them whose intersection over union is `MATCHED` or more.
+        Numbers of boxes, of specimens, and of pairs whose intersection over union is at least
+        `MATCHED`.
     mean_iou
-        Over the specimens; 0 for one without a box.
+        Mean over the specimens; a specimen without a box counts as 0.
     mean_voxels
-        Mean absolute error of the six coordinates of matched boxes, level-0 voxels; None without
-        any.
+        Mean absolute error of the six coordinates of matched boxes, level-0 voxels; None if there
+        are none.
     """
 
     num_volumes: int
@@ -43,7 +45,7 @@ class SpecimenScores:
 
     @property
     def matched_share(self) -> float:
-        """Fraction of the specimens that have their box."""
+        """Fraction of the specimens that are matched by a box."""
         return self.num_matched / self.num_true
 
     def to_json(self) -> dict[str, Any]:
@@ -54,14 +56,14 @@ class SpecimenScores:
 def score_specimens(
     receipts: Sequence[VolumeRecord], truths: Mapping[str, Truth]
 ) -> SpecimenScores | None:
-    """Score a run that looked for several specimens; None for another, or without such a truth.
+    """Score a run that searched for specimens; None for other runs, or without such a truth.
 
     Parameters
     ----------
     receipts
-        Of the run; a volume that is not located counts as one without boxes.
+        Receipts of the run. A volume that is not located counts as a volume without boxes.
     truths
-        By volume id; those that tell no specimens take no part.
+        Truths by volume id. Truths without specimens are ignored.
     """
     if all(receipt.specimens is None for receipt in receipts):
         return None
@@ -87,7 +89,7 @@ def score_specimens(
 
 
 def match_boxes(found: Sequence[Box], true: Sequence[Box]) -> list[tuple[int, int]]:
-    """Places (found, true) of boxes that overlap, the closest pair first, each box once."""
+    """Index pairs (found, true) of overlapping boxes, best pair first; each box at most once."""
     overlaps = [(f.iou(t), i, j) for i, f in enumerate(found) for j, t in enumerate(true)]
     taken: list[tuple[int, int]] = []
     for iou, i, j in sorted(overlaps, key=lambda o: (-o[0], o[1], o[2])):

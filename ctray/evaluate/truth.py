@@ -1,6 +1,6 @@
 """The truth about the sample of a volume: exact for phantoms, checked by hand for scans.
 
-Only scoring reads it; localization must not.
+Only evaluation may read it; localization must not.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ctray.storage.store import (
 from ctray.volumes.volume import open_volume
 
 FACE_NAMES = ("z0", "z1", "y0", "y1", "x0", "x1")
-# Beyond this the person who read the scan could not tell where the sample ends.
+# With a larger tolerance, the person who annotated the scan could not tell where the sample ends.
 MAX_TOLERANCE_VOXELS = 2
 SixInts = tuple[int, int, int, int, int, int]
 SixBools = tuple[bool, bool, bool, bool, bool, bool]
@@ -37,7 +37,7 @@ SixBools = tuple[bool, bool, bool, bool, bool, bool]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Truth:
-    """Where the sample of one volume is.
+    """True location of the sample in one volume.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ class Truth:
     shape
         Extent of the volume at level 0, voxels, (z, y, x).
     box
-        Box around all of the sample at level 0; None: the volume is empty.
+        Box around the whole sample at level 0; None if the volume is empty.
     specimens
-        One box a specimen where there are several.
+        One box per specimen, if there are several.
     mask_url
-        Voxel mask of the sample (not 0: sample) at level 0; None where there is none.
+        URL of the voxel mask of the sample (nonzero is sample) at level 0; None if there is none.
     tolerance
         Uncertainty of the truth, voxels per face, in the order z0, z1, y0, y1, x0, x1.
     touching
-        Faces at which the sample leaves the volume, in the same order.
+        Whether the sample extends beyond the volume at each face, in the same order.
 
     Raises
     ------
@@ -78,10 +78,10 @@ class Truth:
 
     @property
     def scored_faces(self) -> SixBools:
-        """Faces of the main error figure: inside the volume and known to 2 voxels or better.
+        """Whether each face is scored: it is inside the volume and known to 2 voxels or better.
 
-        At a face on the volume's border every box that is too large would count as right. A face
-        with a large tolerance would measure the person who read the scan.
+        At a face on the volume's border, a box that is too large would count as correct. At a face
+        with a large tolerance, the error would measure the person who annotated the scan.
         """
         flags = [
             self.box is not None and not touches and sure <= MAX_TOLERANCE_VOXELS
@@ -93,18 +93,20 @@ class Truth:
 def read_truths(url: str) -> dict[str, Truth]:
     """Truths of an archive by volume id.
 
-    Two layouts are known. Phantom archives: ``<id>.json`` in `url` or in its folder ``truth``,
-    each with ``box`` (three [start, stop] pairs, or null for an empty volume), ``shape`` and
-    optionally ``specimens``, ``tolerance`` and ``touching`` (six values, as in `Truth`), the mask
-    in ``<id>-mask.zarr`` beside it. Scans: folders with a
-    ``meta.json`` (`url` itself or those in it) that holds ``bbox_zyx_half_open``, ``shape``,
-    ``bbox_tolerance_voxels_per_face`` and ``faces_touching_volume_border``, the mask in
-    ``mask.tif``; the folder's name is the volume id. A ``meta.json`` without a box is passed over.
+    Two layouts are supported. Phantom archives have files ``<id>.json`` in `url` or in its folder
+    ``truth``. Each file has ``box`` (three [start, stop] pairs, or null for an empty volume),
+    ``shape`` and optionally ``specimens``, ``tolerance`` and ``touching`` (six values, as in
+    `Truth`). The mask is in ``<id>-mask.zarr`` in the same folder.
+
+    Scans have folders with a ``meta.json``: `url` itself or folders in it. The file has
+    ``bbox_zyx_half_open``, ``shape``, ``bbox_tolerance_voxels_per_face`` and
+    ``faces_touching_volume_border``. The mask is in ``mask.tif``, and the folder's name is the
+    volume id. A ``meta.json`` without a box is ignored.
 
     Raises
     ------
     NotFoundError
-        If nothing is at `url`, or no truth is in it.
+        If `url` does not exist or contains no truth.
     ConfigError
         If a truth cannot be used; the message names its URL.
     """
@@ -133,7 +135,7 @@ def iter_mask(truth: Truth) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
     Raises
     ------
     NotFoundError
-        If the truth has no mask, or it is gone.
+        If the truth has no mask, or the mask is missing.
     InvalidVolumeError
         If the mask cannot be read or has another shape than the volume.
     """
@@ -149,9 +151,9 @@ def iter_mask(truth: Truth) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
 
 
 def count_sample_voxels(truth: Truth, boxes: Sequence[Box]) -> tuple[int, list[int]]:
-    """Sample voxels of a volume, and those of them in each of `boxes` (level 0).
+    """Number of sample voxels in a volume, and in each of `boxes` (level 0).
 
-    The mask is read once, in slabs, however many boxes there are.
+    The mask is read once, in slabs, for any number of boxes.
     """
     total, inside = 0, [0] * len(boxes)
     for first, slab in iter_mask(truth):
@@ -170,7 +172,7 @@ def _phantom_truths(entries: Sequence[Entry]) -> list[Truth]:
         if entry.is_dir or not entry.name.endswith(".json"):
             continue
         data = read_json(entry.url)
-        # Other JSON files may lie in an archive's own folder.
+        # The folder of an archive may contain other JSON files.
         if not isinstance(data, Mapping) or not {"box", "shape"} <= data.keys():
             continue
         volume_id = entry.name.removesuffix(".json")
@@ -185,7 +187,7 @@ def _read_phantom(url: str, volume_id: str, data: Mapping[str, Any], mask_url: s
         shape = as_triple(data["shape"], "truth shape")
         box = None if data["box"] is None else Box.from_ranges(data["box"])
         parts = data.get("specimens") or []
-        # Phantoms tell an organ or a label beside a specimen's box.
+        # Phantoms may store an organ or a label with a specimen's box.
         ranges = [p["box"] if isinstance(p, Mapping) else p for p in parts]
         return Truth(
             volume_id=volume_id,

@@ -1,4 +1,4 @@
-"""Examples from the files of prepared volumes; NumPy alone, so that readers start without torch."""
+"""Examples from the files of prepared volumes. Uses no torch, so that readers start quickly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ctray.learn.pretext.rows import example_rows
 from ctray.preprocess.prepare import Prepared
 from ctray.storage import store
 
-# Prepared volumes that a reader keeps, so that a small archive is fetched only once.
+# Limit on the prepared volumes that a reader keeps in memory. A small archive is fetched only once.
 _CACHE_BYTES = 256 * 2**20
 
 
@@ -74,7 +74,7 @@ def read_prepared(url: str) -> Prepared:
     Raises
     ------
     InvalidVolumeError
-        If it is missing or damaged.
+        If the file is missing or damaged.
     """
     try:
         return Prepared.from_bytes(store.read_bytes(url))

@@ -1,18 +1,18 @@
-"""The status of a volume, decided in one place from all that is known of it.
+"""The status of a volume, decided in one place from all evidence about it.
 
-`decide` is a pure function. Its rules come in this order, and the first that applies decides:
+`decide` is a pure function. It applies these rules in order; the first that applies decides:
 
-1. The volume cannot be worked on: `failed`.
-2. It was decided before, and as anything but `located`: that stays.
+1. The volume cannot be processed: `failed`.
+2. The volume has an earlier status other than `located`: keep that status.
 3. All voxels have the same grey value: `empty`.
 4. The self-trained network shows no sample: `empty`, or `uncertain` if the pretext task is sure of
    one.
-5. Pretext task and self-trained network contradict each other, and grey values do not settle it:
-   `uncertain`.
+5. The pretext task and the self-trained network contradict each other, and grey values do not
+   confirm the network: `uncertain`.
 6. No box was found: `empty`.
-7. The sample goes on beyond the box, too far for the box to grow: `uncertain`.
-8. A face is more open than any in the calibration: `uncertain`.
-9. Else: `located`.
+7. The sample extends beyond the box, too far for the box to grow: `uncertain`.
+8. A face is more open than any face in the calibration: `uncertain`.
+9. Otherwise: `located`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARAMS = PARAMS.decision
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Status of a volume and the reason in one line; no reason for a located one."""
+    """Status of a volume and the reason in one line; a located volume has no reason."""
 
     status: Status
     reason: str | None = None
@@ -41,13 +41,13 @@ class NetworkEvidence:
     Parameters
     ----------
     box
-        Its box; None if an axis shows no sample.
+        Box of the network; None if an axis shows no sample.
     is_sample
-        Whether its surest slices are sure enough (`self_train.min_peak`).
+        Whether the peak log-odds of the network are high enough (`self_train.min_peak`).
     is_clear
-        Whether grey values tell the sample from its medium, and the faces are where they do.
+        Whether grey values separate the sample from its medium and place the faces.
     min_agreement
-        Least intersection over union with the box of the pretext task.
+        Minimum intersection over union with the box of the pretext task.
     """
 
     box: Box | None
@@ -58,27 +58,27 @@ class NetworkEvidence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
-    """What is known of a volume when its status is decided; defaults say that nobody looked.
+    """Evidence for the status of a volume; a default means that the evidence was not collected.
 
     Parameters
     ----------
     failure
-        Why the volume cannot be worked on.
+        Reason why the volume cannot be processed.
     before
-        Status and reason of a volume that was localized before.
+        Status and reason of a volume that was localized earlier.
     is_constant
         Whether all voxels have the same grey value.
     pretext_box, pretext_is_sure
         Box of the pretext task, and whether the task is sure of it along every axis.
     reason_if_empty
-        Why the pretext task finds no sample, if it finds none.
+        Reason why the pretext task finds no sample, if it finds none.
     network
         Finding of the self-trained network; None without self-training.
     cut_off
-        What of the sample goes on beyond the box.
+        Doubt of the last look: pieces of the sample extend beyond the box.
     open_fraction, calibrated_fraction
-        How open the most open face is, as a fraction of its axis; and the same over all volumes of
-        the calibration. None if it does not matter.
+        Scale of the most open face, as a fraction of its axis, and the largest such fraction in the
+        calibration. None if unknown or not needed.
     """
 
     failure: str | None = None
@@ -120,8 +120,8 @@ def _localized(evidence: Evidence) -> Verdict:
             reason = "what stands out looks like no other sample of the archive"
             return Verdict(status="empty", reason=reason)
         doubt = disagreement(pretext_box, network.box, network.min_agreement)
-        # Where grey values confirm the network, a box around its box is of more than the sample:
-        # of streaks, for example.
+        # If grey values confirm the network, a pretext box around the network's box contains more
+        # than the sample: streaks, for example.
         if doubt and not (network.is_clear and _mostly_inside(network.box, pretext_box)):
             return Verdict(status="uncertain", reason=doubt)
     if evidence.box is None:
@@ -130,14 +130,14 @@ def _localized(evidence: Evidence) -> Verdict:
 
 
 def disagreement(pretext: Box | None, network: Box | None, min_agreement: float) -> str | None:
-    """Why the boxes of the pretext task and of the network contradict each other; None if not.
+    """Reason why the boxes of the pretext task and the network contradict each other, or None.
 
     Parameters
     ----------
     pretext, network
         The boxes of the pretext task and of the self-trained network.
     min_agreement
-        Least intersection over union at which they agree.
+        Minimum intersection over union at which the boxes agree.
     """
     if pretext is None and network is None:
         return None

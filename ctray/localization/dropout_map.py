@@ -1,4 +1,4 @@
-"""Uncertainty map: how much dropout changes the embedding of every superpixel (paper 2.2).
+"""Uncertainty map: the variance of every superpixel's embedding under dropout (paper 2.2).
 
 Legend of tensor names: B slices, T Monte Carlo samples, C channels, H = W pixels of the canvas,
 h = w superpixels.
@@ -40,13 +40,13 @@ class UncertaintyMap:
         Variance, averaged over channels, relative to a high percentile of the volume; float32,
         (z, y, x) cells.
     cell
-        Working-level voxels a cell, (z, y, x); 1 along the slicing axis.
+        Working-level voxels per cell, (z, y, x); 1 along the slicing axis.
     offset
-        Working-level voxel where the first cell begins, (z, y, x); 0 or below.
+        Working-level voxel at which the first cell begins, (z, y, x); 0 or negative.
     scale
-        Variance that a value of 1 stands for.
+        Variance that corresponds to a value of 1.
     axis
-        Slicing axis, 0, 1, 2 for z, y, x.
+        Slicing axis: 0, 1, 2 for z, y, x.
     """
 
     values: FloatArray
@@ -66,11 +66,11 @@ class UncertaintyMap:
         }
 
     def cell_of_voxel(self, axis: int, shape: Triple) -> npt.NDArray[np.intp]:
-        """Cell (extent,) along `axis` that each voxel of a working level of `shape` lies in."""
+        """Cell (extent,) along `axis` that contains each voxel of a working level of `shape`."""
         return (np.arange(shape[axis]) - self.offset[axis]) // self.cell[axis]
 
     def to_voxels(self, cells: npt.NDArray[Any], shape: Triple) -> npt.NDArray[Any]:
-        """Array of cells, repeated to one value a voxel of a working level of `shape`."""
+        """Array of cells, repeated to one value per voxel of a working level of `shape`."""
         for axis in range(3):
             cells = np.take(cells, self.cell_of_voxel(axis, shape), axis=axis)
         return cells
@@ -81,24 +81,24 @@ def uncertainty_map(
 ) -> UncertaintyMap:
     """Variance of every superpixel's embedding over Monte Carlo dropout samples.
 
-    Pooling and last layer are left out, dropout is on, and all other layers work as in evaluation.
-    With `uncertainty.shifts` above 1, the network also sees the slices at shifted places, whose
-    superpixels lie in between. It sees a slab of slices at a time, so that memory does not grow
-    with the volume. All slices get the same dropout masks. So their variances are comparable, and
-    do not depend on the slabs.
+    The pooling and the last layer are not used, dropout is on, and all other layers work as in
+    evaluation. If `uncertainty.shifts` is above 1, the network also sees shifted slices, whose
+    superpixels lie between the others. The network processes one slab of slices at a time, so that
+    memory does not grow with the volume. All slices get the same dropout masks, so their variances
+    are comparable and do not depend on the slabs.
 
     Parameters
     ----------
     model
-        Trained model, used on the device that it is on.
+        Trained model. It runs on its current device.
     prepared
         The volume.
     side
-        Side of the canvas of training, pixels.
+        Side of the training canvas, pixels.
     config
-        Encoder, sorting axis, samples and shifts.
+        Configuration: encoder, sorting axis, samples and shifts are used.
     seed
-        Draws the dropout masks.
+        Seed of the dropout masks.
 
     Raises
     ------
@@ -131,10 +131,10 @@ def uncertainty_map(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Grid:
-    """Places of superpixels on a canvas that is larger than the slices on all sides.
+    """Positions of superpixels on a canvas that is larger than the slices on all sides.
 
-    Superpixel i of a window that begins at pixel p sees a field around p + i x stride. Its cell is
-    the middle of that field, and begins half a cell before it.
+    The field of superpixel i in a window that begins at pixel p is centred on p + i x stride. Its
+    cell is the middle of that field, so the cell begins half a cell before this pixel.
     """
 
     canvas: int
@@ -159,7 +159,10 @@ class _Grid:
         return self.stride // self.cell
 
     def cells_of(self, extent: int) -> tuple[slice, int]:
-        """Cells that cover `extent` pixels in the canvas' middle; the first one's pixel there."""
+        """Cells that cover the middle `extent` pixels of the canvas, and the pixel of the first.
+
+        The pixel is relative to the first covered pixel.
+        """
         before = (self.canvas - extent) // 2
         half = self.cell // 2
         first = (before + half) // self.cell
@@ -175,13 +178,13 @@ def sample_variance(
     Parameters
     ----------
     model
-        The model whose encoder makes the superpixels.
+        Model whose encoder computes the superpixels.
     x_BCHW
         Standardised slices.
     samples, seed
-        Number of masks, and the seed of their draw.
+        Number of masks, and their seed.
     stride
-        Input pixels per superpixel; None takes the last feature map.
+        Input pixels per superpixel; None uses the last feature map.
     """
     with monte_carlo(model, samples, seed):
         map_BCHW = model.encoder.superpixels(x_BCHW, stride)
@@ -189,9 +192,10 @@ def sample_variance(
 
 
 def over_channels(variance_BCHW: Tensor, unit_C: Tensor | None) -> Tensor:
-    """Mean (B, h, w) over the channels, each in its unit, and capped.
+    """Mean variance (B, h, w) over the channels, each divided by its unit and capped.
 
-    A channel whose unit is 0 has no variance anywhere and is left out.
+    A channel whose unit is 0 has no variance anywhere and is left out. Without units, the plain
+    mean.
     """
     if unit_C is None:
         return variance_BCHW.mean(dim=1)
@@ -201,7 +205,7 @@ def over_channels(variance_BCHW: Tensor, unit_C: Tensor | None) -> Tensor:
 
 
 class _Views:
-    """The slices of a volume on their canvas, seen by the encoder under dropout."""
+    """The slices of a volume on their canvas, as seen by the encoder under dropout."""
 
     def __init__(
         self,

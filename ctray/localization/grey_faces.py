@@ -1,10 +1,10 @@
-"""Faces in clear scans, where grey values alone tell the sample from what surrounds it.
+"""Faces in clear scans, where grey values alone separate the sample from its surroundings.
 
-The self-trained network knows where the sample is to a slice or two. In a clear scan the edge of
-the sample is sharper. It lies where the grey value is half way from the medium to the sample next
-to it. No single threshold finds such an edge, since bone is many times as bright as skin. So a face
-lies at half of the highest contrast within a voxel. The network's box tells what of all that stands
-out is the sample, and whether the scan is clear enough.
+The self-trained network places a face to within a slice or two. In a clear scan, the edge of the
+sample is sharper: the grey value there is half way between the medium and the adjacent sample. No
+single threshold finds such an edge, because bone is many times as bright as skin. So a face lies at
+half of the highest contrast within one voxel. The network's box shows which of the pieces that
+stand out are the sample, and whether the scan is clear enough.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class GreyFaces:
     Parameters
     ----------
     places
-        Where the faces are, between the voxels.
+        Positions of the faces, between the voxels.
     widths
-        Voxels between where a quarter and three quarters of the sample's grey value are reached.
-        None where the field of view cuts the sample, and nothing tells.
+        Voxels over which the contrast rises from a quarter to three quarters of the sample's
+        contrast. None if the field of view cuts the sample, so that grey values show no edge.
     """
 
     places: AxisFaces[float]
@@ -49,14 +49,14 @@ class GreyFaces:
 def find_grey_faces(
     level: GreyLevel, guesses: Sequence[AxisFaces[float]]
 ) -> list[GreyFaces | None]:
-    """Faces of specimens by their grey values; None where the scan is not clear.
+    """Faces of specimens by their grey values; None for a specimen without clear faces.
 
     Parameters
     ----------
     level
-        Where to look.
+        Grey values to search.
     guesses
-        Boxes of the network, one a specimen, in voxels of the working level.
+        Boxes of the network, one per specimen, in voxels of the working level.
     """
     nothing: list[GreyFaces | None] = [None] * len(guesses)
     own = [_scaled(guess, level.ratio) for guess in guesses]
@@ -92,9 +92,9 @@ def find_grey_faces(
 def _not_cut(
     sharp: GreyFaces, sample: BoolArray, inside: BoolArray, guess: AxisFaces[float]
 ) -> GreyFaces:
-    """Faces that lie no further in than the network's where the field of view cuts the sample.
+    """Move a face out to the network's if the field of view cuts the sample there.
 
-    Where the next voxel along the axis is outside, no grey value tells how far the sample goes.
+    If the next voxel along the axis is outside, grey values do not show how far the sample extends.
     """
     places: list[float] = []
     widths: list[float | None] = []
@@ -102,7 +102,7 @@ def _not_cut(
     for axis, ((low, high), (low_width, high_width), (first, last)) in enumerate(pairs):
         across = np.moveaxis(sample, axis, 0)
         outside = np.moveaxis(~inside, axis, 0)
-        # Within a voxel of the face.
+        # Compare slices within about a voxel of the face.
         start = math.floor(low)
         if _meets(across[1:], outside[:-1], start - 2, start + 1):
             low, low_width = min(low, first), None
@@ -122,12 +122,12 @@ def _meets(sample: BoolArray, outside: BoolArray, start: int, stop: int) -> bool
 def _agreeing(
     sharp: GreyFaces, guess: AxisFaces[float], region: Region, level: GreyLevel
 ) -> GreyFaces | None:
-    """Faces found in a region, in voxels of the working level; None if they are others' faces."""
+    """Faces found in a region, in voxels of the working level; None if they do not fit the box."""
     agreeing, places = 0, []
     for axis, part in enumerate(region):
         ratio = level.ratio[axis]
         low, high = (place + part.start for place in sharp.places.pairs[axis])
-        # A piece that goes on beyond the region is no tail of this box.
+        # A piece that extends beyond the region does not belong to this box.
         if low == part.start > 0 or high == part.stop < level.grey.shape[axis]:
             return None
         first, last = guess.pairs[axis]
@@ -152,7 +152,7 @@ def _shifted(guess: AxisFaces[float], origin: Sequence[int]) -> AxisFaces[float]
 
 
 def _around(guesses: Sequence[AxisFaces[float]], shape: Sequence[int]) -> Region:
-    """Region that holds all boxes and some medium around them."""
+    """Region that contains all boxes and some medium around them."""
     region = []
     for axis, extent in enumerate(shape):
         low = min(guess.pairs[axis][0] for guess in guesses)
@@ -180,7 +180,7 @@ def _filled(
 
 
 def _half_maximum(contrast: FloatArray, sample: BoolArray, threshold: float) -> GreyFaces:
-    """Faces where the outermost voxel of a slice reaches half of the highest contrast beside it."""
+    """Faces where a voxel first reaches half of the highest contrast next to it."""
     near = ndimage.binary_dilation(sample)
     usual = np.float32(np.median(contrast[_core(sample)]))
     capped = np.where(near, np.minimum(contrast, usual), np.float32(0))
@@ -198,7 +198,7 @@ def _half_maximum(contrast: FloatArray, sample: BoolArray, threshold: float) -> 
 
 
 def _core(sample: BoolArray) -> BoolArray:
-    """Sample without what may be its blurred edge, as far as that leaves some."""
+    """Sample without its blurred edge, if enough voxels are left; otherwise the whole sample."""
     for depth in (_PARAMS.edge, 1):
         core: BoolArray = ndimage.binary_erosion(sample, iterations=depth)
         if np.count_nonzero(core) >= PARAMS.piece.min_voxels:
@@ -207,7 +207,7 @@ def _core(sample: BoolArray) -> BoolArray:
 
 
 def _face(inward: FloatArray) -> tuple[float, float]:
-    """Where a profile that runs inwards first reaches half, and how wide its rise is there."""
+    """Position where a profile that runs inwards first reaches half, and the width of its rise."""
     first = int(np.argmax(inward >= _PARAMS.half))
     place = _crossing(inward, first, _PARAMS.half)
     # The rise begins after the last voxel before `first` that is below a quarter.
@@ -219,7 +219,7 @@ def _face(inward: FloatArray) -> tuple[float, float]:
 
 
 def _crossing(inward: FloatArray, index: int, level: float) -> float:
-    """Where between the voxel before `index` and this one `level` is reached; 0 at the border."""
+    """Place just before voxel `index` at which the profile reaches `level`; 0 at the border."""
     if index == 0:
         return 0.0
     above, before = float(inward[index]), float(inward[index - 1])

@@ -1,4 +1,4 @@
-"""The levels of a volume in which grey values are looked at."""
+"""The levels of a volume whose grey values are searched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GreyLevel:
     inside
         Field of view, bool, same shape.
     ratio
-        Voxels per voxel of the working level, (z, y, x).
+        Voxels of this level per voxel of the working level, (z, y, x).
     """
 
     grey: FloatArray
@@ -38,7 +38,7 @@ class GreyLevel:
 
     @classmethod
     def of_working(cls, prepared: Prepared, working: npt.NDArray[Any]) -> GreyLevel:
-        """The working level itself, prepared and as stored."""
+        """Grey values of the working level, from its prepared and its stored voxels."""
         return cls(
             grey=prepared.voxels.astype(np.float32),
             inside=prepared.field_of_view.mask(prepared.shape) & np.isfinite(working),
@@ -49,12 +49,12 @@ class GreyLevel:
     def of_finer(
         cls, prepared: Prepared, working: npt.NDArray[Any], finer: npt.NDArray[Any], ratio: Triple
     ) -> GreyLevel:
-        """The next finer level, corrected by what preparing the working level changed.
+        """The next finer level, with the corrections that preparing made to the working level.
 
         Parameters
         ----------
         prepared
-            Working level.
+            Prepared working level.
         working, finer
             The two levels as stored, any real dtype.
         ratio
@@ -78,17 +78,17 @@ class GreyLevel:
 
 
 class GreyLevels:
-    """Grey levels of a volume, the finest first. The finest is made once, when first asked for.
+    """Grey levels of a volume, the finest first. The finest is computed on first use and then kept.
 
-    Edges are sharper in a finer level. Where it is too noisy, the working level may do, which is a
-    mean of it. Nothing may change the arrays of a level.
+    Edges are sharper in a finer level. If the finer level is too noisy, the working level may be
+    clear, because it is a mean of the finer one. Callers must not change the arrays of a level.
 
     Parameters
     ----------
     prepared
-        Working level, prepared.
+        Prepared working level.
     level
-        Working level as stored, with the next finer level where that was read.
+        Working level as stored, with the next finer level if that was read.
     """
 
     def __init__(self, prepared: Prepared, level: WorkingLevel) -> None:
@@ -102,7 +102,7 @@ class GreyLevels:
 
     @cached_property
     def finest(self) -> GreyLevel:
-        """The next finer level where there is one, else the working level."""
+        """The next finer level if it was read, otherwise the working level."""
         level = self._level
         if level.finer is None:
             return self._working()
@@ -113,7 +113,7 @@ class GreyLevels:
 
 
 def _repeated(values: npt.NDArray[Any], ratio: Triple, shape: Sequence[int]) -> npt.NDArray[Any]:
-    """Each value for all voxels of a finer level of `shape` that it covers."""
+    """Repeat each value for all voxels that it covers in a finer level of `shape`."""
     for axis, count in enumerate(ratio):
         values = values.repeat(count, axis=axis)
     return values[tuple(slice(0, n) for n in shape)]

@@ -1,8 +1,9 @@
-"""A last look at the grey values around a box, for pieces of the sample that go on beyond it.
+"""A last look at the grey values around a box, for pieces of the sample that extend beyond it.
 
-It uses nothing that led to the box: neither a network nor a profile. A piece beyond the box is
-sample where it stands out from the medium and is connected to what stands out in the box. What is
-the same in all slices along z is no sample: a tube or a bed.
+The last look uses neither a network nor a profile, so it does not depend on the steps that led to
+the box. A piece beyond the box is sample if it stands out from the medium and is connected to
+voxels that stand out in the box. A structure that is the same in nearly all slices along z, such as
+a tube or a bed, is not sample.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _PARAMS = PARAMS.last_look
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CutPieces:
-    """What goes on beyond a box.
+    """Pieces of the sample beyond a box.
 
     Parameters
     ----------
     fraction
-        Voxels beyond the box that are connected to what stands out in it, as a fraction of those.
+        Number of voxels in these pieces, as a fraction of the voxels that stand out in the box.
     box
-        Box that also holds them, in voxels of the level looked at.
+        The box grown to include the pieces, in voxels of the level that was searched.
     """
 
     fraction: float
@@ -41,14 +42,14 @@ class CutPieces:
 
 
 def find_cut_pieces(level: GreyLevel, box: Box) -> CutPieces | None:
-    """Pieces of the sample that a box cuts; None where nothing goes on beyond it.
+    """Pieces of the sample that a box cuts; None if the box cuts no piece.
 
     Parameters
     ----------
     level
-        Grey values, and where the field of view is.
+        Grey values and field of view.
     box
-        With its margins, in voxels of that level.
+        Box with its margins, in voxels of that level.
     """
     inside = level.inside
     boxed = np.zeros(inside.shape, dtype=bool)
@@ -68,7 +69,7 @@ def find_cut_pieces(level: GreyLevel, box: Box) -> CutPieces | None:
     sample = over & boxed
     total = np.count_nonzero(sample)
     beyond = over & ~boxed
-    # A tube or a bed shows in nearly all slices of the scan, wherever the box lets it be seen.
+    # A tube or a bed is visible in nearly all slices in which the box does not cover it.
     lasting = beyond.sum(axis=0) > _PARAMS.lasting * (medium.sum(axis=0))
     labels, count = ndimage.label(beyond & ~lasting)
     touching = np.unique(labels[ndimage.binary_dilation(sample)])
@@ -91,12 +92,12 @@ class LastLook:
     Parameters
     ----------
     box
-        At level 0, grown where it cut a piece.
+        Box at level 0, grown if the original box cut a piece.
     cut_fraction
-        What the box as it was found would have cut with its margins, as a fraction of what stands
-        out in it.
+        Number of voxels that the original box with its margins would have cut, as a fraction of the
+        voxels that stand out in it.
     doubt
-        Why the box is not to be trusted, in one line; None where it is.
+        Reason not to trust the box, in one line; None if there is no such reason.
     """
 
     box: Box
@@ -111,26 +112,27 @@ class LastLook:
 def take_last_look(
     level: GreyLevel, factors: Triple, box: Box, scales: AxisFaces[float] | None, shape: Triple
 ) -> LastLook:
-    """A box that holds the pieces that it would have cut, or the doubt about it.
+    """Grow a box to include the pieces that it would cut, or doubt it if it would grow too much.
 
     Parameters
     ----------
     level
-        The finest level that is at hand.
+        Finest available level.
     factors
         Level-0 voxels per voxel of that level, (z, y, x).
     box
-        At level 0.
+        Box at level 0.
     scales
-        Of the faces, level-0 voxels: the least margins of the crop. None takes a plain margin.
+        Scales of the faces in level-0 voxels, used as the smallest margins of the crop. None uses
+        `plain_margin` instead.
     shape
-        Of level 0.
+        Shape of level 0, (z, y, x).
     """
     margins = scales or AxisFaces.both_sides([_PARAMS.plain_margin * n for n in shape])
     kept = Box.from_ranges(
         [
             (
-                # Writers that round a level's shape down leave no voxel for the last ones.
+                # A writer may round a level's shape down and drop the last level-0 voxels.
                 min(n - 1, max(0, math.floor((start - low) / factor))),
                 min(n, math.ceil((stop + high) / factor)),
             )

@@ -43,11 +43,11 @@ class PreparedVolume:
     Parameters
     ----------
     url, shape
-        Of the volume; shape of level 0, voxels (z, y, x).
+        URL of the volume, and shape of its level 0, voxels (z, y, x).
     level
-        As stored.
+        Working level as stored.
     prepared
-        As the networks see it; None where all voxels have the same grey value.
+        Working level as input to the networks; None if all voxels have the same grey value.
     bytes_read
         Bytes fetched from the store.
     seconds
@@ -64,7 +64,7 @@ class PreparedVolume:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Localization:
-    """Status and box of one volume after localizing it, and what led there.
+    """Status and box of one volume after localizing it, with the evidence for them.
 
     Parameters
     ----------
@@ -75,17 +75,18 @@ class Localization:
     face_confidence
         Confidence of the six faces, in [0, 1].
     profiles
-        Certainty per slice of the working level, by axis; largest relative variance for the
-        sorting method.
+        Certainty per slice of the working level, by axis. For the sorting task, the largest
+        relative variance instead.
     stretches
-        Range and threshold along each axis, of the pretext task.
+        Range and threshold of the pretext task along each axis.
     self_trained
-        Faces of the self-trained network; the box is then theirs. None without that network.
+        Faces of the self-trained network, which then give the box. None without that network.
     scales
-        How far the six faces may be off, level-0 voxels; None without self-training or a box.
+        Scales of the six faces, level-0 voxels: how far each may be off. None without self-training
+        or without a box.
     specimens
-        Each of several specimens, the largest first; empty where there is but one, None where
-        nobody looked, or the volume is not located.
+        Faces of each of several specimens, the largest first. Empty if there is only one. None if
+        specimens were not searched for or the volume is not located.
     working
         Shape, factors, window and field of view of the working level.
     bytes_read
@@ -93,7 +94,7 @@ class Localization:
     seconds
         Wall time.
     uncertainty, cells
-        Map of the sorting method, and its cells that are sample.
+        Uncertainty map of the sorting task, and whether each of its cells is sample.
     """
 
     status: Status
@@ -118,14 +119,14 @@ class Localizer:
     Parameters
     ----------
     trained
-        From `ctray.learn.pretext.checkpoint.load_model`.
+        Result of `ctray.learn.pretext.checkpoint.load_model`.
     config
-        Configuration whose `localize`, `uncertainty` and `self_train` sections count; working size,
-        field of view and encoder are the model's own.
+        Configuration. Only its `localize`, `uncertainty` and `self_train` sections are used; the
+        model keeps its own working size, field of view and encoder.
     self_trained
-        Self-trained network of the same run; None leaves the boxes to the pretext task.
+        Self-trained network of the same run. Without it, the pretext task finds the boxes.
     device
-        Where the networks run; None takes the GPU where there is one.
+        Device for the networks. None uses a GPU if there is one.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Localizer:
         return self.find(self.read(volume))
 
     def read(self, volume: Volume) -> PreparedVolume:
-        """Read and prepare a volume; memory is a few times that of its working and finer level.
+        """Read and prepare a volume. Needs a few times the memory of its working and finer levels.
 
         Raises
         ------
@@ -201,7 +202,8 @@ class Localizer:
         verdict = decide(evidence)
         box = None if verdict.status == "empty" else evidence.box
         scales = faces.scales(own) if faces and box else None
-        # A crop of one of several specimens ends where the next begins: pieces go on beyond it.
+        # The crop of a specimen may end where the next specimen begins. Pieces beyond that crop are
+        # expected, so several specimens get no last look.
         wanted = self.config.localize.last_look == "auto" and not (faces and faces.specimens)
         if wanted and verdict.status == "located" and box:
             finest = grey.finest
@@ -228,7 +230,7 @@ class Localizer:
         )
 
     def ranges(self, prepared: Prepared) -> list[list[int]] | None:
-        """Box of the pretext task at the working level, [start, stop) for z, y, x; None if none."""
+        """Box of the pretext task at the working level as [start, stop) for z, y, x, or None."""
         stretches = self._ask_pretext_task(prepared).stretches
         box = _box(stretches, prepared, prepared.shape, (1, 1, 1))
         return None if box is None else box.ranges
@@ -267,7 +269,7 @@ class Localizer:
         )
 
     def _ask_pretext_task(self, prepared: Prepared) -> PretextFinding:
-        # A volume larger than those of training gets the canvas that it needs.
+        # A volume larger than the training volumes needs a larger canvas.
         side = max(self.side, canvas_side(prepared.shape, self.config))
         match self.config.task:
             case "rotation":
@@ -302,7 +304,7 @@ class Localizer:
 def _box(
     stretches: dict[str, Stretch | None], prepared: Prepared, shape: Triple, factors: Triple
 ) -> Box | None:
-    """Box at level 0; an axis without a certain slice keeps its whole extent: cut nothing."""
+    """Box at level 0; an axis without a stretch keeps its whole extent, so nothing is cut there."""
     found = [s for s in stretches.values() if s is not None]
     if not found:
         return None

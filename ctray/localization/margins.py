@@ -1,11 +1,12 @@
-"""Margins that keep a promise: how much a face must move out so that little sample is cut.
+"""Margins that keep a promise: the distance a face must move out so that little sample is cut.
 
-Split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018). Every face has a
-scale: the width of the band that its profile leaves open. The truth of calibration volumes is
-known. The score of such a volume is the smallest factor of its scales that keeps the loss within
-the allowed rate. Of n scores the ceil((n + 1) coverage)-th is large enough for a new volume with at
-least that probability, whatever the distribution of the scores. This holds for volumes of the same
-kind whose faces were found in the same way: with the same `ctray.config.box_settings`.
+The method is split conformal prediction (Vovk, Gammerman and Shafer 2005; Lei and others 2018).
+Every face has a scale: the width of the band in which its profile allows the face to lie. The
+truth of calibration volumes is known. The score of such a volume is the smallest factor of its
+scales that keeps the loss within the allowed rate. The ceil((n + 1) coverage)-th smallest of n
+scores is large enough for a new volume with a probability of at least `coverage`, for any
+distribution of the scores. This holds for volumes of the same kind whose faces were found in the
+same way: with the same `ctray.config.box_settings`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,14 @@ from ctray.core.geometry import AxisFaces, Box, as_triple
 
 BoolArray = npt.NDArray[np.bool_]
 
-# Losses that scores are kept for. A loss that is asked for takes the next smaller of them.
+# Losses with stored scores. A requested loss uses the largest of these that does not exceed it.
 LOSSES = (0.0, 0.0001, 0.001, 0.01, 0.05)
-# A factor that no volume should need. A volume that needs more counts as never kept.
+# Largest factor that is tried. The score of a volume that needs more is infinite.
 _MOST = 64.0
 _STEP = 0.125
-# Least factor of the package's own calibration. An archive of another kind may be harder than its
-# phantoms, and no face is known better than the band that its profile leaves open. A scale is at
-# least one slice of the working level (`SelfTrainedFaces.scales`), so every face moves out by at
-# least one such slice.
+# Minimum factor of the package's own calibration. Another archive may be harder than its phantoms,
+# and the band of a profile does not show where in it the face lies. A scale is at least one slice
+# of the working level (`SelfTrainedFaces.scales`), so every face moves out by at least one slice.
 _LEAST_SHIPPED = 1.0
 _OWN_KEYS = {"about", "box_settings_digest", "box_settings", "largest_scale", "scores"}
 
@@ -45,19 +45,20 @@ class Calibration:
     Parameters
     ----------
     scores
-        For each of `LOSSES`, the smallest sufficient factor of every volume, rising; inf where
-        none suffices.
+        For each of `LOSSES`, the smallest sufficient factor of every volume, in ascending order;
+        inf if no factor is sufficient.
     largest_scale
-        Largest scale among them, as a fraction of its axis. Nothing beyond it was calibrated.
+        Largest scale of these volumes, as a fraction of its axis. The calibration does not cover
+        larger scales.
     about
-        Which volumes they were.
+        Description of the volumes.
     shipped
-        Whether it came with the package, and was not made from volumes of the same kind.
+        Whether the calibration came with the package instead of from volumes of the same kind.
     box_settings_digest
-        `ctray.config.box_settings.box_settings_digest` of the boxes. It holds for such boxes alone;
-        None holds for none.
+        `ctray.config.box_settings.box_settings_digest` of the boxes. The calibration holds only for
+        boxes with this digest; with None it holds for no box.
     box_settings
-        The settings behind the digest, which tell what differs; empty if they are not known.
+        Settings behind the digest, used to name differences; empty if unknown.
     made
         Date, machine, versions and command, for readers of the file.
     """
@@ -72,11 +73,11 @@ class Calibration:
 
     @property
     def num_volumes(self) -> int:
-        """Volumes that were calibrated on."""
+        """Number of volumes in the calibration."""
         return len(next(iter(self.scores.values())))
 
     def holds_for(self, digest: str | None) -> bool:
-        """Whether it was made of boxes with this digest of settings."""
+        """Whether the calibration was made from boxes with this digest of settings."""
         return digest is not None and digest == self.box_settings_digest
 
     def factor(self, max_loss: float, coverage: float) -> float:
@@ -88,7 +89,8 @@ class Calibration:
         Raises
         ------
         ConfigError
-            If there are too few calibration volumes for that coverage, or they do not keep it.
+            If there are too few calibration volumes for that coverage, or too many of them need a
+            factor that is too large.
         """
         known = [loss for loss in LOSSES if loss <= max_loss]
         scores = sorted(self.scores[known[-1]])
@@ -150,15 +152,15 @@ def calibrate(
     about: str,
     digest: str | None = None,
 ) -> Calibration:
-    """Scores of volumes from their boxes, the scales of their faces, and their masks.
+    """Calibration from volumes: their boxes, the scales of their faces, and their masks.
 
     Parameters
     ----------
     volumes
-        Box at level 0, scales in level-0 voxels, and mask of the sample (z, y, x). Volumes without
-        a sample take no part. Volumes are taken one by one.
+        For each volume, box at level 0, scales in level-0 voxels, and mask of the sample (z, y, x).
+        Volumes without a sample are ignored. The iterable is consumed one volume at a time.
     about
-        Which volumes they are.
+        Description of the volumes.
     digest
         `box_settings_digest` of the boxes.
     """
@@ -190,7 +192,7 @@ def largest_fraction(scales: AxisFaces[float], shape: Sequence[int]) -> float:
 
 
 def _needed_factors(box: Box, scales: AxisFaces[float], mask: BoolArray) -> dict[float, float]:
-    """Smallest factor, in steps of an eighth, that keeps each of the losses."""
+    """Smallest factor, in steps of 1/8, that keeps each loss; inf if no factor does."""
     shape = as_triple(mask.shape, "mask")
     total = int(np.count_nonzero(mask))
     open_losses, needed, factor = set(LOSSES), dict.fromkeys(LOSSES, math.inf), 0.0

@@ -1,7 +1,7 @@
-"""Pieces that stand out from the medium, and which of them are the sample.
+"""Pieces that stand out from the medium, and the choice of those that are the sample.
 
-Specks, bubbles and pieces elsewhere stand out as well. Three things tell the sample: the network's
-box, the size of a piece, and whether it is brighter or darker than its medium.
+Specks, bubbles and pieces elsewhere also stand out. Three criteria identify the sample: the
+network's box, the size of a piece, and whether the piece is brighter or darker than its medium.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PARAMS = PARAMS.piece
 def find_sample(
     difference: FloatArray, inside: BoolArray, boxed: BoolArray
 ) -> tuple[BoolArray, float] | None:
-    """Voxels of the sample at the lowest threshold that the medium stays below, and that threshold.
+    """Find the sample's voxels at the lowest threshold that almost no voxel of medium exceeds.
 
     Parameters
     ----------
@@ -33,14 +33,14 @@ def find_sample(
 
     Returns
     -------
-    Bool, same shape, and grey values. None where the medium stays below no threshold: the scan is
-    not clear.
+    Voxels of the sample, bool, same shape, and the threshold in grey values. None if the scan is
+    not clear: no threshold separates the sample from the medium.
     """
     contrast = np.abs(difference)
     medium = inside & ~boxed
     top = float(np.percentile(contrast[inside & boxed], _PARAMS.top_percentile))
-    # The last look and the look beyond a wall use the same rule with other numbers: they take one
-    # threshold, and search no lowest one.
+    # `last_look` and `ctray.preprocess.beyond` use the same rule with other numbers. They use one
+    # threshold and do not search for the lowest.
     usual = robust_deviation(contrast[medium])
     low = max(_PARAMS.min_contrast * top, _PARAMS.deviations * usual, _PARAMS.least)
     high = _PARAMS.max_contrast * top
@@ -50,7 +50,7 @@ def find_sample(
     for threshold in np.geomspace(low, high, _PARAMS.num_thresholds):
         over = contrast > threshold
         stray = len(outside) - int(np.searchsorted(outside, threshold, side="right"))
-        # Too much stands out, even if as much as may spill were sample: no need to label it.
+        # Too much stands out even if the largest allowed spill is sample; labelling is not needed.
         if stray - _PARAMS.spill * np.count_nonzero(over) > _PARAMS.stray * len(outside):
             continue
         sample = pieces_inside(over, boxed, _PARAMS.min_inside, difference)
@@ -66,22 +66,22 @@ def find_sample(
 def pieces_inside(
     over: BoolArray, boxed: BoolArray, least: float, difference: FloatArray
 ) -> BoolArray | None:
-    """Connected pieces that lie in the box by the fraction `least`, but no specks and bubbles.
+    """Connected pieces with at least the fraction `least` in the box, without specks and bubbles.
 
     Parameters
     ----------
     over
-        What stands out, bool, (z, y, x).
+        Whether voxels stand out, bool, (z, y, x).
     boxed
         Whether voxels lie in the box, bool, same shape.
     least
-        Fraction of the voxels of a piece.
+        Minimum fraction of a piece's voxels that lie in the box.
     difference
         Difference of the grey value from the medium's, float32, same shape.
 
     Returns
     -------
-    Bool, same shape; None without any piece.
+    Voxels of these pieces, bool, same shape; None if there is no such piece.
     """
     labels, count = ndimage.label(over)
     total = np.bincount(labels.ravel(), minlength=count + 1)
@@ -99,10 +99,11 @@ def pieces_inside(
 def _bubbles(
     labels: npt.NDArray[np.signedinteger], difference: FloatArray, total: npt.NDArray[np.int64]
 ) -> BoolArray:
-    """Which pieces, of `total` voxels each, are small and dark while the largest is bright.
+    """Whether each piece, of `total` voxels, is small and has the opposite sign of the largest.
 
-    Or bright while it is dark. Bubbles are dark in a medium, although their rims are bright. Where
-    the largest piece is as dark as it is bright, nothing tells.
+    A piece is dark or bright by the sum of its differences from the medium. Bubbles are dark in a
+    medium, although their rims are bright. If the largest piece is neither clearly dark nor clearly
+    bright, no piece counts as a bubble.
     """
     largest = int(total.argmax())
     small: BoolArray = (total > 0) & (total < _PARAMS.bubble_size * total[largest])

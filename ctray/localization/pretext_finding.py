@@ -1,4 +1,4 @@
-"""What the pretext task finds in a volume, before anything is decided."""
+"""The finding of the pretext task in a volume, before its status is decided."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ctray.localization.stretches import Stretch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PretextFinding:
-    """What the pretext task finds in a prepared working level.
+    """Finding of the pretext task in a prepared working level.
 
     Parameters
     ----------
     profiles
-        One value a slice, by axis: certainty, or the largest relative variance.
+        One value per slice, by axis: certainty, or the largest relative variance.
     stretches
-        Where the sample lies, by axis; None or no entry where nothing is found.
+        Slices that hold the sample, by axis; None or no entry if nothing is found.
     reason_if_empty
-        What is missing where there is no stretch.
+        Reason to give if there is no stretch.
     uncertainty
-        Map of the sorting task.
+        Uncertainty map of the sorting task.
     cells
-        Cells of that map that are sample.
+        Whether each cell of that map is sample.
     """
 
     profiles: dict[str, npt.NDArray[np.float64]]

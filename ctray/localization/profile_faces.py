@@ -21,18 +21,18 @@ _PARAMS = PARAMS.face
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FacePair:
-    """Where along one axis the sample begins and ends, in slices of the working level.
+    """Start and end of the sample along one axis, in slices of the working level.
 
     Parameters
     ----------
     start, stop
-        Where the profile crosses the threshold, between slices; 0 and the extent at the border.
-        In a clear scan, where the grey values have the face (`ctray.localization.grey_faces`).
+        Place where the profile crosses the threshold, between slices; 0 and the extent at the
+        border. In a clear scan, the place that grey values give (`ctray.localization.grey_faces`).
     widths
-        For either face, slices between the crossings of a looser and of a tighter threshold: a
-        steep profile knows its face well.
+        For each face, slices between the crossings of a looser and of a tighter threshold. A steep
+        profile gives a small width.
     thresholds
-        Log-odds, for either face.
+        Threshold of each face, log-odds.
     """
 
     start: float
@@ -42,7 +42,7 @@ class FacePair:
 
     @property
     def confidence(self) -> tuple[float, float]:
-        """1 / (1 + width) of either face: 1 for a width of 0, 0.5 for a width of one slice."""
+        """1 / (1 + width) for each face: 1 for a width of 0, 0.5 for a width of one slice."""
         return (1 / (1 + self.widths[0]), 1 / (1 + self.widths[1]))
 
     def to_json(self) -> dict[str, Any]:
@@ -58,19 +58,19 @@ FacesByAxis = dict[str, FacePair | None]
 
 
 def least_peak(profiles: Iterable[FloatArray]) -> float:
-    """Value of the surest slice, of the axis where that value is least."""
+    """Smallest of the three axes' peak values."""
     return min(float(profile.max()) for profile in profiles)
 
 
 def fraction_of_way(background: float, peak: float) -> float:
-    """Fraction of the way from the empty slices to the surest one at which faces lie.
+    """Position of the threshold between the empty slices (0) and the surest slice (1).
 
-    The clearer a scan, the larger the fraction.
+    A clearer scan has a larger fraction.
 
     Parameters
     ----------
     background, peak
-        Log-odds of the empty slices, and of the surest one.
+        Log-odds of the empty slices, and of the surest slice.
     """
     distance = peak - background
     fraction = min(
@@ -82,17 +82,18 @@ def fraction_of_way(background: float, peak: float) -> float:
 def own_threshold(profiles: Iterable[FloatArray], fraction: float | None = None) -> float:
     """Log-odds at which the faces of one volume lie, from its own profiles.
 
-    No number fits all volumes. The network is less sure of faint samples. It is less sure of empty
-    slices where streaks or a clear medium look like texture. So a face lies at a fraction of the
-    way between the two.
+    No single number fits all volumes. The network is less sure of faint samples. It is also less
+    sure of empty slices if streaks or a clear medium look like texture. So the threshold lies at a
+    fraction of the way from the empty slices to the surest slice.
 
     Parameters
     ----------
     profiles
-        Log-odds per slice, one array an axis.
+        Log-odds per slice, one array per axis.
     fraction
-        Of the way from the empty slices to the surest slice. The empty level is the median of the
-        slices below 0, and 0 without any: a sample may fill its volume. None: `fraction_of_way`.
+        Fraction of the way from the empty level to the surest slice. The empty level is the median
+        of the slices below 0. It is 0 if there are none, because a sample may fill its volume. None
+        uses `fraction_of_way`.
     """
     return _own_threshold(list(profiles), fraction)[0]
 
@@ -106,17 +107,17 @@ def _background(profiles: Iterable[FloatArray]) -> float:
 def slices_beyond(
     profiles: Mapping[str, FloatArray], faces: Mapping[str, FacePair | None]
 ) -> dict[str, tuple[float, float]]:
-    """Slices from either face out to the outermost slice that stands out from the empty ones.
+    """Slices from each face out to the outermost slice that stands out from the empty ones.
 
-    A tail may be too faint to pass for sample, and still be no medium. The scale of a face reaches
-    that far.
+    A tail of the sample may be too faint for the threshold and still differ from the medium. So the
+    scale of a face extends to that slice.
 
     Parameters
     ----------
     profiles
         Log-odds per slice, (N,), by axis.
     faces
-        By axis; an axis without faces is left out.
+        Faces by axis; an axis without faces is left out.
     """
     level = _background(profiles.values()) + _PARAMS.stands_out
     found = {}
@@ -132,7 +133,7 @@ def slices_beyond(
 def _own_threshold(
     profiles: list[FloatArray], fraction: float | None
 ) -> tuple[float, float, float]:
-    """Threshold, log-odds of the surest slice, and the fraction of the way."""
+    """Threshold, log-odds of the surest slice, and fraction of the way that was used."""
     background, peak = _background(profiles), least_peak(profiles)
     used = fraction_of_way(background, peak) if fraction is None else fraction
     return background + used * (peak - background), peak, used
@@ -141,16 +142,16 @@ def _own_threshold(
 def sided_faces(profiles: Mapping[str, FloatArray], fraction: float | None = None) -> FacesByAxis:
     """Faces along every axis, each with the threshold of its own side.
 
-    Streaks, or a bright tube that ends beside the sample, make the slices beyond one face look more
-    like sample than the slices beyond another. So the empty level of a face is the median of the
-    slices beyond it. Its threshold is never lower than the volume's (`own_threshold`).
+    Streaks, or a bright tube that ends beside the sample, can make the slices beyond one face look
+    more like sample than the slices beyond another. So the empty level of a face is the median of
+    the slices beyond it. Its threshold is never lower than the volume's (`own_threshold`).
 
     Parameters
     ----------
     profiles
         Log-odds per slice, (N,), by axis.
     fraction
-        As for `own_threshold`.
+        Same as in `own_threshold`.
     """
     level, peak, used = _own_threshold(list(profiles.values()), fraction)
     return {name: _settled(profile, level, peak, used) for name, profile in profiles.items()}
@@ -175,12 +176,12 @@ def _settled(profile: FloatArray, level: float, peak: float, fraction: float) ->
         if again is None or again == found:
             return found
         before, found = found, again
-    # The last two rounds disagree on some slices: they are kept.
+    # The last two rounds disagree on some slices; keep those slices.
     return outermost([before, found])
 
 
 def outermost(faces: Sequence[FacePair]) -> FacePair:
-    """On either side the face that lies furthest out, of one or more along the same axis."""
+    """Outermost face on each side, from one or more pairs along the same axis."""
     low, high = min(faces, key=lambda f: f.start), max(faces, key=lambda f: f.stop)
     return FacePair(
         start=low.start,
@@ -195,7 +196,7 @@ def find_faces(
 ) -> FacePair | None:
     """Faces of the stretch with the largest sum of (log-odds - threshold).
 
-    Stretches beyond a gap count as well. None without any slice above the threshold.
+    Stretches beyond a gap can also count. Returns None if no slice is above the threshold.
 
     Parameters
     ----------
@@ -204,13 +205,13 @@ def find_faces(
     threshold
         Log-odds above which a slice holds sample.
     upper
-        The same for slices after the surest one, where that is another.
+        Threshold for slices after the surest one, if it differs.
     """
     thresholds = (threshold, threshold if upper is None else upper)
     first, stop = largest_sum(_votes(profile, max(thresholds)))
     if first == stop:
         return None
-    # From its surest slice the stretch reaches as far as each side's own threshold lets it.
+    # The stretch extends from its surest slice as far as the threshold of each side allows.
     core = first + int(profile[first:stop].argmax())
     inward = profile[: core + 1][::-1]
     low = _face(inward, _reach(inward, thresholds[0]), thresholds[0])
@@ -224,17 +225,16 @@ def find_faces(
 
 
 def _votes(profile: FloatArray, threshold: float) -> FloatArray:
-    """Log-odds above the threshold; no slice counts for more than it may."""
+    """Log-odds minus the threshold, clipped to +- `max_vote`."""
     votes: FloatArray = np.clip(profile - threshold, -_PARAMS.max_vote, _PARAMS.max_vote)
     return votes
 
 
 def _reach(outward: FloatArray, threshold: float) -> int:
-    """Slice up to which the sum of (log-odds - threshold) is largest, from the first one on.
+    """Last slice of the run from slice 0 with the largest sum of (log-odds - threshold).
 
-    A stretch that is surely above the threshold is reached however wide the gap before it is.
-    Between specimens there is nothing but medium, and to lose a specimen is worse than to keep a
-    gap.
+    A stretch that is surely above the threshold is included, however wide the gap before it. Only
+    medium lies between specimens, and losing a specimen is worse than keeping a gap.
     """
     votes = _votes(outward, threshold)
     reach = int(np.cumsum(votes).argmax())
@@ -249,11 +249,11 @@ def _reach(outward: FloatArray, threshold: float) -> int:
 def _face(outward: FloatArray, last: int, threshold: float) -> tuple[float, float]:
     """Place and width of the face beyond slice `last` of a profile that runs outwards.
 
-    Places count from the outer edge of the first slice: the middle of slice i is at i + 0.5.
+    Places are measured from the outer edge of the first slice: the middle of slice i is at i + 0.5.
     """
     place = _falls_below(outward, last, threshold)
     loose = _falls_below(outward, last, threshold - _PARAMS.loose)
-    # Inwards: the outermost slice that is sure, if there is one.
+    # The band ends inwards at the outermost sure slice, if there is one.
     level = threshold + _PARAMS.tight
     sure = np.flatnonzero(outward[: last + 1] > level)
     tight = _falls_below(outward, int(sure[-1]), level) if sure.size else 0.0
@@ -261,12 +261,12 @@ def _face(outward: FloatArray, last: int, threshold: float) -> tuple[float, floa
 
 
 def _falls_below(outward: FloatArray, start: int, level: float) -> float:
-    """Where the profile first falls below `level` from slice `start` on, between the slices."""
+    """Place after slice `start` where the profile first falls below `level`, between slices."""
     beyond = np.flatnonzero(outward[start + 1 :] < level)
     if not beyond.size:
         return float(len(outward))
     low = start + 1 + int(beyond[0])
     upper, lower = float(outward[low - 1]), float(outward[low])
-    # Slice `start` may lie below `level` itself.
+    # Slice `start` itself may be below `level`.
     fraction = 0.5 if upper <= lower else np.clip((upper - level) / (upper - lower), 0, 1)
     return low - 0.5 + float(fraction)

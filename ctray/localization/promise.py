@@ -1,4 +1,4 @@
-"""What a crop promises: its margins, by the calibration, and whether a rate is stated."""
+"""The promise of a crop: its margins by the calibration, and whether a rate is stated."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import PromiseKind, VolumeRecord
 from ctray.storage import store
 
-# Least margin, as a fraction of the axis, where no calibration holds: twice the mean error of a
-# face, 2.4% of the side, on ten real scans that nothing had been tuned on.
+# Minimum margin, as a fraction of the axis, if no calibration holds. It is twice the mean error of
+# a face (2.4% of the side) on ten real scans that were not used for tuning.
 SAFE_MARGIN = 0.05
 
 
@@ -34,19 +34,19 @@ def is_too_open(record: VolumeRecord) -> bool:
 
 
 def with_promise(record: VolumeRecord, crop: CropConfig, calibration: Calibration) -> VolumeRecord:
-    """Record with margins and what is promised; `uncertain` if a face is too open.
+    """Record with margins and promise; its status is `uncertain` if a face is too open.
 
-    Specimens have margins by the same rule. A volume with a face that was too open for another
-    margin or calibration is decided again. A volume without a box is returned as it is.
+    Specimens get margins by the same rule. A volume that was uncertain only because a face was too
+    open is decided again. A record without a box is returned unchanged.
 
     Parameters
     ----------
     record
-        As localized.
+        Record of a localized volume.
     crop
-        What is asked of crops.
+        Settings of crops.
     calibration
-        At hand; it need not hold for these boxes.
+        Calibration of the run or of the package. It need not hold for these boxes.
     """
     if record.sample_box is None or record.shape is None:
         return record
@@ -63,7 +63,7 @@ def with_promise(record: VolumeRecord, crop: CropConfig, calibration: Calibratio
         Evidence(
             before=before,
             open_fraction=largest,
-            # Who asks for a fixed margin asks for no promise.
+            # A fixed margin has no promise, so the calibration sets no limit.
             calibrated_fraction=calibration.largest_scale if crop.margin is None else None,
         )
     )
@@ -96,21 +96,22 @@ def with_promise(record: VolumeRecord, crop: CropConfig, calibration: Calibratio
 def promise_of(
     *, fixed_margin: bool, holds: bool, is_located: bool, knows_scales: bool, several: bool
 ) -> PromiseKind:
-    """Promise about a volume that was localized as `located`.
+    """Promise for a volume that was localized as `located`.
 
     Parameters
     ----------
     fixed_margin
-        Whether `crop.margin` was given, which asks for no promise.
+        Whether `crop.margin` was given. A fixed margin has no promise.
     holds
-        Whether the calibration is of boxes that were found with the same settings.
+        Whether the calibration was made from boxes that were found with the same settings.
     is_located
-        Whether the volume is still located: no face is more open than any of the calibration.
+        Whether the volume is still located: no face is more open than the most open face of
+        the calibration.
     knows_scales
-        Whether it is known how open the faces are.
+        Whether the scales of the faces are known.
     several
-        Whether several specimens have a crop each. The calibration is of whole volumes, and
-        evidence between specimens may belong to neither.
+        Whether the volume has several specimens, each with its own crop. The calibration covers
+        whole volumes only, and evidence between specimens may belong to none of them.
     """
     if fixed_margin:
         return "fixed margin"
@@ -128,8 +129,9 @@ def margins_for(
 ) -> AxisFaces[int]:
     """Margins of the faces in level-0 voxels; see `with_promise`.
 
-    Where the calibration holds they are its factor times the scales. Elsewhere the factor is the
-    larger of its own and the package's, and each margin is at least `SAFE_MARGIN` of the axis.
+    If the calibration holds, the margins are its factor times the scales. Otherwise the factor is
+    the larger of this calibration's and the package's, and each margin is at least `SAFE_MARGIN` of
+    the axis.
     """
     if crop.margin is not None:
         return _fractions(crop.margin, shape)
@@ -145,12 +147,12 @@ def margins_for(
 
 
 def _fractions(fraction: float, shape: Triple) -> AxisFaces[int]:
-    """`fraction` of the axis of each face, in voxels, rounded up."""
+    """Margins of `fraction` times the axis of each face, in voxels, rounded up."""
     return AxisFaces.both_sides([math.ceil(fraction * n) for n in shape])
 
 
 def calibration_of(run: RunFolder) -> Calibration:
-    """Calibration of a run: its own if `ctray calibrate` wrote one, else the package's."""
+    """Calibration of a run: its own if `ctray calibrate` wrote one, otherwise the package's."""
     try:
         data = store.read_json(run.calibration)
     except NotFoundError:
@@ -165,30 +167,30 @@ def calibration_of(run: RunFolder) -> Calibration:
 
 
 def calibration_beside(checkpoint_url: str) -> Calibration:
-    """Calibration of the run that a checkpoint lies in; see `calibration_of`."""
+    """Calibration of the run that contains a checkpoint; see `calibration_of`."""
     folder = store.normalize(checkpoint_url).rpartition("/")[0]
-    if folder.endswith(":/"):  # The root of a store lies in no run.
+    if folder.endswith(":/"):  # The root of a store is outside any run.
         return shipped_calibration()
     return calibration_of(RunFolder(url=folder or "/"))
 
 
 def check_promise(run: RunFolder, config: RunConfig) -> None:
-    """Raise `ConfigError` if no calibration at hand can keep what `crop` promises."""
+    """Raise `ConfigError` if the run's calibration cannot keep the promise of `crop`."""
     if config.self_train.enabled and config.crop.margin is None:
         calibration_of(run).factor(config.crop.max_loss, config.crop.coverage)
 
 
 def why_not_calibrated(digest: str | None, config: RunConfig, calibration: Calibration) -> str:
-    """Why a calibration states no rate for boxes that a configuration found, in one line.
+    """Reason, in one line, why a calibration states no rate for the boxes of a configuration.
 
     Parameters
     ----------
     digest
         `box_settings_digest` of the boxes.
     config
-        Settings that they were found with.
+        Settings with which the boxes were found.
     calibration
-        The calibration at hand.
+        Calibration that was used.
     """
     if calibration.holds_for(digest):
         return "several specimens in one volume; the calibration is of whole volumes"

@@ -1,4 +1,4 @@
-"""Cutting one volume in Python: with the margin of its promise, or exactly a given box."""
+"""Cropping one volume in Python: with the margins of its promise, or exactly to a given box."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from ctray.volumes.volume import Volume
 
 
 def crop(volume: Volume, found: VolumeRecord | Box, url: str) -> CropResult:
-    """Write a crop of `volume` as a volume of its own, at its physical place.
+    """Write a crop of `volume` as a separate volume that keeps its physical position.
 
-    A record from `ctray.localize` is cut with the margins of its promise, around all specimens.
-    The crop may grow outward to whole voxels of the source's pyramid and to whole chunks; the
-    result and the crop tell both boxes.
+    For a record from `ctray.localize`, the crop contains all specimens and the margins of the
+    promise. The crop may grow outward to whole voxels of the source's pyramid and to whole chunks;
+    the result and the crop's attributes store both boxes.
 
-    A `Box` is cut as it is, without a margin, and does not grow. If it does not line up with the
+    A `Box` is cropped exactly: it gets no margin and does not grow. If it does not align with the
     coarser levels of the source, the crop gets a pyramid of means instead. So
-    ``ctray.crop(volume, found.sample_box, url)`` cuts the bare box, which loses a few percent of
-    real samples.
+    ``ctray.crop(volume, found.sample_box, url)`` writes the box without margins, which loses a few
+    percent of real samples.
 
     Parameters
     ----------
     volume
-        From `ctray.open_volume`.
+        Result of `ctray.open_volume`.
     found
-        What `ctray.localize` gave for this volume, or a box at one of its levels.
+        Record from `ctray.localize` for this volume, or a box at one of its levels.
     url
-        Where the crop goes: a path or a URL.
+        Path or URL of the crop.
 
     Raises
     ------
     CtrayError
-        If the volume is not located: there is nothing to cut, or a person has to look first.
+        If the volume is not located: it has no box, or a person has to look at it first.
     GeometryError
-        If the box leaves the volume, or the record is of another volume.
+        If the box extends beyond the volume, or the record belongs to another volume.
     OutputExistsError
-        If a finished crop, or anything that ctray did not begin, is at `url`.
+        If a finished crop, or anything that ctray did not create, exists at `url`.
     """
     if isinstance(found, Box):
         return write_crop(volume, found, url, provenance={}, exact=True)
@@ -51,7 +51,7 @@ def crop(volume: Volume, found: VolumeRecord | Box, url: str) -> CropResult:
 
 
 def _box_of(volume: Volume, found: VolumeRecord) -> Box:
-    """Box to cut of what was found in this volume."""
+    """Box to crop for the record of this volume."""
     if found.status in ("empty", "failed") or found.sample_box is None:
         why = found.reason or "no box was found"
         raise CtrayError(f"{volume.url} has no crop: it is {found.status} ({why})")

@@ -1,4 +1,4 @@
-"""Localizing one volume: the record of what was found, and the whole of it in one Python call."""
+"""Localizing one volume in one Python call, and the record of what was found."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
     Parameters
     ----------
     volume
-        From `ctray.open_volume`.
+        Result of `ctray.open_volume`.
     model
-        From `ctray.load_model`. The self-trained network beside it is used if there is one.
+        Result of `ctray.load_model`. The self-trained network in the same folder is used if there
+        is one.
     config
-        Configuration whose `localize`, `uncertainty`, `self_train` and `crop` sections count; None
-        takes the configuration of the model.
+        Configuration. Only its `localize`, `uncertainty`, `self_train` and `crop` sections are
+        used. None uses the configuration of the model.
 
     Returns
     -------
     VolumeRecord
-        With margins and promise by the calibration of the run that holds the model, or by the
-        package's own. `crop_box` is the sample with its margins: cut that, or give the record to
+        Record with margins and promise, by the calibration of the run that contains the model or by
+        the package's own. `crop_box` is the box with its margins: crop to it, or pass the record to
         `ctray.crop`.
     """
     localizer = Localizer(model, config, load_self_trained(model.url, model))
@@ -47,7 +48,7 @@ def localize(volume: Volume, model: TrainedModel, config: RunConfig | None = Non
 
 
 def record_of(volume: Volume, found: Localization, localizer: Localizer) -> VolumeRecord:
-    """Record of a volume of no run that `localizer` localized, before its promise and its crop."""
+    """Record of a localized volume outside any run, without promise and crop."""
     return VolumeRecord(
         volume_id="",
         **source_urls(volume),

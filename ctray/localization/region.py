@@ -1,4 +1,4 @@
-"""From an uncertainty map to a box: a threshold without labels, and the largest region above it."""
+"""From an uncertainty map to a box: an unsupervised threshold and the largest region above it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Region:
-    """Where the map says that the sample lies.
+    """Region of an uncertainty map that holds the sample.
 
     Parameters
     ----------
     cells
-        The region, bool, in the map's cells.
+        Whether each cell of the map is in the region, bool.
     stretches
         Range of working-level voxels, threshold and background level along each axis.
     """
@@ -42,10 +42,10 @@ def smoothed(uncertainty: UncertaintyMap, config: UncertaintyConfig) -> FloatArr
 
 
 def background_of_map(values: FloatArray) -> tuple[float, float]:
-    """Level and robust deviation of the cells without sample: the lower half of all cells.
+    """Level and robust deviation of the cells without sample, from the lower half of all cells.
 
-    Most of a volume is not sample. Only values below the level count for the deviation, since the
-    sample does not reach them.
+    Most of a volume is not sample. Only values below the level count for the deviation, because the
+    sample's values are higher.
     """
     level = float(np.median(values[values <= np.median(values)]))
     low = values[values <= level]
@@ -53,12 +53,12 @@ def background_of_map(values: FloatArray) -> tuple[float, float]:
 
 
 def choose_map_threshold(values: FloatArray, config: UncertaintyConfig) -> tuple[float, float]:
-    """Variance from which on a cell belongs to the sample, and the background level."""
+    """Minimum variance of a cell of the sample, and the background level."""
     level, deviation = background_of_map(values)
     if config.threshold == "top":
         count = max(1, round(config.top_fraction * values.size))
         return float(np.partition(values, -count, axis=None)[-count]), level
-    # The value that the smallest sample's number of cells exceeds: single cells may be higher.
+    # `min_fraction` of the cells exceed this value, so a few extreme cells do not set it.
     top = float(np.quantile(values, 1 - max(config.min_fraction, 1 / values.size)))
     rise = max(config.spreads * deviation, config.rise_fraction * (top - level))
     return level + rise, level
@@ -69,12 +69,12 @@ def find_region(
 ) -> tuple[Region | None, dict[str, npt.NDArray[np.float64]]]:
     """Largest connected region of high variance (paper 3.1), and the map's profiles.
 
-    Cells that touch by a corner are connected.
+    Cells that share a corner are connected.
 
     Parameters
     ----------
     uncertainty
-        The map.
+        Uncertainty map.
     shape
         Voxels of the working level, (z, y, x).
     config
@@ -83,7 +83,7 @@ def find_region(
     Returns
     -------
     Region or None
-        None where no region is large enough.
+        None if no region is large enough or the threshold is not above the background.
     dict
         Largest smoothed variance per slice of the working level, by axis name.
     """

@@ -1,4 +1,4 @@
-"""Certainty profiles: how sure the network is that a slice and its neighbour are not rotated.
+"""Certainty profiles: the network's probability that a slice and its neighbour are not rotated.
 
 Legend of tensor names: N slices, R orientations, H = W pixels of the canvas, D embedding.
 """
@@ -28,14 +28,15 @@ def certainty_profile(
 ) -> FloatArray:
     """Certainty of every slice along one axis (paper 2.2).
 
-    A slice is compared with its neighbours at `localize.twin_offsets`, never with itself: copies
-    share their noise, and the network would always be sure. Its certainty is that of its surer
-    side, so that the last slice of a sample does not suffer from the empty slice beyond it.
+    A slice is compared with its neighbours at `localize.twin_offsets`, never with itself: two
+    copies share their noise, so the network would always be sure. The certainty of a slice is the
+    larger of its two sides' certainties, so that the empty slice beyond a sample does not lower the
+    certainty of the sample's last slice.
 
     Parameters
     ----------
     model
-        Trained model; used in evaluation mode on the device that it is on.
+        Trained model. It runs in evaluation mode on its current device.
     prepared
         The volume.
     axis
@@ -85,8 +86,8 @@ def _embed_slices(
     device = next(model.parameters()).device
     mask_HW = circular_mask(side, device)
     extent, rotations = prepared.shape[axis], config.localize.orientations
-    # A quarter step off the grid's directions, where nothing is interpolated and views are sharper
-    # than in training.
+    # The angles are a quarter step away from the directions of the pixel grid: views there need no
+    # interpolation and would be sharper than in training.
     angles = (torch.arange(rotations, device=device) + 0.25) * (360.0 / rotations)
     parts = []
     for start in range(0, extent, _BATCH // rotations or 1):

@@ -39,17 +39,17 @@ class SelfTrainedFaces:
     profiles
         Log-odds that a slice of the working level holds sample, by axis.
     faces
-        By axis, None where no slice holds sample.
+        Faces by axis; None for an axis on which no slice holds sample.
     factors
         Level-0 voxels per slice, (z, y, x).
     shape
-        Of level 0.
+        Shape of level 0, (z, y, x).
     clear
-        Whether the scan is clear, and the faces are where grey values have them. The width of each
+        Whether the scan is clear, so that the faces are placed by grey values. The width of each
         face then includes its distance from the network's face.
     specimens
-        Faces of each specimen, the largest first: empty where there is but one, None where nobody
-        looked.
+        Faces of each specimen, the largest first. Empty if there is only one. None if specimens
+        were not searched for.
     """
 
     profiles: dict[str, FloatArray]
@@ -81,20 +81,20 @@ class SelfTrainedFaces:
         for pair, factor, extent in zip(self.pairs, self.factors, self.shape, strict=True):
             start = round(pair.start * factor)
             stop = min(extent, max(1, round(pair.stop * factor)))
-            # A single slice that hardly shows anything still is a slice.
+            # Keep at least one slice.
             ranges.append([min(start, stop - 1), stop])
         return Box.from_ranges(ranges)
 
     @property
     def peak(self) -> float:
-        """Log-odds of the surest slice, of the axis where they are least."""
+        """Smallest of the three axes' peak log-odds."""
         return least_peak(self.profiles.values())
 
     def scales(self, other: Box | None = None) -> AxisFaces[float] | None:
-        """Scales of the six faces in level-0 voxels, a slice at least; None without a box.
+        """Scales of the six faces in level-0 voxels, at least one slice each; None without a box.
 
-        The scale of a face is its width. It is larger where `other`, the box of the pretext task,
-        has the face elsewhere, and where slices beyond the face are not surely empty.
+        The scale of a face is its width. The scale is larger if `other`, the box of the pretext
+        task, places the face elsewhere, or if slices beyond the face are not surely empty.
         """
         if self.pairs is None:
             return None
@@ -112,7 +112,7 @@ class SelfTrainedFaces:
 
     @property
     def confidence(self) -> AxisFaces[float] | None:
-        """Confidence of the six faces in [0, 1], see `FacePair.confidence`; None without a box."""
+        """Confidence of the six faces in [0, 1] (`FacePair.confidence`); None without a box."""
         if self.pairs is None:
             return None
         return AxisFaces(*(c for pair in self.pairs for c in pair.confidence))
@@ -141,13 +141,13 @@ def find_self_trained_faces(
     Parameters
     ----------
     network
-        Trained; used on the device that it is on.
+        Trained network. It runs on its current device.
     prepared, shape
         Working level, and the shape of level 0.
     config
-        Its `self_train` section, and whether `localize` asks for several specimens.
+        Configuration. Only `self_train` and `localize.specimens` are used.
     levels
-        Where grey values are looked at, until a level is clear.
+        Levels whose grey values are searched, in this order, until one is clear.
     """
     source = SlabSource.of(prepared, cues=network.cues is not None)
     maps = evidence_maps(network, source, max(prepared.shape))
@@ -164,7 +164,7 @@ def find_self_trained_faces(
         return replace(sharpened([found], levels)[0], specimens=())
     kept = [replace(found, profiles=s.profiles, faces=s.faces) for s in specimens]
     kept = sharpened(kept, levels)
-    # The faces around all specimens are clear where all of their faces are.
+    # The faces around all specimens are clear if every specimen is clear.
     clear = all(specimen.clear for specimen in kept)
     return replace(
         found,
@@ -177,14 +177,14 @@ def find_self_trained_faces(
 def sharpened(
     found: Sequence[SelfTrainedFaces], levels: Iterable[GreyLevel]
 ) -> list[SelfTrainedFaces]:
-    """Specimens of one volume with their faces where grey values have them, in clear scans.
+    """Specimens of one volume, with faces placed by grey values in clear scans.
 
     Parameters
     ----------
     found
-        All of them, with the faces of the network.
+        All specimens, with the faces of the network.
     levels
-        Where to look; each for the specimens that no level before it was clear for.
+        Levels to search. Each level is used for the specimens that are not clear in an earlier one.
     """
     sharp = list(found)
     guesses = [guess for specimen in found if (guess := specimen.places) is not None]
@@ -200,11 +200,11 @@ def sharpened(
 
 
 def _with_grey_faces(found: SelfTrainedFaces, grey: GreyFaces) -> SelfTrainedFaces:
-    """Faces where grey values have them, but two kinds of slices stay inside.
+    """Faces placed by grey values, except that two kinds of slices are never cut.
 
-    Slices that the network is sure of are never cut. Slices beyond a gap that is empty to the
-    network are not cut either: they may hold a specimen that is fainter, or smaller, than the grey
-    values were searched for.
+    The first kind is slices that the network is sure of. The second kind is slices beyond a gap
+    that the network finds empty: they may hold a specimen that is too faint or too small for the
+    search by grey values.
     """
     sure = sided_faces(found.profiles, PARAMS.grey.sure_fraction)
     faces: FacesByAxis = {}
@@ -234,7 +234,7 @@ def _with_grey_faces(found: SelfTrainedFaces, grey: GreyFaces) -> SelfTrainedFac
 
 
 def _has_gap(profile: FloatArray, own: FacePair, low: float, high: float) -> tuple[bool, bool]:
-    """Whether slices that are empty to the network lie between its faces and `low`, `high`."""
+    """Whether the network finds empty slices between its faces and `low`, `high`."""
     middles = np.arange(len(profile)) + 0.5
     before = profile[(middles > own.start) & (middles < low)]
     beyond = profile[(middles > high) & (middles < own.stop)]

@@ -1,10 +1,11 @@
-"""Several specimens in one volume: which cells belong together, and a tight box for each.
+"""Several specimens in one volume: grouping of cells, and a tight box for each specimen.
 
-Each of the three axes has its own maps of evidence (`ctray.learn.self_training.network`). A map is
-one slice sharp along its axis, and four pixels wide and blurred across it. A gap between two
-specimens shows in the maps of the axis that it lies along and is blurred over in the others. So the
-least evidence of the three tells specimens apart. It only says which cells are whose. The faces of
-a specimen come from its own cells of the maps, and are as sharp as those of a volume.
+Each of the three axes has its own maps of evidence (`ctray.learn.self_training.network`). Maps
+resolve single slices along their axis; across it their cells are four pixels wide and blurred. A
+gap between two specimens is visible in the maps of the axis that separates them and blurred in the
+others. So the smallest evidence of the three axes separates specimens. It only assigns cells to
+specimens. The faces of a specimen come from its own cells of the maps, and are as sharp as the
+faces of a volume.
 
 Legend of array names: N slices, H, W cells of a map, Z, Y, X places of the grid.
 """
@@ -40,12 +41,12 @@ class EvidenceMaps:
     Parameters
     ----------
     maps
-        By axis z, y, x: (N, H, W) float32. A map covers the square canvas in whose middle the
-        slice lies, `CELL` pixels a cell.
+        Maps of the axes z, y, x: (N, H, W) float32. A map covers a square canvas with the slice in
+        its middle, at `CELL` pixels per cell.
     shape
-        Of the working level, (z, y, x).
+        Shape of the working level, (z, y, x).
     bias
-        Of the self-trained network: added to a slice's evidence.
+        Bias of the self-trained network, which is added to a slice's evidence.
     """
 
     maps: AxisMaps
@@ -54,13 +55,13 @@ class EvidenceMaps:
 
     @property
     def needed(self) -> float:
-        """Evidence with which one cell alone makes a slice as likely as not to hold sample."""
+        """Evidence at which one cell alone makes a slice's probability of sample 0.5."""
         return 0.5 * math.log(self.maps[0][0].size) - self.bias
 
     def pool(self, axis: int, cells_NHW: MapArray) -> FloatArray:
-        """Log-odds (N,) of slices across `axis` of the evidence of their cells.
+        """Log-odds (N,) of slices across `axis` from the evidence of their cells.
 
-        As `SelfTrainedNetwork.pool` does.
+        Uses the same formula as `SelfTrainedNetwork.pool`.
         """
         flat = cells_NHW.reshape(len(cells_NHW), -1).astype(np.float64)
         pooled: FloatArray = np.logaddexp.reduce(flat, axis=1)
@@ -81,7 +82,7 @@ class Specimen:
     profiles
         Log-odds that a slice holds this specimen, by axis.
     faces
-        By axis, in slices of the working level.
+        Faces by axis, in slices of the working level.
     """
 
     profiles: dict[str, FloatArray]
@@ -89,7 +90,7 @@ class Specimen:
 
 
 def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, ...]:
-    """Specimens of a volume, the largest first; none where there is but one.
+    """Specimens of a volume, the largest first; empty if there are fewer than two.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def find_specimens(evidence: EvidenceMaps, threshold: float) -> tuple[Specimen, 
 
 
 def faces_around(faces: FacesByAxis, specimens: Sequence[FacesByAxis]) -> FacesByAxis:
-    """FacePair of a volume, moved out to hold those of its specimens: a faint one may not show."""
+    """Faces of a volume, moved outward to enclose all its specimens."""
     around = dict(faces)
     for name in AXES:
         found = [f for f in (faces.get(name), *(s[name] for s in specimens)) if f is not None]
@@ -134,14 +135,14 @@ def evidence_grid(evidence: EvidenceMaps, step: int) -> MapArray:
 
 
 def label_specimens(grid_ZYX: MapArray, needed: float, step: int) -> LabelArray:
-    """Specimens of a grid of evidence, 1 for the largest, 0 for what is none.
+    """Label the specimens of a grid of evidence: 1 for the largest, 0 for background.
 
     Parameters
     ----------
     grid_ZYX
-        Evidence.
+        Evidence at each place, float32.
     needed
-        Evidence that a place of the sample has at least.
+        Minimum evidence of a place of the sample.
     step
         Voxels between places.
     """
@@ -162,7 +163,7 @@ def _others(axis: int) -> tuple[int, int]:
 
 
 def _mean_of(maps_NHW: MapArray, step: int) -> MapArray:
-    """Mean of every `step` slices; the last may be of fewer."""
+    """Mean of every `step` slices; the last mean may cover fewer."""
     starts = np.arange(0, len(maps_NHW), step)
     counts = np.diff([*starts, len(maps_NHW)]).astype(np.float32)
     mean: MapArray = np.add.reduceat(maps_NHW, starts, axis=0)
@@ -171,7 +172,7 @@ def _mean_of(maps_NHW: MapArray, step: int) -> MapArray:
 
 
 def _at(values: MapArray, axis: int, places: FloatArray) -> MapArray:
-    """Values at `places` along an axis: linear between two, and the outermost beyond them."""
+    """Values at `places` along an axis: linear between two values, constant beyond the ends."""
     last = values.shape[axis] - 1
     bounded = np.clip(places, 0, last)
     low = np.floor(bounded).astype(int)
@@ -184,9 +185,9 @@ def _at(values: MapArray, axis: int, places: FloatArray) -> MapArray:
 
 
 def _join_near(labels: LabelArray, count: int, bridge: BoolArray, step: int) -> LabelArray:
-    """Join pieces that are near each other with some evidence all the way between them.
+    """Join nearby pieces if some evidence bridges the whole gap between them.
 
-    A gap of a single place is no gap, whatever it shows.
+    A gap of a single place is always bridged.
     """
     if count < 2:
         return labels
@@ -199,7 +200,7 @@ def _join_near(labels: LabelArray, count: int, bridge: BoolArray, step: int) -> 
 
 
 def _join_small(labels: LabelArray, step: int) -> LabelArray:
-    """Join small pieces to the nearest specimen in reach; leave out those without one."""
+    """Join small pieces to the nearest specimen within reach; drop the other small pieces."""
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     least = max(_PARAMS.min_places, _PARAMS.min_size * sizes.max(initial=0))
@@ -218,7 +219,7 @@ def _join_small(labels: LabelArray, step: int) -> LabelArray:
 
 
 def _by_size(labels: LabelArray) -> LabelArray:
-    """Labels from 1 on, the largest first; of two equal ones the first in the grid."""
+    """Labels from 1 on, the largest first; equal sizes keep the order of the grid."""
     sizes = np.bincount(labels.ravel())
     present = [n for n in range(1, len(sizes)) if sizes[n]]
     firsts = {n: int(np.argmax(labels.ravel() == n)) for n in present}
@@ -229,7 +230,7 @@ def _by_size(labels: LabelArray) -> LabelArray:
 
 
 def _near(labels: LabelArray, step: int) -> LabelArray:
-    """For every place of the grid, the nearest specimen within the margin, else 0."""
+    """Label of the nearest specimen within the margin, for every place of the grid; else 0."""
     distance, indices = ndimage.distance_transform_edt(labels == 0, return_indices=True)
     owner: LabelArray = np.where(distance * step <= _PARAMS.margin, labels[tuple(indices)], 0)
     return owner
@@ -243,7 +244,7 @@ def _specimen(
     threshold: float,
     step: int,
 ) -> Specimen:
-    """Profiles and faces of one specimen, with the cells of the others taken out."""
+    """Profiles and faces of one specimen; cells of other specimens are replaced by background."""
     profiles: dict[str, FloatArray] = {}
     faces: FacesByAxis = {}
     for axis, name in enumerate(AXES):
@@ -258,7 +259,7 @@ def _specimen(
 
 
 def _on_maps(own_ZYX: BoolArray, evidence: EvidenceMaps, axis: int, step: int) -> BoolArray:
-    """Cells (N, H, W) of an axis' maps in which any place of a grid is set."""
+    """Whether each cell (N, H, W) of an axis' maps contains a set place of a grid."""
     num_slices, side, _ = evidence.maps[axis].shape
     cells: BoolArray = np.moveaxis(own_ZYX, axis, 0)[np.arange(num_slices) // step]
     for across, other in enumerate(_others(axis), start=1):
@@ -270,7 +271,10 @@ def _on_maps(own_ZYX: BoolArray, evidence: EvidenceMaps, axis: int, step: int) -
 
 
 def _holding(faces: FacePair | None, core: tuple[float, float], threshold: float) -> FacePair:
-    """Faces that hold all places of the specimen but the outermost: rather too big than cut."""
+    """Faces moved outward to enclose all places of the specimen except the outermost.
+
+    A box that is too large is better than a cut specimen.
+    """
     low, high = min(core), max(core)
     if faces is None:
         widths = (float(CELL), float(CELL))

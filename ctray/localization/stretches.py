@@ -1,9 +1,9 @@
-"""From certainty profiles to stretches of slices: a threshold without labels, and its stretch.
+"""From certainty profiles to stretches of slices, with an unsupervised threshold.
 
-Four backgrounds are estimated, each by its own rule, and another rule would give other boxes: the
-lowest fifth of a certainty profile (here), the lower half of the cells of an uncertainty map
-(`region`), the log-odds below 0 of the self-trained network (`profile_faces`), and the rim of the
-field of view (`ctray.preprocess.background`).
+ctray estimates four backgrounds, each by its own rule: the lowest fifth of a certainty profile
+(here), the lower half of the cells of an uncertainty map (`region`), the log-odds below 0 of the
+self-trained network (`profile_faces`), and the rim of the field of view
+(`ctray.preprocess.background`). Changing a rule changes the boxes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PARAMS = PARAMS.stretch
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """Where along one axis the sample lies, and how sure that is.
+    """Slices that hold the sample along one axis, with their confidence.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ class Stretch:
     background
         Certainty level of empty slices.
     confidence
-        For the low and the high face: how far the profile rises from the threshold to its inside
-        level within the first slices of the sample, in [0, 1].
+        For the low and the high face: fraction of the way from the threshold to the inside level
+        that the outermost slices of the sample reach, in [0, 1].
     """
 
     start: int
@@ -57,11 +57,11 @@ class Stretch:
 
 
 def background_level(profile: FloatArray) -> tuple[float, float]:
-    """Level and robust deviation of a profile's empty slices: its lowest fifth.
+    """Level and robust deviation of a profile's empty slices, from its lowest fifth.
 
     Most of a volume is not sample, so the lowest fifth of the slices is empty unless the sample
-    spans nearly the whole axis. Then that fifth also holds slices of the sample. Its deviation
-    shows it, and the lowest twentieth is taken.
+    spans nearly the whole axis. In that case the lowest fifth also contains slices of the sample
+    and has a large deviation. The lowest twentieth is used instead.
     """
     ascending = np.sort(profile)
     few, fewer = _PARAMS.least_background
@@ -88,9 +88,9 @@ def choose_threshold(profile: FloatArray, config: LocalizeConfig, chance: float)
     profile
         Certainty per slice, (N,).
     config
-        Rule and its numbers.
+        Rule for the threshold, and its numbers.
     chance
-        1 / number of classes: the level of slices that tell nothing.
+        1 / number of classes: the certainty of slices without information.
     """
     if isinstance(config.threshold, float):
         return config.threshold
@@ -107,13 +107,14 @@ def choose_threshold(profile: FloatArray, config: LocalizeConfig, chance: float)
 
 
 def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> Stretch | None:
-    """Range of slices that hold the sample along one axis, or None where no slice is certain.
+    """Range of slices that hold the sample along one axis, or None if no slice is certain.
 
-    It is the range with the largest sum of (certainty - threshold). It bridges a dip where the
-    slices beyond make up for it, and leaves out a lone peak far away.
+    The range has the largest sum of (certainty - threshold). It bridges a dip if the slices beyond
+    outweigh the dip, and leaves out an isolated peak far away.
     """
     background, _ = background_level(profile)
-    # Where all slices are certain, the sample spans the axis: the profile has a peak all the same.
+    # If all slices are certain, the sample spans the axis. Limiting the background to this level
+    # makes such a profile count as a peak.
     below = min(background, _PARAMS.max_background * chance)
     if float(np.percentile(profile, _PARAMS.peak_percentile)) - below < config.min_peak:
         return None
@@ -133,7 +134,7 @@ def find_stretch(profile: FloatArray, config: LocalizeConfig, chance: float) -> 
 def largest_sum(values: FloatArray) -> tuple[int, int]:
     """Half-open range of the consecutive values with the largest sum; empty if none is positive.
 
-    Kadane's algorithm.
+    Uses Kadane's algorithm.
     """
     best, best_range, total, start = 0.0, (0, 0), 0.0, 0
     for i, value in enumerate(values):
@@ -148,7 +149,8 @@ def largest_sum(values: FloatArray) -> tuple[int, int]:
 def face_confidence(stretch: FloatArray, threshold: float) -> tuple[float, float]:
     """Confidence of the low and the high face of a stretch of a profile, in [0, 1].
 
-    Fraction of the way from the threshold to the inside level that the outermost slices reach.
+    Confidence is the fraction of the way from the threshold to the inside level that the outermost
+    slices reach.
     """
     inside = float(np.percentile(stretch, _PARAMS.face_inside_percentile))
     if inside <= threshold:

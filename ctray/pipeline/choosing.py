@@ -1,4 +1,4 @@
-"""Choice of the volumes to train on and to hold out, and the ids of volumes that a run knows."""
+"""The choice of volumes to train on and to hold out, and the ids of a run's known volumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctray.storage import store
 
 
 def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]:
-    """Volumes to train on: all of a small archive, a seeded choice of a large one."""
+    """Ids of the volumes to train on: all of a small archive, a seeded choice of a large one."""
     ids = [entry.volume_id for entry in entries]
     if len(ids) <= config.train.max_volumes:
         return set(ids)
@@ -25,7 +25,7 @@ def training_ids(entries: Sequence[CatalogEntry], config: RunConfig) -> set[str]
 
 
 def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedRecord]:
-    """Records, with a seeded choice of them marked as held out; at least one is not."""
+    """Records, with a seeded choice marked as held out; at least one record is not held out."""
     count = min(round(config.train.validation_fraction * len(records)), len(records) - 1)
     if count < 1:
         return records
@@ -35,7 +35,7 @@ def hold_out(records: list[PreparedRecord], config: RunConfig) -> list[PreparedR
 
 
 def with_known_ids(found: Catalog, run: RunFolder) -> Catalog:
-    """Catalog of an archive in which volumes have the ids that the run gave them, if it did."""
+    """Catalog of an archive; volumes that the run already knows keep their ids."""
     if not store.exists(run.catalog):
         return found
     return replace(found, entries=keep_ids(read_catalog(run.catalog), found.entries))
@@ -44,9 +44,9 @@ def with_known_ids(found: Catalog, run: RunFolder) -> Catalog:
 def keep_ids(
     known: Sequence[CatalogEntry], found: Sequence[CatalogEntry]
 ) -> tuple[CatalogEntry, ...]:
-    """Entries with the ids of an earlier catalog; new volumes get ids that are not taken."""
+    """Entries with the ids of an earlier catalog; new volumes get unused ids."""
     ids = {(e.url, e.dataset): e.volume_id for e in known}
-    # A file that cannot be read names no dataset. Broken or repaired, it is the same volume.
+    # The entry of an unreadable file has no dataset. The file is the same volume after a repair.
     broken = {e.url: e.volume_id for e in known if e.status == "failed"}
     anyhow = {e.url: e.volume_id for e in known}
     taken = {same_file(volume_id) for volume_id in ids.values()}

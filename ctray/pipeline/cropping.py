@@ -1,4 +1,4 @@
-"""Writing the crops of a located volume: one, or one of each of its specimens."""
+"""Writing the crops of a located volume: one, or one for each of its specimens."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ctray.volumes.volume import Volume, open_volume
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """How the crops of a run are cut now.
+    """Current settings for the crops of a run.
 
     Parameters
     ----------
     digest
-        Of the settings that crops depend on.
+        Digest of the settings that crops depend on.
     crop
         The section `crop` of the settings.
     calibration
-        Calibration of the run now.
+        Current calibration of the run.
     """
 
     digest: str
@@ -41,34 +41,34 @@ class Cut:
 
     @classmethod
     def of(cls, run: RunFolder, config: RunConfig) -> Cut:
-        """For a run that was begun or not."""
+        """Current settings for a new or an existing run."""
         return cls(digest=crop_digest(config), crop=config.crop, calibration=calibration_of(run))
 
     def is_of(self, record: VolumeRecord) -> bool:
-        """Whether the crops of a volume were cut with these settings, or it is to have none."""
+        """Whether the crops of a volume were cut with these settings, or it needs no crop."""
         return not record.crops or record.crop_settings == self.digest
 
     def decide(self, record: VolumeRecord) -> VolumeRecord:
-        """Record with the margins and the promise of now; see `with_promise`."""
+        """Record with margins and promise by the current settings; see `with_promise`."""
         record = with_promise(record, self.crop, self.calibration)
         return replace(record, crop_settings=self.digest)
 
     def locates(self, record: VolumeRecord) -> bool:
-        """Whether a volume that had a face too open is located by the margins of now."""
+        """Whether a volume with a face that was too open is located by the current settings."""
         return is_too_open(record) and self.decide(record).status == "located"
 
 
 def is_open(record: VolumeRecord | None, crop: bool, cut: Cut) -> bool:
-    """Whether work is left for a volume.
+    """Whether a volume is unfinished.
 
     Parameters
     ----------
     record
-        Of the volume; None if it has no receipt.
+        Record of the volume; None if it has no receipt.
     crop
-        Whether located volumes are to be cropped.
+        Whether to crop located volumes.
     cut
-        How they are cut now.
+        Current settings for crops.
     """
     if record is None or cut.locates(record):
         return True
@@ -81,7 +81,7 @@ def crop_digest(config: RunConfig) -> str:
 
 
 def without_crops(record: VolumeRecord, run: RunFolder) -> VolumeRecord:
-    """Remove the crops of a volume, to be cut again; its receipt is written before they go."""
+    """Remove the crops of a volume, to cut it again. Its receipt is written before the removal."""
     urls = [url for url in record.crops if url is not None]
     nothing: dict[str, Any] = dict.fromkeys(("crop_url", "asked_box", "crop_box", "checksum"))
     specimens = [
@@ -100,28 +100,28 @@ def without_crops(record: VolumeRecord, run: RunFolder) -> VolumeRecord:
     )
     if urls:
         run.write_receipt(record)
-    # The last first: `commit_receipt` counts the crops that are left from the first on.
+    # Last one first, because `commit_receipt` searches remaining crops from the first on.
     for url in reversed(urls):
         store.delete_tree(url)
     return record
 
 
 def commit_receipt(record: VolumeRecord, run: RunFolder, taken: frozenset[str]) -> None:
-    """Write a receipt after removing the remains of earlier receipts of its volume.
+    """Write a receipt after removing leftover files of earlier receipts of its volume.
 
-    The remains are crops of a source that has changed since and held more specimens, and crops of
-    an interrupted run: nobody must take them for results. A volume that failed keeps them, since
-    nothing replaces them; no receipt names them then. Pictures and maps are kept for volumes that
-    were localized only.
+    Leftover crops come from an interrupted run, or from a source that has changed and held more
+    specimens. They are removed so that they are not mistaken for results. A failed volume keeps
+    them, because nothing replaces them; its receipt does not name them. Pictures and maps are kept
+    only for volumes that were localized.
 
     Parameters
     ----------
     record
-        Of the volume.
+        Record of the volume.
     run
-        The run.
+        Run folder.
     taken
-        From `names_taken`.
+        Result of `names_taken`.
     """
     if record.status != "failed":
         for url in reversed(_unnamed_crops(record, run, taken)):
@@ -133,7 +133,7 @@ def commit_receipt(record: VolumeRecord, run: RunFolder, taken: frozenset[str]) 
 
 
 def _unnamed_crops(record: VolumeRecord, run: RunFolder, taken: frozenset[str]) -> list[str]:
-    # By name: the folder of a run may have been moved since a crop was written.
+    # Compare names, because the folder of a run may have moved since a crop was written.
     named = {url.rpartition("/")[2] for url in record.crops if url is not None}
     found: list[str] = []
     for number in itertools.count():
@@ -151,7 +151,7 @@ def _is_crop_of(url: str, volume_id: str, number: int) -> bool:
     try:
         told = open_volume(url).attributes if is_committed(url) else {}
     except InvalidVolumeError:
-        # Nobody can tell whose crop it is.
+        # The volume of a damaged crop is unknown.
         return False
     return (told.get("volume_id"), told.get("specimen", 0)) == (volume_id, number)
 
@@ -159,9 +159,9 @@ def _is_crop_of(url: str, volume_id: str, number: int) -> bool:
 def crop_located(
     volume: Volume, record: VolumeRecord, run: RunFolder, config: RunConfig, taken: frozenset[str]
 ) -> VolumeRecord:
-    """Write the crops of a located volume that are missing, and return the fuller record.
+    """Write the missing crops of a located volume, and return the completed record.
 
-    The promise of a crop that an interrupted run wrote is read from the crop. `taken` is from
+    If an interrupted run wrote a crop, its promise is read from the crop. `taken` is the result of
     `names_taken`.
     """
     if record.sample_box is None or None not in record.crops:
@@ -201,14 +201,14 @@ def _crop_specimen(
 
 
 def names_taken(run: RunFolder) -> frozenset[str]:
-    """URLs of the crops of whole volumes, in small letters; no crop of a specimen has one."""
+    """URLs of the crops of whole volumes, in lower case. Crops of specimens must not use them."""
     return frozenset(run.crop(entry.volume_id).lower() for entry in read_catalog(run.catalog))
 
 
 def _specimen_url(run: RunFolder, volume_id: str, number: int, taken: frozenset[str]) -> str:
     """URL of the crop of a specimen, or of the volume if `number` is 0.
 
-    The URL of a specimen is not the URL of another volume whose id ends in the same number.
+    The URL of a specimen differs from the URLs of other volumes, whose ids may end in its number.
     """
     url = run.crop(volume_id, number)
     while number and url.lower() in taken:
@@ -222,7 +222,7 @@ def _crop(
 ) -> Volume:
     """Crop at `url`, of the volume or of one of its specimens.
 
-    It is written now unless an interrupted run wrote it.
+    The crop is written unless an interrupted run already wrote the same crop.
     """
     box = box_to_cut(record.parts[specimen], volume.shape)
     attributes = crop_attributes(record, specimen)
@@ -230,7 +230,7 @@ def _crop(
         told = open_volume(url).attributes
         _check_own(url, told, record.volume_id, specimen)
         wanted = {**attributes, "asked_box": box.ranges}
-        # No receipt names it, so it may be of another source or of other settings.
+        # No receipt names this crop, so its source or its settings may differ.
         if any(told.get(name) != wanted[name] for name in _SAME_CUT):
             store.delete_tree(url)
     if not is_committed(url):
@@ -247,12 +247,12 @@ def _crop(
     return open_volume(url)
 
 
-# A finished crop with these attributes is the one that would be cut now.
+# A finished crop with equal values of these attributes is the crop that would be written now.
 _SAME_CUT = ("source_stamp", "crop_settings", "asked_box", "sample_box")
 
 
 def _cut(crop: Volume) -> dict[str, Any]:
-    """Fields of a record that a crop tells, read back from what was committed."""
+    """Fields of a record that are read back from a committed crop."""
     return {
         **crop_fields(crop.attributes),
         "crop_url": crop.url,
@@ -261,7 +261,7 @@ def _cut(crop: Volume) -> dict[str, Any]:
 
 
 def _check_own(url: str, told: dict[str, Any], volume_id: str, specimen: int) -> None:
-    """Refuse the crop of another volume, which may have the name of a specimen."""
+    """Refuse the crop of another volume, whose name may equal that of a specimen."""
     theirs = (told["volume_id"], told.get("specimen", 0))
     if theirs != (volume_id, specimen):
         raise OutputExistsError(

@@ -9,14 +9,14 @@ from ctray.records.events import Event, OnEvent, ignore
 
 
 def find_archive(archive_url: str, config: RunConfig, on_event: OnEvent = ignore) -> Catalog:
-    """Find the volumes of an archive with the settings of a configuration; nothing is written.
+    """Find the volumes of an archive with the settings of a configuration. Writes nothing.
 
     Raises
     ------
     NotFoundError
-        If the archive holds no volume.
+        If the archive contains no volume.
     InvalidVolumeError
-        If none of them can be read.
+        If none of the volumes can be read.
     """
     exclude = config.catalog.exclude
     catalog = build_catalog(

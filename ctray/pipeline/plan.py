@@ -1,4 +1,4 @@
-"""The plan of a run over an archive: what it saves and how long it takes, from a sample."""
+"""The plan of a run over an archive: its savings and its duration, estimated from a sample."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from ctray.records.run_folder import RunFolder
 Basis = Literal["receipts", "model", "threshold"]
 OnLook = Callable[[int, int, str], None]
 _LEVEL = 0.95
-# With fewer receipts, a sample of volumes says more.
+# With fewer receipts, a sample of volumes gives a better estimate.
 _ENOUGH = 5
 _FEW_NOTES = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A value with its 95% interval; `low` and `high` are None with a sample of one volume."""
+    """A value with its 95% interval; `low` and `high` are None for a sample of one volume."""
 
     value: float
     low: float | None = None
@@ -52,27 +52,27 @@ class ArchivePlan:
     bytes_total
         Bytes of all voxels, uncompressed.
     bytes_stored
-        Bytes of the files, estimated from the sample; None if the stores do not tell.
+        Bytes of the files, estimated from the sample; None if the stores do not report them.
     saved
         Fraction of the voxel bytes that the crops leave out.
     basis
         Source of `saved`: the `receipts` of a run, its trained `model` on a sample, or a
         `threshold` on the grey values of a sample.
     num_done
-        Volumes of the run of which nothing is left to do.
+        Number of finished volumes of the run.
     num_looked_at
         Number of volumes in the sample.
     num_actors, could_hold
         Processes of the pool, and the number that fits on the machine or cluster. If an
-        autoscaler adds nodes, the latter is `pool.max_size`.
+        autoscaler adds nodes, `could_hold` is `pool.max_size`.
     training_hours
         Hours to prepare the training volumes and to finish both trainings.
     hours
         Hours to read, localize and crop the unfinished volumes, without training.
     assumptions
-        Lines that say how the estimates were made.
+        Lines that explain the estimates.
     coverage
-        Lines that name what the archive holds besides volumes.
+        Lines that list the archive's other contents besides volumes.
     """
 
     num_volumes: int
@@ -106,16 +106,16 @@ def plan_archive(
     on_look: OnLook = lambda done, total, volume_id: None,
     on_note: Callable[[str], None] = nobody,
 ) -> ArchivePlan:
-    """Estimate what a run over the volumes of `catalog` saves, and how long it takes.
+    """Estimate the savings and the duration of a run over the volumes of `catalog`.
 
     Parameters
     ----------
     catalog
-        From `ctray.archive.catalog.build_catalog`.
+        Result of `ctray.archive.catalog.build_catalog`.
     config
         Settings of the run.
     run
-        Existing run whose receipts, or else whose trained model, the estimates use.
+        Existing run. The estimates use its receipts, or its trained model if there are too few.
     num_sample
         Size of the sample if there are not enough receipts.
     on_look
@@ -138,7 +138,7 @@ def plan_archive(
     actors, could_hold = _actors(config)
     on_note("timing a few training steps")
     training = training_cost(catalog.ok, config, run, actors)
-    # The seconds of receipts and of the model include it.
+    # The seconds of receipts and of the model already include this time.
     volume_s = training.volume_s if basis == "threshold" else 0.0
     usable = [look for look in looks if look.saved is not None]
     sizes = [e.num_bytes or 0 for e in catalog.ok]
@@ -170,7 +170,7 @@ def plan_archive(
 def ratio_interval(
     values: Sequence[float], sizes: Sequence[float], num_all: int, level: float = _LEVEL
 ) -> Estimate | None:
-    """Estimate sum of `values` / sum of `sizes` over an archive from a sample, with its interval.
+    """Estimate (sum of `values`) / (sum of `sizes`) of an archive from a sample, with its interval.
 
     This is the ratio estimator with Student's t and the correction for a finite population
     (Cochran, Sampling Techniques, chapter 6). With all volumes in the sample, the interval is a
@@ -206,7 +206,7 @@ def _total(
     value: Callable[[Look], float | None],
     num_bytes: int,
 ) -> Estimate | None:
-    """Estimate a sum over `num_bytes` of voxels; looks without a value do not count."""
+    """Estimate a sum over `num_bytes` of voxels; sampled volumes without a value do not count."""
     known = [(v, look.num_bytes) for look in looks if (v := value(look)) is not None]
     found = ratio_interval([v for v, _ in known], [n for _, n in known], len(sizes))
     if found is None:
@@ -234,7 +234,7 @@ def _sample(
 
 
 def _actors(config: RunConfig) -> tuple[int, int]:
-    """Return the processes of the pool, and how many fit; asks a cluster but starts none."""
+    """Return the number of pool processes, and the number that fits. Starts no cluster."""
     # A plan for this machine does not wait for Ray.
     kind = "local" if config.ray.address is None else "ray"
     with executor_session(config.ray, kind=kind) as executor:

@@ -1,4 +1,4 @@
-"""Looks at a few volumes of an archive to estimate what cropping saves; writes nothing."""
+"""Reads a few volumes of an archive to estimate the savings of cropping; writes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ctray.storage import store
 from ctray.volumes.volume import open_volume
 from ctray.volumes.working import is_reduced_to
 
-# Slices that the guess uses, and the bytes that reading them may decompress.
+# Numbers of slices for the guess, and limit on the bytes that are decompressed to read them.
 _PLANES = 48
 _FEWEST_PLANES = 12
 _PLANE_BYTES = 256 * 2**20
@@ -51,7 +51,7 @@ class Look:
     volume_id
         Id of the volume.
     num_bytes, bytes_stored
-        Bytes of level 0 uncompressed, and of its files; None if the store does not tell.
+        Bytes of level 0 uncompressed, and of its files; None if the store does not report them.
     saved
         Fraction of the volume that its crop leaves out; None if unknown.
     seconds
@@ -88,7 +88,7 @@ def open_model(run: RunFolder, config: RunConfig) -> Model | None:
 def looks_of_receipts(
     run: RunFolder, config: RunConfig, entries: Sequence[CatalogEntry]
 ) -> dict[str, Look]:
-    """What is known of the volumes that a run with these settings would skip, by id."""
+    """Volumes that a run with these settings would skip, as looks from their receipts, by id."""
     sizes = {entry.volume_id: entry.num_bytes or 0 for entry in entries}
     cut = Cut.of(run, config)
     looks = {}

@@ -25,7 +25,7 @@ from ctray.preprocess.prepare import Prepared, prepare
 from ctray.records.run_folder import RunFolder
 from ctray.volumes.multiscale import level_shapes, longest_side
 
-# Larger slices are timed at this side and scaled by their area, so that a plan is quick.
+# Larger slices are timed at this side and scaled by area, so that planning is fast.
 _MEASURED_SIDE = 128
 _STEPS = 3
 _MOST_HALVINGS = 16
@@ -33,7 +33,7 @@ _MOST_HALVINGS = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speeds:
-    """Seconds of one process of this machine at the working size of an archive.
+    """Seconds of one process on this machine at the working size of an archive.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Speeds:
     step, slab_step
         One step of the encoder's training, and one of self-training.
     find, self_train
-        Box of one volume: by the pretext task, and then by the self-trained network.
+        Finding the box of one volume with the pretext task, and then with the self-trained network.
     """
 
     prepare: float
@@ -64,7 +64,7 @@ class TrainingCost:
     volume_s
         Time of one process to compute one box, without reading the volume.
     how
-        Line that says how the time was estimated; empty if training is finished.
+        Line that explains the estimate; empty if training is finished.
     """
 
     seconds: float
@@ -75,7 +75,7 @@ class TrainingCost:
 def training_cost(
     entries: Sequence[CatalogEntry], config: RunConfig, run: RunFolder | None, num_actors: int
 ) -> TrainingCost:
-    """Estimate the time of training, with a few steps on a phantom.
+    """Estimate the time of training from a few steps on a phantom.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def training_cost(
     own = None if run is None else _own_step(run, config)
     step = speeds.step if own is None else own
     num_volumes = min(len(entries), config.train.max_volumes)
-    # A run with a checkpoint has its volumes prepared.
+    # If the run has a checkpoint, its volumes are already prepared.
     each = (speeds.prepare if begun == 0 else 0.0) + (speeds.find if slab_steps else 0.0)
     together = min(num_actors, num_volumes)
     seconds = steps * step + slab_steps * speeds.slab_step
@@ -193,7 +193,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _how(
     steps: int, step: float, slab_steps: int, speeds: Speeds, own: bool, num_volumes: int
 ) -> str:
-    """Return a line that says how the hours of training were estimated."""
+    """Return a line that explains the estimated hours of training."""
     parts = []
     if steps:
         where = "as in the run so far" if own else "timed on this machine"

@@ -1,6 +1,6 @@
-"""The stages of a run: catalog, import, pretrain, localize and crop, report; every stage resumes.
+"""The stages of a run: catalog, import, pretrain, localize and crop, report. Each can resume.
 
-`run_archive` is all of them: commands, jobs and Python callers take this one path.
+`run_archive` runs all stages. Commands, jobs and Python callers use it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ctray.storage.patience import patiently
 
 
 def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
-    """Begin a run, or continue one that was begun; see `ctray.pipeline.taking_up`.
+    """Begin a new run or continue an existing one; see `ctray.pipeline.taking_up`.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
     check_output(archive_url, out_url)
     archive_url, run = store.normalize(archive_url), RunFolder(url=store.normalize(out_url))
     begun, ours = read_manifest(run), RunManifest(archive=archive_url, config=config)
-    # Without a catalog nothing was done yet, so all settings may change.
+    # Without a catalog, no work has been done, so all settings may change.
     if begun is None or (begun != ours and not store.exists(run.catalog)):
         write_manifest(run, ours)
         return run
@@ -63,12 +63,12 @@ def open_run(archive_url: str, out_url: str, config: RunConfig) -> RunFolder:
 
 
 def resume_run(run_url: str) -> tuple[RunFolder, RunConfig, str]:
-    """Folder, configuration and archive of a run that was begun.
+    """Folder, configuration and archive of an existing run.
 
     Raises
     ------
     NotFoundError
-        If `run_url` is no run.
+        If `run_url` is not a run.
     """
     run = RunFolder(url=store.normalize(run_url))
     manifest = begun_manifest(run)
@@ -82,7 +82,7 @@ def catalog_stage(
     on_event: OnEvent = ignore,
     found: Catalog | None = None,
 ) -> Catalog:
-    """Find the volumes and write `catalog.parquet`; volumes that were known keep their ids.
+    """Find the volumes and write `catalog.parquet`; known volumes keep their ids.
 
     `found` is a result of `find_archive`; None searches the archive.
     """
@@ -109,14 +109,14 @@ def begin_run(
     on_event: OnEvent = ignore,
     found: Catalog | None = None,
 ) -> tuple[RunFolder, Catalog]:
-    """Open a run and write its catalog; an archive that is refused leaves no folder behind.
+    """Open a run and write its catalog. If the archive is refused, no folder is created.
 
     `found` is a result of `find_archive`; None searches the archive. For errors see `open_run` and
     `find_archive`.
     """
     check_output(archive_url, out_url)
     begun = store.exists(RunFolder(url=store.normalize(out_url)).manifest)
-    # Settings that a begun run refuses are refused before its archive is searched.
+    # An existing run must refuse changed settings before its archive is searched.
     if found is None and not begun:
         found = find_archive(archive_url, config, on_event)
     run = open_run(archive_url, out_url, config)
@@ -124,7 +124,7 @@ def begin_run(
 
 
 def _record_coverage(run: RunFolder, catalog: Catalog) -> None:
-    """Write to `run.json` how much of its archive the run covers."""
+    """Write to `run.json` the counts that show how much of its archive the run covers."""
     manifest = store.read_json(run.manifest)
     coverage = {"volumes": len(catalog.ok), "failed": len(catalog.failed)}
     coverage |= catalog.coverage.counts()
@@ -139,10 +139,10 @@ def pretrain_stage(
     on_event: OnEvent = ignore,
     executor: Executor | None = None,
 ) -> None:
-    """Import and prepare the training volumes, then train; finished work is not repeated.
+    """Import and prepare the training volumes, then train. Finished work is not repeated.
 
-    Last, the self-trained network is trained on the boxes of these volumes, see
-    `ctray.learn.self_training.training`. `executor` None takes the running Ray session.
+    Finally, the self-trained network is trained on the boxes of these volumes, see
+    `ctray.learn.self_training.training`. If `executor` is None, the running Ray session is used.
     """
     executor = executor or running_executor()
     if (checkpoint_step(run.checkpoint) or 0) < config.train.steps:
@@ -195,10 +195,10 @@ def prepare_stage(
     on_event: OnEvent,
     executor: Executor,
 ) -> list[PreparedRecord]:
-    """Import the volumes to train on and write their prepared working levels.
+    """Import the training volumes and write their prepared working levels.
 
     The result is kept in `working/index.json`. So a resumed run trains on the same volumes in the
-    same order, also if volumes were added to the archive. The other volumes of a large archive are
+    same order, even if volumes were added to the archive. The other volumes of a large archive are
     imported when they are localized.
     """
     index_url = run.training_index
@@ -230,7 +230,7 @@ def prepare_stage(
 
 
 def check_trained(run: RunFolder, config: RunConfig, archive_url: str) -> None:
-    """Refuse half-trained weights: their receipts would never be replaced.
+    """Refuse a run whose training is not finished: its receipts would never be replaced.
 
     Raises
     ------
@@ -261,9 +261,8 @@ def localize_stage(
 ) -> Sequence[VolumeRecord]:
     """Localize and crop the volumes without a receipt, and write `localizations.parquet`.
 
-    Volumes go through the pool one by one; the driver holds nothing of a volume but its entry in
-    the catalog. The returned records are read when they are asked for. `executor` None takes the
-    running Ray session.
+    Volumes go through the pool one by one. The driver holds only the catalog entry of each volume.
+    The returned records are read on demand. If `executor` is None, the running Ray session is used.
     """
     executor = executor or running_executor()
     by_id = {entry.volume_id: entry for entry in entries}
@@ -273,7 +272,7 @@ def localize_stage(
         lambda: [by_id[i] for i, r in iter_receipts(run, by_id) if is_open(r, crop, cut)], needed
     )
     if todo:
-        # A process without a model would be started again and again, so load it here first.
+        # Load the model here first: without it, processes of the pool would restart endlessly.
         load_model(run.checkpoint)
         check_promise(run, config)
     arguments = (run, config, crop, executor.pool_threads(config.pool))
@@ -287,7 +286,7 @@ def localize_stage(
     for volume_id in sorted(missing):
         died = patiently(partial(_commit_death, by_id[volume_id], run), needed)
         volumes.done(volume_id, died.status)
-    # Now every entry has a receipt: an earlier one, one of the pool, or one of a dead process.
+    # Now every entry has a receipt: an earlier one, one from the pool, or one for a dead worker.
     receipts = ReceiptList(run, by_id)
     patiently(lambda: write_localizations(run.localizations, receipts), needed)
     return receipts
@@ -306,11 +305,11 @@ def report_stage(run: RunFolder, on_event: OnEvent = ignore) -> None:
     Raises
     ------
     NotFoundError
-        If the folder holds no run.
+        If the folder contains no run.
     StorageError
         If the page cannot be written.
     """
-    # It loads matplotlib, which runs without a report do without.
+    # Import here, because it loads matplotlib, which is not needed without a report.
     from ctray.report import write_report
 
     on_event(Event(stage="report", done=1, total=1, text="writing the report", stays=True))
@@ -327,21 +326,21 @@ def run_archive(
     executor: Executor | None = None,
     report: bool = True,
 ) -> tuple[RunFolder, Sequence[VolumeRecord]]:
-    """Do everything from the catalog to the report; resume what was interrupted.
+    """Run all stages from the catalog to the report; resume interrupted work.
 
     `found` is a result of `find_archive`; None searches the archive. `on_note` is called with lines
-    about what the run waits for while it starts. `executor` None takes the executor that the
-    configuration names: Ray, or plain processes. `report` False writes no report page.
+    that say why the start waits. If `executor` is None, the configuration chooses it: Ray or plain
+    processes. If `report` is False, no report page is written.
 
     Raises
     ------
     ConfigError
-        If no calibration can keep the promise that the crops are to make.
+        If the calibration cannot keep the promise that the settings of crops ask for.
     RunInUseError
         If another process works on the run.
     CtrayError
-        If the archive holds no volume, the output cannot be written, or training fails. A
-        volume that fails alone becomes a `failed` receipt.
+        If the archive contains no volume, the output cannot be written, or training fails. If a
+        single volume fails, it gets a `failed` receipt instead.
     """
     check_output(archive_url, out_url)
     check_promise(RunFolder(url=store.normalize(out_url)), config)
@@ -365,6 +364,6 @@ def status_counts(receipts: Iterable[VolumeRecord]) -> dict[str, int]:
     return dict(Counter(receipt.status for receipt in receipts))
 
 
-# Number of notes that are shown. All are in the catalog, the receipts and the report.
+# Number of notes that are shown. All notes are in the catalog, the receipts and the report.
 _FEW_NOTES = 20
 _DIED = "its worker died while working on it; it is probably too large for the memory at hand"

@@ -1,4 +1,4 @@
-"""Self-training as a stage of a run: boxes of the training volumes, then the self-trained network.
+"""Self-training as a stage of a run: boxes of the training volumes, then training on them.
 
 An `Executor` runs the processes, so nothing here depends on Ray.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def self_train(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent = ignore
 ) -> None:
-    """Train the self-trained network of a run on the boxes of its training volumes; done once.
+    """Train the self-trained network of a run on the boxes of its training volumes, once per run.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def self_train(
     config
         Settings of the run.
     executor
-        Runs the processes.
+        Executor that runs the processes.
     on_event
         Called with an event for each box and each row of metrics.
 
@@ -54,7 +54,7 @@ def self_train(
 def _ranges(
     run: RunFolder, config: RunConfig, executor: Executor, on_event: OnEvent
 ) -> list[Record]:
-    """Training volumes with their boxes, in the order of the index; a rerun reads them again."""
+    """Training volumes with their boxes, in the order of the index. A rerun reads stored boxes."""
     url = run.at("working", "ranges.json")
     if store.exists(url):
         kept: list[Record] = store.read_json(url)
@@ -80,7 +80,7 @@ class FindRanges:
 
     def __init__(self, run: RunFolder, config: RunConfig, threads: int) -> None:
         torch.set_num_threads(threads)
-        # The settings of this run: a checkpoint may have been trained with others after it.
+        # Use the settings of this run; the settings in the checkpoint may differ.
         self._localizer = Localizer(load_model(run.checkpoint), config)
 
     def __call__(self, record: Record) -> Record:

@@ -1,14 +1,14 @@
-"""Sources that change during a run: what was made of the old source is made again.
+"""Sources that change during a run: files that were made from the old source are made again.
 
-A run keeps of a source:
+A run keeps these files of a source:
 
 - an import, with the stamp of its source; it is removed when the stamp changes
   (`drop_stale_import`);
 - coarse levels (`ctray.volumes.pyramids`), receipts (`current_receipt`) and crops
   (`ctray.pipeline.cropping`, which also removes crops that no receipt names), with the same stamp;
-- maps and previews, which are written whenever a volume is localized, for the receipt of then;
-- prepared working levels, which only teach the networks. They stay as they were when training
-  began, so that training can go on from its checkpoint. No box of a receipt comes from them.
+- maps and previews, which are written together with the receipt whenever a volume is localized;
+- prepared working levels, which are used only for training. They stay unchanged after training
+  begins, so that training can continue from its checkpoint. No box of a receipt comes from them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ctray.volumes.volume import Volume, open_volume
 
 
 def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord | None:
-    """State of the source of a volume: as the import noted it, or of a Zarr as it is now.
+    """State of the source of a volume: as recorded by the import, or the current state of a Zarr.
 
-    Call it before voxels are read: if the source changes meanwhile, its stamp tells later. None if
-    the source is gone and nothing was noted.
+    Call this before reading voxels, so that a later comparison of stamps detects changes during
+    reading. None if the source is gone and no state was recorded.
     """
     if volume.url != entry.url:
         kept = SourceRecord.from_json(volume.attributes.get("source"))
@@ -44,7 +44,7 @@ def source_of(entry: CatalogEntry, volume: Volume) -> SourceRecord | None:
 def drop_stale_import(entry: CatalogEntry, run: RunFolder) -> None:
     """Remove the import of a volume whose source has changed since.
 
-    A source that is gone, or of which nothing was noted, counts as unchanged.
+    A source that is gone, or whose state was not recorded, counts as unchanged.
     """
     url = run.imported(entry.volume_id)
     kept = SourceRecord.from_json(open_volume(url).attributes.get("source"))
@@ -63,14 +63,14 @@ def current_receipt(
 ) -> VolumeRecord | None:
     """Record of a volume whose box is known; None if the volume must be localized first.
 
-    The box of a changed source may cut its sample. So the volume is localized again.
+    If the source has changed, the old box may cut its sample, so the volume is localized again.
 
     Parameters
     ----------
     entry, run
         The volume and its run.
     source
-        From `source_of`, now.
+        Current result of `source_of`.
     """
     earlier = run.read_receipt(entry.volume_id)
     if earlier is None or not (earlier.status == "located" or is_too_open(earlier)):

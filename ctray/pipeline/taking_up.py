@@ -1,8 +1,8 @@
-"""Taking up a run: with its own settings, and with the settings that may still change.
+"""Continuing a run with its own settings, and with new values of settings that may still change.
 
-The field of each setting says what the setting binds (`ctray.config.binding`). Until a run has a
-catalog, all settings may change: nothing was done yet. Until it has a box, the settings that only
-boxes depend on may change.
+The field of each setting defines which results depend on it (`ctray.config.binding`). Until a run
+has a catalog, all settings may change, because no work has been done. Until it has a box, settings
+that affect only boxes may change.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from ctray.storage import store
 
 
 def settings_for(run_url: str, given: RunConfig) -> RunConfig:
-    """Settings for a run: its own if it was begun, with the given ones on top.
+    """Settings for a run: the given settings, on top of the run's own settings if it exists.
 
     Parameters
     ----------
     run_url
-        Folder of the run, begun or not.
+        Folder of a new or an existing run.
     given
-        From a file and options; see `ctray.config.on_top_of`.
+        Settings from a file and from options; see `ctray.config.on_top_of`.
     """
     run = RunFolder(url=store.normalize(run_url))
     begun = read_manifest(run)
@@ -44,9 +44,9 @@ def settings_for(run_url: str, given: RunConfig) -> RunConfig:
 
 
 def take_up(run: RunFolder, settings: RunConfig) -> None:
-    """Continue a run that was begun, with settings that may differ from its own.
+    """Continue an existing run with settings that may differ from its own.
 
-    `run.json` takes over the new settings of crops and of the choice of volumes.
+    New settings of crops and of the choice of volumes are written to `run.json`.
 
     Raises
     ------
@@ -63,14 +63,14 @@ def take_up(run: RunFolder, settings: RunConfig) -> None:
             f"{run.url} was begun with another {', '.join(changed)}; leave that out to go on with "
             "the settings in run.json, or give another --out"
         )
-    # Settings of how and where work is done are for this command alone.
+    # Settings of how and where work runs apply to this command only.
     kept = with_settings_of(begun.config, settings, *BOX_KINDS, *KEPT_KINDS)
     if kept != begun.config:
         write_manifest(run, replace(begun, config=kept))
 
 
 def begun_manifest(run: RunFolder) -> RunManifest:
-    """Manifest of a run that was begun; `NotFoundError` for what is no run."""
+    """Manifest of an existing run; raises `NotFoundError` if the folder is not a run."""
     manifest = read_manifest(run)
     if manifest is None:
         raise NotFoundError(f"{run.url} is no run: it has no run.json")
@@ -78,7 +78,7 @@ def begun_manifest(run: RunFolder) -> RunManifest:
 
 
 def _has_boxes(run: RunFolder) -> bool:
-    """Whether any volume was localized, with any status but `failed`."""
+    """Whether any volume was localized with a status other than `failed`."""
     return any(
         isinstance(record, VolumeRecord) and record.status != "failed"
         for _, record in all_receipts(run)

@@ -1,4 +1,4 @@
-"""Checks that the crops of a run are as they were written, and agree with their sources."""
+"""Checks that the crops of a run are unchanged since writing and agree with their sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctray.records.volume_record import VolumeRecord
 from ctray.volumes.manifest import differences
 from ctray.volumes.volume import open_volume
 
-# Number of changed objects that are named.
+# Maximum number of changed objects in a message.
 _NAMED = 3
 
 
@@ -28,11 +28,11 @@ class CropCheck:
     Parameters
     ----------
     volume_id, specimen
-        Which crop; `specimen` is 0 unless the volume holds several specimens.
+        Volume and specimen of the crop; `specimen` is 0 unless the volume has several.
     crop_url
         URL of the crop; None for a receipt that cannot be read.
     problem
-        The fault in one line; None for a sound crop.
+        The fault in one line; None if the crop has no fault.
     voxels_compared
         Number of voxels that were compared with the source.
     """
@@ -63,30 +63,32 @@ def verify_run(
     seed: int = 0,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[CropCheck]:
-    """Check every crop that the receipts of a run name, in their order.
+    """Check every crop that the receipts of a run name, in the order of the receipts.
 
-    The objects of a crop are compared with its manifest, and the manifest with the checksums in the
-    crop and in the receipt.
+    The objects of a crop are compared with its manifest. The manifest is compared with the
+    checksums in the crop and in the receipt.
 
     Parameters
     ----------
     run
         The run.
     sources
-        Compare voxels with the source in the archive too, see
+        Whether to also compare voxels with the source in the archive, see
         `ctray.archive.source_comparison.compare_with_source`.
     sample
-        Fraction of each crop's shards, or of its source's slabs, that is then compared; at least
-        one. `seed` chooses them.
+        Fraction of each crop's shards, or of its source's slabs, to compare with `sources`; at
+        least one is compared.
+    seed
+        Seed of the choice of shards or slabs.
     bytes_in_flight
-        Bound of the bytes held in memory.
+        Limit on bytes in memory.
     """
 
     def one(asked: _Asked) -> CropCheck:
         compared = 0
         problem = asked.problem
         if problem is None:
-            # After a bad crop, or a store that fails once, the other crops are still checked.
+            # After a bad crop or a single store failure, the other crops are still checked.
             try:
                 problem = _stored_problem(asked, bytes_in_flight // MAX_THREADS)
                 if problem is None and sources:
@@ -95,7 +97,7 @@ def verify_run(
                         rng=np.random.default_rng(
                             [seed, *asked.volume_id.encode(), asked.specimen]
                         ),
-                        # Once for each volume is enough.
+                        # Once per volume is enough.
                         whole=asked.specimen <= 1,
                         bytes_in_flight=bytes_in_flight // MAX_THREADS,
                     )
@@ -147,7 +149,7 @@ def _source_comparison(asked: _Asked, share: Share) -> SourceComparison:
 
 
 def _stored_problem(asked: _Asked, bytes_in_flight: int) -> str | None:
-    """Fault of a crop as it is stored, in one line; None for a sound crop."""
+    """Fault of a stored crop, in one line; None if the crop has no fault."""
     assert asked.crop_url is not None
     try:
         crop = open_volume(asked.crop_url)

@@ -1,7 +1,7 @@
-"""The work on one volume, which a process of the pool does: import, prepare, localize and crop.
+"""The work of a pool process on one volume: import, prepare, localize and crop.
 
-A catalog entry goes to the process and a small record comes back. Voxels are read and written
-inside the process.
+The process receives a catalog entry and returns a small record. Voxels are read and written inside
+the process.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class PreparedRecord:
     volume_id
         Id of the volume.
     working_url
-        URL of the prepared working level; None if there is nothing to learn from.
+        URL of the prepared working level; None if the volume is constant or failed.
     side
-        Side of the square that holds its slices, pixels.
+        Side of the square canvas that fits its slices, pixels.
     failed
-        Why the volume cannot be used; None if it can.
+        Reason why the volume cannot be used; None if it can.
     validation
-        Whether it is held out of the training.
+        Whether the volume is held out of the training.
     """
 
     volume_id: str
@@ -93,14 +93,14 @@ class PrepareVolume:
 
 
 class LocalizeVolume:
-    """Localizes a volume, writes its crop, and last its receipt."""
+    """Localizes a volume, writes its crop, and finally writes its receipt."""
 
     def __init__(self, run: RunFolder, config: RunConfig, crop: bool, threads: int) -> None:
         torch.set_num_threads(threads)
         self._run = run
         self._config = config
         self._crop = crop
-        # A process may start while the store is away.
+        # A process may start while the store is unavailable.
         patiently(self._load, (run.manifest,))
 
     def _load(self) -> None:
@@ -109,7 +109,7 @@ class LocalizeVolume:
         self._localizer = open_localizer(self._run, self._config)
 
     def __call__(self, entry: CatalogEntry) -> VolumeRecord | CtrayError:
-        """Do the work that is left for a volume and return its record."""
+        """Do the remaining work for a volume and return its record."""
         needed = (entry.url, self._run.manifest)
         try:
             try:
@@ -133,7 +133,7 @@ class LocalizeVolume:
     def _found(
         self, entry: CatalogEntry, volume: Volume, source: SourceRecord | None
     ) -> VolumeRecord:
-        """Record of a volume that is localized now, with its pictures and its map."""
+        """Localize a volume, write its pictures and its map, and return its record."""
         prepared = self._localizer.read(volume)
         found = self._localizer.find(prepared)
         record = of_entry(record_of(volume, found, self._localizer), entry, volume)
@@ -147,7 +147,7 @@ class LocalizeVolume:
         return record
 
     def _cropped(self, volume: Volume, record: VolumeRecord) -> VolumeRecord:
-        """Record with its crops, cut with the settings and the calibration of today."""
+        """Record with its crops, by the current settings and the current calibration."""
         if not self._cut.is_of(record):
             record = without_crops(record, self._run)
         if not record.crop_boxes or record.margins is None:
@@ -160,7 +160,7 @@ class LocalizeVolume:
         """Write the map as a small OME-Zarr and return its URL."""
         url = self._run.map(record.volume_id)
         if is_committed(url):
-            # Of an earlier receipt or an interrupted run, and maybe of another source.
+            # The map belongs to an earlier receipt or an interrupted run; its source may differ.
             store.delete_tree(url)
         write_map(
             url,
@@ -193,7 +193,7 @@ def open_entry(
 ) -> tuple[Volume, SourceRecord | None]:
     """Volume of `entry`, imported if necessary, and the state of its source; see `source_of`.
 
-    The volume has the coarse levels that the run keeps of it.
+    The volume includes the coarse levels that the run keeps for it.
     """
     volume = open_volume(ensure_imported(entry, run, config))
     source = source_of(entry, volume)
@@ -209,7 +209,7 @@ def open_entry(
 
 
 def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> str:
-    """URL of the Zarr volume of `entry`: itself, or its import, which is made if missing."""
+    """URL of the Zarr volume of `entry`: its source, or its import, which is made if missing."""
     if entry.kind in ("ome-zarr", "zarr"):
         return entry.url
     url = run.imported(entry.volume_id)
@@ -229,7 +229,7 @@ def ensure_imported(entry: CatalogEntry, run: RunFolder, config: RunConfig) -> s
 
 
 def of_entry(record: VolumeRecord, entry: CatalogEntry, volume: Volume) -> VolumeRecord:
-    """Record of a volume that was localized, as the volume of an entry of the catalog."""
+    """Record of a localized volume, with the ids and URLs of its catalog entry."""
     return replace(
         record,
         volume_id=entry.volume_id,
@@ -240,7 +240,7 @@ def of_entry(record: VolumeRecord, entry: CatalogEntry, volume: Volume) -> Volum
 
 
 def failed_record(entry: CatalogEntry, reason: str) -> VolumeRecord:
-    """Record of a volume that cannot be worked on."""
+    """Record of a volume that cannot be processed."""
     verdict = decide(Evidence(failure=reason))
     return VolumeRecord(
         volume_id=entry.volume_id,
@@ -256,7 +256,7 @@ def failed_record(entry: CatalogEntry, reason: str) -> VolumeRecord:
 
 
 def _reason(error: BaseException) -> str:
-    """Reason for a receipt: an unexpected error of one volume must not end the others' work."""
+    """Reason for a receipt, in one line, for expected and unexpected errors."""
     text = one_line(error)
     if isinstance(error, MemoryError):
         return f"out of memory: {text}" if text else "out of memory"
@@ -264,7 +264,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _ends_run(error: BaseException, run: RunFolder) -> bool:
-    """Whether other volumes would fail too, because of the run's folder, its store or its keys."""
+    """Whether other volumes would also fail because of the run's folder, its store or its keys."""
     if isinstance(error, OutageError | KeysError):
         return True
     return isinstance(error, StorageError) and run.url in str(error)

@@ -1,8 +1,8 @@
 """Noise that matches a volume's background, to fill the voxels outside the field of view.
 
-A constant would leave the edge of the field of view visible in slices along y and x. So would white
-noise where the reconstruction's noise is correlated. The network would read the orientation of a
-slice off that edge.
+With a constant fill, the edge of the field of view would stay visible in slices along y and x. The
+same holds for white noise if the reconstruction's noise is correlated. The network could then infer
+the orientation of a slice from that edge.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Background:
-    """Grey values and noise of the surroundings of the sample.
+    """Grey values and noise of the sample's surroundings.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Background:
     noise: FloatArray
 
     def fill(self, shape: tuple[int, int, int]) -> FloatArray:
-        """Volume of `shape` (z, y, x) that looks like background everywhere."""
+        """Volume of `shape` (z, y, x) filled with background."""
         index = [np.arange(n) % _TILE for n in shape]
         level = np.resize(self.level, shape[0]) if len(self.level) != shape[0] else self.level
         filled: FloatArray = self.noise[np.ix_(*index)] + level[:, None, None]
@@ -54,7 +54,7 @@ def estimate_background(
     inside
         Field of view, bool, same shape.
     rng
-        Draws the noise.
+        Generator for the noise.
     """
     rim = outer_rim(inside)
     level = _level_per_slice(volume, rim)
@@ -66,7 +66,7 @@ def estimate_background(
 
 
 def outer_rim(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The outer fifth of the field of view, by distance from its centre, per slice."""
+    """Outer fifth of the field of view, by distance from its centre in each slice."""
     area = np.maximum(inside.sum(axis=(1, 2)), 1)
     y, x = np.arange(inside.shape[1])[:, None], np.arange(inside.shape[2])[None, :]
     cy = (inside * y).sum(axis=(1, 2)) / area
@@ -83,8 +83,8 @@ def _level_per_slice(volume: FloatArray, rim: npt.NDArray[np.bool_]) -> FloatArr
         float(np.median(plane[ring])) if ring.sum() >= 16 else whole
         for plane, ring in zip(volume, rim, strict=True)
     ]
-    # Running mean over neighbours: medians of slices are noisy, and would make stripes in slices
-    # along y and x.
+    # Running mean over neighbours: the medians of single slices are noisy and would make stripes in
+    # slices along y and x.
     width = max(1, len(medians) // 16)
     padded = np.pad(np.array(medians), width, mode="edge")
     kernel = np.ones(2 * width + 1) / (2 * width + 1)
@@ -94,11 +94,11 @@ def _level_per_slice(volume: FloatArray, rim: npt.NDArray[np.bool_]) -> FloatArr
 def _quiet_blocks(
     residual: FloatArray, inside: npt.NDArray[np.bool_], rim: npt.NDArray[np.bool_]
 ) -> FloatArray:
-    """Blocks (N, 8, 8, 8) of the rim: the half with less noise, since others may hold sample."""
+    """The less noisy half of the rim's blocks, (N, 8, 8, 8); the other half may hold sample."""
     counts = [n // _BLOCK for n in residual.shape]
     if min(counts) == 0:
         deviation = float(residual[inside].std()) if inside.any() else 0.0
-        # A volume thinner than a block tells no spectrum: white noise.
+        # A volume thinner than a block has no measurable spectrum, so use white noise.
         white = np.random.default_rng(0).standard_normal((8, _BLOCK, _BLOCK, _BLOCK))
         return (deviation * white).astype(np.float32)
 
@@ -128,7 +128,7 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     lag = np.minimum(np.arange(size), size - np.arange(size))
     overlap = np.maximum(_BLOCK - lag, 1) / _BLOCK
     correlation /= _BLOCK**3 * overlap[:, None, None] * overlap[None, :, None] * overlap
-    # Lags near a whole block are too noisy to use: a raised cosine leaves them out.
+    # Lags near a whole block are too noisy, so a raised cosine suppresses them.
     last = _BLOCK - 1
     taper = np.where(lag < last, 0.5 * (1 + np.cos(np.pi * lag / last)), 0.0)
     correlation *= taper[:, None, None] * taper[None, :, None] * taper
@@ -138,5 +138,5 @@ def _spectrum(blocks: FloatArray) -> FloatArray:
     spectrum: FloatArray = np.clip(np.fft.rfftn(tile).real, 0, None).astype(np.float32)
     total = float(correlation[0, 0, 0])
     scale = spectrum.mean() if spectrum.any() else 1.0
-    # Clipping negative lobes changed the variance a little: restore it.
+    # Clipping negative lobes changes the variance a little; restore it.
     return spectrum * (total / scale) if total > 0 else spectrum * 0

@@ -1,9 +1,9 @@
-"""A look beyond a wall: at air and the wall itself, or at more of the sample.
+"""A look beyond a supposed wall, for voxels of the sample.
 
-A ring of bone can pass for the wall of a container, and a sample can touch its wall or lie across
-it. A wall and the surroundings of a container look the same at all angles. Voxels that differ from
-that, and are connected to the sample inside, are sample. They stay in view. Where there are many of
-them there is no container.
+A ring of bone can look like the wall of a container, and a sample can touch its wall or lie across
+it. The wall and the surroundings of a container look the same at all angles. Voxels beyond the
+inside are sample if they differ from this pattern and are connected to the sample inside. They stay
+in view. If there are many such voxels, there is no container.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ BoolArray = npt.NDArray[np.bool_]
 
 # Gaussian against noise, voxels.
 _SIGMA = 0.8
-# A voxel stands out where it differs from the usual grey value at its radius by this many
-# deviations of the surroundings, and by this fraction of the largest contrast inside.
+# A voxel stands out if it differs from the usual grey value at its radius by more than this many
+# deviations of the surroundings and by more than this fraction of the largest contrast inside.
 _DEVIATIONS = 6.0
 _MIN_CONTRAST = 0.02
-# Voxels by which the wall may lie elsewhere than its cylinder: bent, or not quite round.
+# Voxels by which the wall may deviate from its cylinder because it is bent or not quite round.
 _MISFIT = 0.5
-# The medium inside: the lower quarter of the grey values next to the wall.
+# The medium inside is the lower quartile of the grey values next to the wall.
 _NEAR_WALL = 0.8
 _MEDIUM_PERCENTILE = 25
-# Voxels from the middle of a wall to where it has ended.
+# Voxels from the middle of a wall to its outside.
 _WALL = 3.0
-# A wall ends where its profile falls by less than this fraction of its height in a voxel. Rings
-# count where this fraction of them is in view.
+# A wall ends where its profile falls by less than this fraction of its height per voxel. A ring
+# counts only if more than this fraction of it is in view.
 _ENDS = 0.08
 _IN_VIEW = 1 / 3
 
@@ -49,12 +49,13 @@ class Beyond:
     voxels
         The voxels, bool, (z, y, x).
     fraction
-        Their number, as a fraction of those that stand out inside.
+        Number of these voxels, as a fraction of those that stand out inside.
     far_fraction
-        The same of the voxels beyond the outside of the wall.
+        Number of these voxels outside the wall, as the same fraction.
     change
         Largest difference of the usual grey values beyond the wall, as a fraction of the largest
-        contrast: air and medium are the same at all distances, flesh around bone is not.
+        contrast. Air and medium have the same grey value at all distances; flesh around bone does
+        not.
     """
 
     voxels: BoolArray
@@ -71,9 +72,9 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
     volume
         Working level, float32, (z, y, x), finite.
     wall, inner
-        Middle of the wall, and its inside; both around the same axis or nearly so.
+        Middle of the wall, and its inside, around nearly the same axis.
     known
-        Voxels that hold data, bool, same shape; those outside the reconstruction circle do not.
+        Whether voxels hold data, bool, same shape; voxels outside the reconstruction circle do not.
     """
     smooth = ndimage.gaussian_filter(volume, _SIGMA)
     distance = wall.distances(volume.shape)
@@ -109,7 +110,7 @@ def look_beyond(volume: FloatArray, wall: Cylinder, inner: Cylinder, known: Bool
 
 
 def _change_beyond(profile: npt.NDArray[np.float64], wall: Cylinder, largest: float) -> float:
-    """Range of a radial profile beyond a wall, over the wall's height or `largest`, if higher."""
+    """Range of a radial profile beyond a wall, relative to wall height or `largest` if larger."""
     first = max(0, round(wall.radius) - 2)
     ridge = first + int(np.argmax(profile[first : first + 5]))
     height = float(profile[ridge] - profile[ridge:].min())
@@ -119,7 +120,7 @@ def _change_beyond(profile: npt.NDArray[np.float64], wall: Cylinder, largest: fl
 
 
 def _steepest(profile: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Largest change of a radial profile within a voxel of each radius, grey values a voxel."""
+    """Largest change of a radial profile within a voxel of each radius, grey values per voxel."""
     steps = np.abs(np.diff(profile, append=profile[-1:]))
     steepest: npt.NDArray[np.float64] = ndimage.maximum_filter1d(steps, 3)
     return steepest

@@ -1,8 +1,8 @@
-"""Finding a column of medium without a wall: agarose or resin that stands in darker surroundings.
+"""Finding a column of medium without a wall: agarose or resin in darker surroundings.
 
-Its edge is a circle in every slice, around one straight axis and with one radius, and the grey
-value falls sharply there. A sample may be round as well, such as a drill core. So a column counts
-only where the inside of its edge is as plain as the outside.
+The edge of a column is a circle in every slice, with one straight axis and one radius. The grey
+value falls sharply at the edge. A sample, such as a drill core, may also be round. So a column
+counts only if the inside of its edge is about as uniform as the outside.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from ctray.preprocess.round_search import Slabs, find_round, mean_planes
 
 FloatArray = npt.NDArray[np.float32]
 
-# Pixels of the reduced plane over which the fall is measured, and over which a slow drift such as
-# cupping would fall as much again.
+# Pixels of the reduced plane over which the fall is measured, and distance to the falls that it is
+# compared with. A slow drift, such as cupping, falls as much there.
 _GAP = 3
 _DRIFT = 6
 # Round samples at the border of their volume score up to 0.3, strong rings 0.46, a faint column
 # 0.55.
 _MIN_SCORE = 0.5
-# Rings on both sides of the edge: their distance from it, voxels, and their width as a fraction of
-# the radius.
+# Rings on both sides of the edge: their distance from the edge in voxels, and their width as a
+# fraction of the radius.
 _APART = 3
 _RING = 0.15
-# How much rougher the inside may be than the outside.
+# Largest allowed ratio of the roughness inside to the roughness outside.
 _ROUGHER = 1.5
 _SECTORS = 16
 # Fraction of an edge's fall that must lie within a small gap for the fall to be measured there.
@@ -37,18 +37,18 @@ _SHARP = 0.5
 
 
 def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder | None:
-    """Edge of a column of medium, or None where there is none.
+    """Edge of a column of medium, or None if there is no column.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite.
     within
-        Region that is known to hold the data (the reconstruction circle).
+        Region that is known to contain all data (the reconstruction circle).
     """
     edge = find_round(volume, within, _edge_votes)
     found = edge.stands_out and edge.score >= _MIN_SCORE
-    # So narrow a column has no room for a ring and a sample.
+    # A column this narrow has no room for a ring and a sample.
     narrow = round(edge.cylinder.radius) <= _ring_width(edge.cylinder)
     if not found or narrow or not _is_plain(volume, edge.cylinder):
         return None
@@ -56,7 +56,7 @@ def find_column(volume: FloatArray, within: Cylinder | None = None) -> Cylinder 
 
 
 def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
-    """How surely the grey value falls at each radius, and not beside it: (N, radii), in [-1, 1]."""
+    """Score of each radius for a fall of the grey value only there, (N, radii), in [-1, 1]."""
     best = np.full(polar.shape[:2], -1.0, dtype=np.float32)
     reach = _GAP + _DRIFT
     if polar.shape[1] <= 2 * reach:
@@ -66,13 +66,13 @@ def _edge_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
     sharp = fall[:, _DRIFT:-_DRIFT] - beside
     votes = np.where(np.isfinite(sharp), np.clip(sharp / slabs.noise, -1, 1), 0)
     best[:, reach:-reach] = votes.mean(axis=2)
-    # The edge of the reconstruction circle is not that of a column.
+    # The edge of the reconstruction circle is not the edge of a column.
     best[:, max(0, int(slabs.limit) - reach) :] = -1
     return best
 
 
 def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
-    """Whether most places just inside the edge are as plain as most just outside."""
+    """Whether the median roughness just inside the edge is about as low as just outside."""
     radius, width = round(edge.radius), _ring_width(edge)
     inner, outer = [], []
     for z in range(0, volume.shape[0], max(1, volume.shape[0] // 32)):
@@ -87,12 +87,12 @@ def _is_plain(volume: FloatArray, edge: Cylinder) -> bool:
 
 
 def _ring_width(edge: Cylinder) -> int:
-    """Width of the ring on either side of an edge, voxels."""
+    """Width of the ring on each side of an edge, voxels."""
     return max(2 * _APART, round(_RING * edge.radius))
 
 
 def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
-    """Standard deviation in the sectors of a ring (radii, angles), where all of it is in view."""
+    """Standard deviation in each sector of a ring (radii, angles) that is entirely in view."""
     sectors = ring.reshape(len(ring), _SECTORS, -1).transpose(1, 0, 2).reshape(_SECTORS, -1)
     seen = sectors[np.isfinite(sectors).all(axis=1)]
     deviation: npt.NDArray[np.float64] = seen.std(axis=1, dtype=np.float64)
@@ -100,11 +100,11 @@ def _roughness(ring: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
-    """Cylinder at which the grey value falls most, over all slices and angles, to subvoxels.
+    """Cylinder with the largest fall of the grey value over all slices and angles, to subvoxels.
 
-    No place counts for more than twice the usual fall, so that a bright sample at the edge does not
-    draw the edge aside. The last rounds measure the fall close to the edge. Where the edge is too
-    soft for that they are left out, since noise would decide.
+    The fall at each place is limited to twice the usual fall, so that a bright sample at the edge
+    does not shift the result. Later rounds measure the fall closer to the edge. If the edge is too
+    soft for that, these rounds are skipped, because noise would decide.
     """
     planes, middles = mean_planes(volume)
 
@@ -125,7 +125,7 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
 
         simplex = np.vstack([best, best + np.eye(5) * gap])
         closer = optimize.fmin(loss, best, maxfun=300, initial_simplex=simplex, disp=False)
-        # Checked after the step: the step before may have stopped anywhere within its own gap.
+        # Check after the step, because the step before may have stopped anywhere within its gap.
         if np.nanmedian(falls(closer, gap)) < _SHARP * usual:
             break
         best = closer
@@ -133,16 +133,16 @@ def _fitted(volume: FloatArray, edge: Cylinder) -> Cylinder:
 
 
 def level_column(volume: FloatArray, column: Cylinder) -> FloatArray:
-    """Volume whose surroundings are as bright as the medium of `column`: its edge disappears.
+    """Volume whose surroundings are as bright as the medium of `column`, so that its edge vanishes.
 
-    Nothing is cut away, since a sample may reach out of its medium.
+    Nothing is cut away, because a sample may extend out of its medium.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite.
     column
-        From `find_column`.
+        Result of `find_column`.
     """
     num_radii = int(math.hypot(*volume.shape[1:])) + 1
     profile = whole_radial_profile(volume, column, num_radii)

@@ -1,8 +1,9 @@
-"""Finding the container: a tube whose wall is brighter than what lies on both its sides.
+"""Finding the container: a tube whose wall is brighter than both its sides.
 
-The wall is a circle in every slice, its centre moves along a straight line over z (tilt), its
-radius stays. It is searched where a sample cannot imitate it: a ring that is brighter than inside
-and outside at most angles, in most slabs of the volume, on one line and with one radius.
+The wall is a circle in every slice. Its centre moves along a straight line over z (tilt), and its
+radius is constant. The search uses criteria that a sample rarely meets: a ring that is brighter
+than its inside and its outside at most angles, in most slabs of the volume, with its centres on one
+line and with one radius.
 """
 
 from __future__ import annotations
@@ -21,44 +22,45 @@ from ctray.preprocess.wall_fit import fit_inside
 
 FloatArray = npt.NDArray[np.float32]
 
-# Distances over which the wall is compared with its two sides, as fractions of the plane: from thin
+# Distances over which the wall is compared with its two sides, as fractions of the plane, for thin
 # to thick walls.
 _SIDES = (0.03, 0.06, 0.1)
-# Deviations of the ring artefacts by which a centred wall rises above them, at least.
+# Minimum height of a centred wall, in deviations of the ring artefacts.
 _RING_DEVIATIONS = 6.0
-# A wall that scores less is faint, and the outline of a sample may score as much along some axis. A
-# faint wall counts only where the grey values this many voxels beyond it are plain: their deviation
-# is at most this fraction of the deviation inside. Around tubes of real scans the fraction is at
-# most 0.015, around outlines of samples at least 0.2.
+# A wall with a lower score is faint, and the outline of a sample may score as much along some axis.
+# A faint wall counts only if the region this many voxels beyond it is uniform: its deviation is
+# less than this fraction of the deviation inside. The fraction is at most 0.015 around tubes of
+# real scans and at least 0.2 around outlines of samples.
 _STRONG_SCORE = 0.7
 _BEYOND = 4
 _PLAIN = 0.1
-# Voxels beyond a wall that are connected to the sample, as a fraction of those that stand out
-# inside: above these limits the wall is part of the sample. In scans of heads that touch their tube
-# (turned, shifted and cut) the first is at most 0.08 and the second 0. Where the outline of a head
-# was taken for a wall they are at least 0.37 and 0.02.
+# Limits on the voxels beyond a wall that are connected to the sample, as a fraction of those that
+# stand out inside: all such voxels, and those outside the wall. Above a limit, the wall is part of
+# the sample. In scans of heads that touch their tube (turned, shifted and cut) the first fraction
+# is at most 0.08 and the second is 0. If the outline of a head is mistaken for a wall, they are at
+# least 0.37 and 0.02.
 _MAX_BEYOND = 0.16
 _MAX_FAR = 0.02
-# The surroundings of a container have one grey value, except for cupping and rings: those of
-# phantoms change by at most 0.08.
+# Limit on the change of the grey value beyond a wall. The surroundings of a container have one grey
+# value, except for cupping and rings. In phantoms they change by at most 0.08.
 _MAX_CHANGE = 0.12
-# Voxels from half the height of the wall to the inner end of its blur, which must not draw a circle
-# on every slice.
+# Voxels from half the height of the wall to the inner end of its blur. The blur must not leave a
+# circle in every slice.
 _BLUR = 1.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Container:
-    """A container, and the voxels of the sample that reach into its wall or lie across it.
+    """A container, and the voxels of the sample that extend into its wall or across it.
 
     Parameters
     ----------
     inside
         Inside of the wall.
     kept
-        Voxels beyond it that are connected to the sample, bool, (z, y, x).
+        Voxels beyond the inside that are connected to the sample, bool, (z, y, x).
     kept_fraction
-        Their number, as a fraction of the voxels that stand out inside.
+        Number of kept voxels, as a fraction of the voxels that stand out inside.
     """
 
     inside: Cylinder
@@ -67,14 +69,14 @@ class Container:
 
 
 def find_container(volume: FloatArray, within: Cylinder | None = None) -> Container | None:
-    """Container of a volume, or None where there is none, or it may be part of the sample.
+    """Container of a volume; None if there is none or if it may be part of the sample.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite.
     within
-        Region that is known to hold the data (the reconstruction circle).
+        Region that is known to contain all data (the reconstruction circle).
     """
     wall = find_round(volume, within, _ring_votes)
     if not wall.stands_out or _is_ring_artefact(volume, wall.cylinder):
@@ -98,7 +100,10 @@ def find_container(volume: FloatArray, within: Cylinder | None = None) -> Contai
 
 
 def _is_plain_beyond(volume: FloatArray, wall: Cylinder, within: Cylinder | None) -> bool:
-    """Whether the deviation beyond a wall is small beside that inside; a sample's is not."""
+    """Whether the deviation beyond a wall is small compared with the deviation inside.
+
+    The deviation beyond the outline of a sample is not small.
+    """
     smooth = ndimage.gaussian_filter(volume, 1.0)
     inside = replace(wall, radius=wall.radius - _BEYOND).mask(volume.shape)
     beyond = ~replace(wall, radius=wall.radius + _BEYOND).mask(volume.shape)
@@ -110,10 +115,10 @@ def _is_plain_beyond(volume: FloatArray, wall: Cylinder, within: Cylinder | None
 
 
 def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
-    """Whether a ring around the rotation axis stands out no more than the rings beside it.
+    """Whether a ring around the rotation axis does not stand out from the other rings.
 
-    Ring artefacts are as constant along z as a wall, but are centred on the middle of the slices
-    and come in numbers.
+    Ring artefacts are as constant along z as a wall. But they are centred on the middle of the
+    slices, and there are many of them.
     """
     ends = wall.centers([0, volume.shape[0] - 1])
     middle = [(n - 1) / 2 for n in volume.shape[1:]]
@@ -130,10 +135,10 @@ def _is_ring_artefact(volume: FloatArray, wall: Cylinder) -> bool:
 
 
 def _ring_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
-    """How surely each radius is brighter than both its sides, (N, radii), in [-1, 1].
+    """Score of each radius for being brighter than both its sides, (N, radii), in [-1, 1].
 
-    Every angle votes between -1 and 1, in units of the noise. So a few bright bones count no more
-    than as many angles of a faint wall.
+    Every angle has a vote between -1 and 1, in units of the noise. So a few angles with bright bone
+    count no more than the same number of angles with a faint wall.
     """
     best = np.full(polar.shape[:2], -1.0, dtype=np.float32)
     for fraction in _SIDES:
@@ -141,7 +146,7 @@ def _ring_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
         if 2 * gap >= polar.shape[1]:
             continue
         rise = polar[:, gap:-gap] - np.maximum(polar[:, : -2 * gap], polar[:, 2 * gap :])
-        # Angles outside the view do not vote.
+        # Angles outside the view have a vote of 0.
         votes = np.where(np.isfinite(rise), np.clip(rise / slabs.noise, -1, 1), 0)
         best[:, gap:-gap] = np.maximum(best[:, gap:-gap], votes.mean(axis=2))
     best[:, int(slabs.limit) + 1 :] = -1
@@ -149,7 +154,7 @@ def _ring_votes(polar: FloatArray, slabs: Slabs) -> FloatArray:
 
 
 def _inner_edge(volume: FloatArray, wall: Cylinder) -> Cylinder:
-    """Cylinder that ends where the wall begins to rise, seen from inside."""
+    """Cylinder whose surface is where the wall begins to rise, seen from inside."""
     profile = radial_profile(volume, wall, int(wall.radius * 1.1) + 3)
     near = slice(max(0, round(wall.radius) - 2), round(wall.radius) + 3)
     peak_at = near.start + int(np.nanargmax(profile[near]))
@@ -159,5 +164,5 @@ def _inner_edge(volume: FloatArray, wall: Cylinder) -> Cylinder:
     edge = peak_at
     while edge > 0.7 * wall.radius and profile[edge] > level:
         edge -= 1
-    # One voxel inward: the wall's blur must not draw a circle on every slice.
+    # Move one voxel inward: the wall's blur must not leave a circle in every slice.
     return replace(wall, radius=float(edge - 1))

@@ -1,4 +1,4 @@
-"""Round regions around a straight axis, and radial profiles of a volume around one."""
+"""Round regions around a straight axis, and radial profiles of a volume around such an axis."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Cylinder:
         return inside
 
     def distances(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Distance of every voxel from the axis, in its slice, voxels, `shape` (z, y, x)."""
+        """Distance of every voxel from the axis within its slice, voxels, `shape` (z, y, x)."""
         return np.sqrt(self._squares(shape)).astype(np.float32)
 
     def _squares(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
@@ -80,7 +80,7 @@ def polar_planes(
     radii: npt.ArrayLike,
     angles: int = ANGLES,
 ) -> FloatArray:
-    """Plane around centres (N,), as (N, radii, angles); NaN outside the plane."""
+    """Polar samples of a plane around N centres, (N, radii, angles); NaN outside the plane."""
     angle = np.arange(angles) * (2 * np.pi / angles)
     radius = np.asarray(radii)
     y = cy[:, None, None] + radius[None, :, None] * np.sin(angle)
@@ -96,7 +96,10 @@ def polar_along(
     axis: Cylinder,
     radii: npt.ArrayLike,
 ) -> FloatArray:
-    """Planes at the heights `z` around an axis, as (planes, radii, angles); see `polar_planes`."""
+    """Polar samples of planes at the heights `z` around an axis, (planes, radii, angles).
+
+    See `polar_planes`.
+    """
     cy, cx = axis.centers(z)
     polar = [
         polar_planes(plane, np.array([y]), np.array([x]), radii)
@@ -108,9 +111,10 @@ def polar_along(
 def radial_profile(
     volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """Median over angles of the mean over slices, at whole radii around `axis`.
+    """Median over angles of the mean over slices, at integer radii around `axis`.
 
-    NaN where no more than `least_fraction` of the angles are in view, and finite in any slice.
+    A radius is NaN unless more than `least_fraction` of its angles are in view and finite in at
+    least one slice.
     """
     total = np.zeros((num_radii, ANGLES))
     seen = np.zeros((num_radii, ANGLES))
@@ -131,7 +135,7 @@ def radial_profile(
 def whole_radial_profile(
     volume: FloatArray, axis: Cylinder, num_radii: int, *, least_fraction: float = 0.0
 ) -> npt.NDArray[np.float64]:
-    """`radial_profile`, interpolated at radii that are not in view; 0 where no radius is."""
+    """`radial_profile`, interpolated at radii that are not in view; all 0 if none is in view."""
     profile = radial_profile(volume, axis, num_radii, least_fraction=least_fraction)
     known = np.isfinite(profile)
     if not known.any():

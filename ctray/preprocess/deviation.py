@@ -1,4 +1,4 @@
-"""The robust deviation that all thresholds over a background are multiples of."""
+"""The robust deviation, which is the unit of all thresholds above a background."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 # Standard deviation of a normal distribution whose median absolute deviation is 1.
-# `scipy.stats.median_abs_deviation` has more digits of it, which would move boxes, and takes
-# distances from the values' own median; here the middle is often that of other values.
+# `scipy.stats.median_abs_deviation` uses more digits, which would move boxes. It also measures
+# distances from the values' own median; here the middle often comes from other values.
 _NORMAL = 1.4826
 
 
 def robust_deviation(distances: npt.NDArray[np.floating], count: float = 1.0) -> float:
-    """`count` standard deviations, by the median of absolute distances from a middle."""
+    """`count` standard deviations, estimated from the median of absolute distances to a middle."""
     return count * _NORMAL * float(np.median(distances))

@@ -1,8 +1,8 @@
-"""The field of view: where in a volume a sample can be at all.
+"""The field of view: the region of a volume that can hold a sample.
 
-Two things bound it: the reconstruction circle, beyond which reconstructions are constant, and the
-inner wall of a container. Slices along y and x show both as straight edges, which would tell the
-networks the orientation of a slice. So voxels beyond them are replaced before training.
+It has two bounds: the reconstruction circle, beyond which reconstructions are constant, and the
+inner wall of a container. In slices along y and x both bounds are straight edges, from which the
+networks could infer the orientation of a slice. So voxels beyond them are replaced before training.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from ctray.preprocess.deviation import robust_deviation
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-# Fraction of a slice outside the circle: inscribed circles leave 21%, a dead corner leaves less.
+# Minimum fraction of a slice outside the circle. An inscribed circle leaves 21%, a dead corner
+# leaves less.
 _MIN_OUTSIDE = 0.03
 _MIN_AGREEMENT = 0.97
-# Voxels by which nearly all of a circle's rim may be off: true circles are off by half a voxel,
-# samples in clipped air by at least 1.
+# Largest distance in voxels between a circle and nearly all of its rim. It is half a voxel for true
+# circles and at least 1 for samples in clipped air.
 _MAX_OFF_CIRCLE = 0.75
-# Fraction of a ring that must lie inside for its grey value to count: the sample may be most of a
-# smaller one.
+# Minimum fraction of a ring that must lie inside for its grey value to count. The sample may fill
+# most of a smaller fraction.
 _RING_FRACTION = 1 / 3
-# Background deviations within which a grey value belongs to the drift.
+# Largest distance of a grey value that belongs to the drift, in background deviations.
 _OUTLIER = 2.5
 
 
@@ -46,17 +47,17 @@ class FieldOfView:
     Parameters
     ----------
     circle
-        Reconstruction circle, None where the reconstruction fills its slices.
+        Reconstruction circle; None if the reconstruction fills its slices.
     container
-        Inside of the container wall, None where there is no container.
+        Inside of the container wall; None if there is no container.
     column
-        Edge of a column of medium without a wall. It bounds nothing, since a sample may reach out
-        of its medium; its surroundings are made as bright instead.
+        Edge of a column of medium without a wall. It is not a bound, because a sample may extend
+        out of its medium. Instead, the surroundings are made as bright as the medium.
     kept
         Voxels beyond the container's wall that are connected to the sample and stay in view, bool,
-        (z, y, x); None where there are none.
+        (z, y, x); None if there are none.
     kept_fraction
-        Their number, as a fraction of the voxels that stand out inside.
+        Number of kept voxels, as a fraction of the voxels that stand out inside.
     """
 
     circle: Cylinder | None = None
@@ -77,7 +78,7 @@ class FieldOfView:
         return inside
 
     def to_json(self) -> dict[str, Any]:
-        """Receipt form: each bound null or the numbers of a cylinder; `kept` by its fraction."""
+        """Receipt form: each bound as null or the numbers of a cylinder, `kept` as its fraction."""
         cylinders = {"circle": self.circle, "container": self.container, "column": self.column}
         bounds: dict[str, Any] = {
             name: None
@@ -89,9 +90,9 @@ class FieldOfView:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], kept: BoolArray | None = None) -> FieldOfView:
-        """Inverse of `to_json`, and a view without bounds for an empty form.
+        """Inverse of `to_json`; an empty form gives a view without bounds.
 
-        The voxels that were kept are stored separately.
+        The kept voxels are stored separately.
         """
         names = ("circle", "container", "column")
         bounds = {name: Cylinder(**data[name]) if data.get(name) else None for name in names}
@@ -99,7 +100,7 @@ class FieldOfView:
 
 
 def find_circle(volume: FloatArray) -> Cylinder | None:
-    """Reconstruction circle: voxels outside are the same in every slice and touch the corners.
+    """Reconstruction circle: voxels outside it are constant along z and connected to the corners.
 
     Parameters
     ----------
@@ -121,22 +122,22 @@ def find_circle(volume: FloatArray) -> Cylinder | None:
     if not inside.any():
         return None
     y, x = np.nonzero(inside)
-    # Where the sides of the slice cut the circle, the diagonals still tell its radius.
+    # If the sides of the slice cut the circle, the diagonals still show its radius.
     cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
     rim = inside & ~ndimage.binary_erosion(inside, border_value=1)
     ry, rx = np.nonzero(rim)
     if len(ry) < 8:
         return None
-    # The rim's voxels lie half a voxel inside the circle, which counts in small slices.
+    # The rim's voxels lie half a voxel inside the circle, which matters in small slices.
     distances = np.hypot(ry - cy, rx - cx)
     radius = float(np.median(distances)) + 0.45
-    # Air that was clipped to 0 around a round sample is constant too, but the sample's rim is no
-    # circle.
+    # Air that was clipped to 0 around a round sample is also constant, but the sample's rim is not
+    # a circle.
     if np.percentile(np.abs(distances - np.median(distances)), 98) > _MAX_OFF_CIRCLE:
         return None
     circle = Cylinder(center_y=float(cy), center_x=float(cx), radius=radius)
-    # A reconstruction is centred on its axis and fills the slice. Air that was clipped to 0 around
-    # a tube is constant up to the corners too, and does not.
+    # A reconstruction circle is centred on the axis and fills the slice. Air that was clipped to 0
+    # around a tube is also constant up to the corners, but the tube does not fill the slice.
     side = min(inside.shape)
     off = np.hypot(cy - (inside.shape[0] - 1) / 2, cx - (inside.shape[1] - 1) / 2)
     if off > 0.03 * side or radius < 0.45 * side:
@@ -156,7 +157,7 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
     volume
         Working level, float32, (z, y, x).
     config
-        Which of them is searched.
+        Configuration: `circle` and `container` select the bounds to search.
     """
     circle = find_circle(volume) if config.circle == "auto" else None
     container, column = None, None
@@ -178,9 +179,10 @@ def find_field_of_view(volume: FloatArray, config: PreprocessConfig) -> FieldOfV
 def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> FloatArray:
     """Volume without ring artefacts.
 
-    The rotation task does not see rings along z. Along y and x they are stripes in every slice,
-    with or without sample. The median over angles and slices keeps the sample out of the estimate.
-    Only sharp changes along the radius are subtracted, so that a round sample on the axis stays.
+    The rotation task does not see rings along z. In slices along y and x, rings are stripes in
+    every slice, with or without sample. The median over angles and slices keeps the sample out of
+    the estimate. Only sharp changes along the radius are subtracted, so a round sample on the axis
+    stays.
 
     Parameters
     ----------
@@ -189,8 +191,8 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
     circle
         Reconstruction circle, around whose axis the rings lie.
     inside
-        Voxels to estimate rings from, bool, same shape. A wall that is not centred would count as
-        a piece of a ring, and leave a trace in the medium beside it.
+        Voxels used to estimate rings, bool, same shape. They must exclude a wall that is not
+        centred: it would count as a piece of a ring and leave a trace in the medium beside it.
     """
     num_radii = int(circle.radius) + 1
     known = np.where(inside, volume, np.float32(np.nan))
@@ -207,22 +209,22 @@ def remove_rings(volume: FloatArray, circle: Cylinder, inside: BoolArray) -> Flo
 
 
 def remove_drift(volume: FloatArray, inside: BoolArray, degree: int = 4) -> FloatArray:
-    """Volume without the slow drift of grey values: cupping, uneven embedding medium.
+    """Volume without the slow drift of grey values, such as cupping or uneven embedding medium.
 
-    A slice and its twin share their drift, so the network could read the orientation of an empty
-    slice off it. The drift is a polynomial in z, y, x. It is fitted in a few rounds to the values
-    that are no outliers of it, so that a sample brighter or darker than its medium leaves no halo.
+    A slice and its twin share their drift, so the network could infer the orientation of an empty
+    slice from it. The drift is a polynomial in z, y, x. It is fitted in a few rounds, without
+    outliers, so that a sample brighter or darker than its medium leaves no halo.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite inside.
     inside
-        Field of view, bool, same shape; voxels outside are returned as they are.
+        Field of view, bool, same shape; voxels outside are returned unchanged.
     degree
         Total degree of the polynomial.
     """
-    # A coarse grid is enough for so slow a drift, and averages the noise out.
+    # A coarse grid is enough for a slow drift, and it averages the noise out.
     step = max(1, max(volume.shape) // 32)
     grid = (slice(step // 2, None, step),) * 3
     weight = ndimage.uniform_filter(inside.astype(np.float32), 2 * step + 1)[grid]

@@ -1,4 +1,4 @@
-"""Maps of a working level that classical pipelines threshold: smoothed, deviation, difference."""
+"""Maps of a working level for classical thresholding: smoothed, local deviation, difference."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def smoothed(volume: npt.NDArray[Any], sigma: float) -> FloatArray:
 def less_z_median(volume: FloatArray) -> FloatArray:
     """Volume minus the median along z at every (y, x).
 
-    That removes a straight container, rings and cupping. It also removes a sample that fills more
-    than half of the slices at a place.
+    This removes a straight container, rings and cupping. It also removes a sample at places where
+    the sample fills more than half of the slices.
     """
     difference: FloatArray = volume - np.median(volume, axis=0, keepdims=True)
     return difference
@@ -39,14 +39,14 @@ def less_z_median(volume: FloatArray) -> FloatArray:
 def local_deviation(
     volume: npt.NDArray[Any], inside: BoolArray | None, *, sigma: float, radius: int
 ) -> FloatArray:
-    """Local standard deviation of the smoothed volume, where the window lies in the field of view.
+    """Local standard deviation of the smoothed volume, for windows within the field of view.
 
     Parameters
     ----------
     volume
         Working level, (z, y, x), any real dtype.
     inside
-        Field of view; None: everything. The volume's own border does not bound it.
+        Field of view; None means the whole volume. The volume's own border does not bound it.
     sigma
         Standard deviation of the Gaussian, voxels.
     radius
@@ -54,11 +54,11 @@ def local_deviation(
 
     Returns
     -------
-    float32, same shape, in grey values; -inf where the window leaves the field of view, since
-    the step at its edge is not the sample's.
+    float32, same shape, in grey values; -inf where the window extends beyond the field of view,
+    because the step at that edge does not belong to the sample.
     """
     smooth = smoothed(volume, sigma)
-    # Centred first: in float32 a large offset would drown the variance.
+    # Subtract the mean first: in float32, a large offset would drown the variance.
     smooth -= smooth.mean()
     size = 2 * radius + 1
     mean = ndimage.uniform_filter(smooth, size, mode="nearest")

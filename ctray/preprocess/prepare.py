@@ -1,4 +1,4 @@
-"""From a volume's working level to the input of the networks: windowed, bounded, filled."""
+"""From a volume's working level to the input of the networks: window, field of view and fill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ctray.preprocess.streaks import reduce_streaks
 
 FloatArray = npt.NDArray[np.float32]
 
-# Errors of NumPy for an archive that is truncated, changed, or another file altogether.
+# Errors of NumPy for an archive that is truncated or changed, or for a file of another kind.
 _DAMAGE = (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
@@ -43,16 +43,17 @@ class Prepared:
     noise
         Periodic tile of background, uint8, (64, 64, 64), to pad slices to the square canvas.
     mean, std
-        Of `voxels` inside the field of view; the network sees (voxel - mean) / std.
+        Mean and standard deviation of `voxels` inside the field of view. The network sees
+        (voxel - mean) / std.
     window
-        Grey values that became 0 and 255.
+        Grey values that map to 0 and 255.
     field_of_view
         Bounds of the volume, at this level.
     factors
         Level-0 voxels per voxel, (z, y, x).
     noisy, noisy_noise
-        `voxels` and `noise` with noise added, for the pretext tasks; None where the scan has
-        enough noise of its own.
+        `voxels` and `noise` with added noise, for the pretext tasks; None if the scan has enough
+        noise already.
     """
 
     voxels: npt.NDArray[np.uint8]
@@ -73,7 +74,7 @@ class Prepared:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all voxels in memory, those with added noise too."""
+        """Bytes of all voxels in memory, including those with added noise."""
         return self.voxels.nbytes + (0 if self.noisy is None else self.noisy.nbytes)
 
     def slice(
@@ -81,8 +82,8 @@ class Prepared:
     ) -> npt.NDArray[np.uint8]:
         """Slice perpendicular to `axis`, centred on a canvas of background, (side, side) uint8.
 
-        `shift` moves the background, so that two slices do not share their padding. `added_noise`
-        False leaves out the noise that was added for the pretext tasks.
+        `shift` moves the background, so that two slices do not share their padding. With
+        `added_noise` False, the slice is without the noise that was added for the pretext tasks.
         """
         source, tile = self.voxels, self.noise
         if added_noise and self.noisy is not None and self.noisy_noise is not None:
@@ -103,7 +104,7 @@ class Prepared:
         """Receipt form: everything but the voxels."""
         return {
             "factors": list(self.factors),
-            # Six digits, not six decimals: attenuations per voxel may be as small as 1e-6.
+            # Use six digits, not six decimals: attenuations per voxel may be as small as 1e-6.
             "window": [float(f"{v:.6g}") for v in self.window],
             "mean": round(self.mean, 4),
             "std": round(self.std, 4),
@@ -111,7 +112,7 @@ class Prepared:
         }
 
     def to_bytes(self) -> bytes:
-        """Everything as one NumPy archive, uncompressed, for readers of other processes."""
+        """All contents as one uncompressed NumPy archive, for other processes."""
         buffer = io.BytesIO()
         about = np.frombuffer(json.dumps(self.to_json()).encode(), dtype=np.uint8)
         arrays: dict[str, Any] = {"voxels": self.voxels, "noise": self.noise, "about": about}
@@ -124,7 +125,7 @@ class Prepared:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Prepared:
-        """Inverse of `to_bytes`; `InvalidVolumeError` for bytes that are no such archive."""
+        """Inverse of `to_bytes`; raises `InvalidVolumeError` for any other bytes."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
                 about = json.loads(loaded["about"].tobytes())
@@ -146,7 +147,7 @@ class Prepared:
 
 
 def is_constant(volume: npt.NDArray[Any]) -> bool:
-    """Whether all finite voxels of `volume` are equal: nothing can be found in it."""
+    """Whether all finite voxels of `volume` are equal, so that nothing can be found in it."""
     finite = volume[np.isfinite(volume)] if volume.dtype.kind == "f" else volume
     return bool(finite.size == 0 or finite.min() == finite.max())
 
@@ -154,7 +155,7 @@ def is_constant(volume: npt.NDArray[Any]) -> bool:
 def prepare(
     volume: npt.NDArray[Any], factors: Triple, config: PreprocessConfig, seed: int | None = None
 ) -> Prepared:
-    """Make a working level ready.
+    """Prepare a working level for the networks.
 
     Parameters
     ----------
@@ -164,15 +165,15 @@ def prepare(
     factors
         Level-0 voxels per voxel, (z, y, x).
     config
-        Window and field of view.
+        Settings of the window, the field of view and the corrections.
     seed
-        Draws the noise. None derives it from the voxels. Volumes that share their noise would tell
-        a network where along an axis a slice lies.
+        Seed of the noise. None derives it from the voxels, so that volumes do not share their
+        noise: from shared noise, a network could infer the position of a slice along its axis.
 
     Raises
     ------
     InvalidVolumeError
-        If no voxel is finite or all are equal.
+        If no voxel is finite, all are equal, or none in the field of view is finite.
     """
     grey = volume.astype(np.float32)
     if is_constant(grey):
@@ -195,12 +196,12 @@ def prepare(
     background = estimate_background(grey, inside, rng)
     if not inside.all():
         grey = np.where(inside, grey, background.fill(grey.shape))
-    # Without the outliers, one of which could ask for any amount of noise.
+    # Clip outliers: a single one could make the added noise arbitrarily large.
     usual = np.clip(grey[inside], *np.percentile(grey[inside], config.window_percentiles))
     missing = _missing_noise(usual, float(background.noise.std()), config.noise_floor)
     noisy = _with_noise(grey, missing, rng)
     low, high = (float(v) for v in np.percentile(noisy[inside], config.window_percentiles))
-    if high <= low:  # Nearly all voxels are equal: take the whole range.
+    if high <= low:  # Nearly all voxels are equal, so use the whole range.
         low, high = float(grey.min()), float(grey.max())
     voxels = _quantise(grey, low, high)
     tile = background.noise + np.float32(np.median(background.level))
@@ -221,7 +222,8 @@ def prepare(
 def _missing_noise(values: FloatArray, present: float, floor: float) -> float:
     """Standard deviation of the noise to add.
 
-    Together with the noise that is `present` it has `floor` times the deviation of the values.
+    Together, the added noise and the noise that is `present` reach `floor` times the deviation of
+    the values.
     """
     missing = (floor * float(values.std())) ** 2 - present**2
     return float(max(0.0, missing) ** 0.5)

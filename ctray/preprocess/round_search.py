@@ -1,7 +1,7 @@
 """Search for a circle in every slice, around one straight axis and with one radius.
 
-The caller says what the circle looks like by votes: a score in [-1, 1] for every radius around a
-centre, from a plane in polar coordinates.
+The caller defines the appearance of the circle by votes: a score in [-1, 1] for every radius around
+a centre, from a plane in polar coordinates.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ctray.preprocess.cylinder import ANGLES, Cylinder, polar_along, polar_plane
 FloatArray = npt.NDArray[np.float32]
 
 PLANE = 96  # pixels per side of the reduced slabs that the search runs on
-# Smallest radius of a container, as a fraction of the slice's side: bones and organs draw smaller
+# Smallest radius of a container, as a fraction of the slice's side. Bones and organs form smaller
 # rings.
 _MIN_RADIUS = 0.26
 _SLABS = 12
-# Centres are searched on a grid of this many pixels, up to this many steps from the middle; the
-# axis may move by twice _MAX_TILT steps between the first slab and the last.
+# Centres are searched on a grid with this spacing in pixels, up to this many steps from the middle.
+# Between the first slab and the last, the axis may move by up to _MAX_TILT steps.
 _GRID = 2.0
 _REACH = 9
 _MAX_TILT = 8
-# Pixels between the grey values whose differences are the noise.
+# Distance in pixels of the grey values whose differences measure the noise.
 _NOISE_GAP = 3
-# Least score, and least fraction of the slabs in which the circle shows. Noise alone scores about
-# -0.3 for a wall, a faint thin wall with gaps at least 0.4, a strong one nearly 1.
+# Minimum score, and minimum fraction of the slabs in which the circle is visible. For a wall, noise
+# alone scores about -0.3, a faint thin wall with gaps at least 0.4, a strong wall nearly 1.
 _MIN_SCORE = 0.3
 _MIN_INLIERS = 0.6
 
@@ -45,11 +45,11 @@ class Slabs:
     Parameters
     ----------
     planes, z
-        Means, and where along z.
+        Means, and the z of their middles.
     factor
         Pixels per voxel of the volume.
     noise
-        Median difference of grey values that lie a few pixels apart in empty places.
+        Median difference between grey values a few pixels apart in empty places.
     limit
         Largest radius, pixels.
     """
@@ -73,11 +73,12 @@ class Finding:
     Parameters
     ----------
     cylinder
-        Its axis and radius, in voxels of the volume.
+        Axis and radius, in voxels of the volume.
     score
         Mean score of the slabs.
     fraction
-        Fraction of the slabs in which it shows by itself: a round sample shows in a few only.
+        Fraction of the slabs in which the circle is visible on its own. A round sample is visible
+        in only a few.
     """
 
     cylinder: Cylinder
@@ -86,7 +87,7 @@ class Finding:
 
     @property
     def stands_out(self) -> bool:
-        """Whether there is such a circle."""
+        """Whether the evidence for the circle is sufficient."""
         return self.score >= _MIN_SCORE and self.fraction >= _MIN_INLIERS
 
 
@@ -95,16 +96,16 @@ Votes = Callable[[FloatArray, Slabs], FloatArray]
 
 
 def find_round(volume: FloatArray, within: Cylinder | None, votes: Votes) -> Finding:
-    """Axis and radius of the volume that the votes speak for most.
+    """Axis and radius with the highest votes in a volume.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite.
     within
-        Region that is known to hold the data (the reconstruction circle).
+        Region that is known to contain all data (the reconstruction circle).
     votes
-        Score what is searched for.
+        Function that scores the circle.
     """
     slabs = _reduced_slabs(volume, within)
     score, found = _improved(_best_line(slabs, votes), slabs, votes)
@@ -113,7 +114,7 @@ def find_round(volume: FloatArray, within: Cylinder | None, votes: Votes) -> Fin
 
 
 def _to_volume(small: Cylinder, factor: float) -> Cylinder:
-    """From pixels of the reduced plane to voxels; slopes are per slice in both."""
+    """Convert pixels of the reduced plane to voxels; slopes are per slice in both."""
     return Cylinder(
         center_y=(small.center_y + 0.5) / factor - 0.5,
         center_x=(small.center_x + 0.5) / factor - 0.5,
@@ -137,12 +138,12 @@ def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
     for plane in means:
         if factor < 1:
             plane = ndimage.gaussian_filter(plane, 0.4 / factor)
-        # grid_mode keeps pixel areas, so that (c + 0.5) * factor - 0.5 maps centres.
+        # grid_mode keeps pixel areas, so centres map by (c + 0.5) * factor - 0.5.
         small = ndimage.zoom(plane, factor, order=1, grid_mode=True, mode="nearest")
         planes.append(ndimage.gaussian_filter(small, 0.8).astype(np.float32))
     stack = np.stack(planes)
     gap = _NOISE_GAP
-    # Air that was clipped to 0 has no noise at all: a small fraction of the contrast replaces it.
+    # Air that was clipped to 0 has no noise; a small fraction of the contrast replaces it below.
     contrast = float(np.subtract(*np.percentile(stack, [99, 1])))
     # A low percentile, scaled to a normal distribution's median, keeps the sample's edges out.
     steps = np.abs(stack[:, gap:] - stack[:, :-gap])
@@ -158,7 +159,7 @@ def _reduced_slabs(volume: FloatArray, within: Cylinder | None) -> Slabs:
 
 
 def _scores(polar: FloatArray, slabs: Slabs, votes: Votes) -> FloatArray:
-    """Votes of the radii that may hold a sample, -1 for the others, (N, radii)."""
+    """Votes for radii that may hold a sample, -1 for smaller radii, (N, radii)."""
     scores = votes(polar, slabs)
     scores[:, : int(_MIN_RADIUS * PLANE)] = -1
     return scores
@@ -170,7 +171,7 @@ def _score_along(wall: Cylinder, slabs: Slabs, votes: Votes) -> FloatArray:
 
 
 def _fraction_of_slabs(found: Cylinder, slabs: Slabs, votes: Votes) -> float:
-    """Fraction of the slabs in which it scores at least half of the least score."""
+    """Fraction of the slabs in which the circle scores more than half of the minimum score."""
     radius = round(found.radius)
     scores = _score_along(found, slabs, votes)[:, max(0, radius - 1) : radius + 2].max(axis=1)
     return float((scores > _MIN_SCORE / 2).mean())
@@ -188,7 +189,7 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
     mid_y, mid_x = (shape[0] - 1) / 2, (shape[1] - 1) / 2
     scores = np.stack(
         [
-            # Blurred, since a centre on the grid is up to 1.4 pixels off.
+            # Blurred, because a centre on the grid is up to 1.4 pixels off.
             _scores(
                 polar_planes(
                     ndimage.gaussian_filter(plane, 1.0),
@@ -210,7 +211,7 @@ def _best_line(slabs: Slabs, votes: Votes) -> Cylinder:
         for tilt_x in range(-_MAX_TILT, _MAX_TILT + 1):
             total = np.zeros(scores.shape[1:])
             for slab, place in zip(scores, places, strict=True):
-                # Beyond the grid its outermost centres count.
+                # Beyond the grid, the outermost centres are used.
                 rows = np.clip(steps + round(place * tilt_y), 0, len(steps) - 1)
                 columns = np.clip(steps + round(place * tilt_x), 0, len(steps) - 1)
                 total += slab[rows[:, None], columns]

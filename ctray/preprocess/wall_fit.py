@@ -1,4 +1,4 @@
-"""Fitting the inside of a container's wall to subvoxels, from where every ray meets it."""
+"""Fitting the inside of a container's wall to subvoxels, from the places where rays meet it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from ctray.preprocess.round_search import mean_planes
 FloatArray = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
-# The wall is searched this many voxels around the radius that is known so far. As many voxels
-# before these tell the grey value inside.
+# The wall is searched within this many voxels of the current radius. The same number of voxels
+# further inside gives the grey value inside.
 _REACH = 3.0
 _STEP = 0.25
-# Fraction of the usual rise that a ray must show: where the sample touches the wall it shows less.
+# Minimum rise of a ray, as a fraction of the usual rise. The rise is smaller where the sample
+# touches the wall.
 _MIN_RISE = 0.5
-# Fraction of the rays that must show the wall, and voxels by which their median may be off.
+# Minimum fraction of the rays that show the wall, and largest median distance from the fit, voxels.
 _MIN_RAYS = 0.5
 _MAX_OFF = 0.5
-# Rounds of the fit; each leaves out rays that are further off than so many deviations.
+# Rounds of the fit, and deviations beyond which a round leaves out a ray.
 _ROUNDS = 4
 _OUTLIER = 3
 
@@ -29,14 +30,14 @@ _OUTLIER = 3
 def fit_inside(volume: FloatArray, wall: Cylinder) -> Cylinder | None:
     """Cylinder at which the grey value is half way up the wall, seen from inside.
 
-    None where too few rays show the wall, or they do not agree to half a voxel.
+    None if too few rays show the wall, or if the rays do not agree to half a voxel.
 
     Parameters
     ----------
     volume
         Working level, float32, (z, y, x), finite.
     wall
-        Axis and radius of the wall to about a voxel.
+        Axis and radius of the wall, accurate to about a voxel.
     """
     planes, z = mean_planes(volume)
     found = wall
@@ -78,9 +79,9 @@ def _fit(planes: list[FloatArray], z: Vector, near: Cylinder) -> Cylinder | None
 
 
 def _edges(planes: list[FloatArray], z: Vector, near: Cylinder) -> Vector:
-    """Radius at which each ray is half way up the wall, (planes, angles); NaN where it shows none.
+    """Radius at which each ray is half way up the wall, (planes, angles); NaN if it shows no wall.
 
-    A ray begins at the axis of `near`.
+    Rays start at the axis of `near`.
     """
     radii = np.arange(near.radius - 2 * _REACH, near.radius + _REACH, _STEP)
     rays = polar_along(planes, z, near, radii).transpose(0, 2, 1)
@@ -92,7 +93,7 @@ def _edges(planes: list[FloatArray], z: Vector, near: Cylinder) -> Vector:
     with np.errstate(invalid="ignore"):
         shown = rise > _MIN_RISE * np.nanmedian(rise) if np.isfinite(rise).any() else rise > 0
         above = rays >= (base + rise / 2)[:, :, None]
-    # The last place before the wall's ridge that is below half of it.
+    # Find the last place before the wall's ridge that is below half of its rise.
     below = ~above & (np.arange(len(radii)) < at[:, :, None])
     last = below.shape[2] - 1 - below[:, :, ::-1].argmax(axis=2)
     inner, outer = (

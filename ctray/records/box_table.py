@@ -1,6 +1,6 @@
-"""The table of boxes, `localizations.parquet`: one row for each box, made of the `VolumeRecord`s.
+"""The table of boxes, `localizations.parquet`: one row per box, made from the `VolumeRecord`s.
 
-Columns have the names of the record's fields. A box or another list has one column for each entry.
+Columns have the names of the record's fields. A box or another list has one column per entry.
 Names and units are in docs/data-contract.md.
 """
 
@@ -53,7 +53,7 @@ _SCHEMA = pa.schema(
 def write_localizations(url: str, records: Iterable[VolumeRecord]) -> None:
     """Write `localizations.parquet`.
 
-    Records are taken one by one; only the compressed table is held whole.
+    Records are consumed one at a time; only the compressed table is in memory as a whole.
     """
     buffer = io.BytesIO()
     rows = (row for record in records for row in table_rows(record))
@@ -69,7 +69,7 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
     Raises
     ------
     CtrayError
-        If there is no such file, or it is not Parquet.
+        If the file is missing or is not Parquet.
     """
     try:
         rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(store.read_bytes(url))).to_pylist()
@@ -79,10 +79,10 @@ def read_localizations(url: str) -> list[dict[str, Any]]:
 
 
 def table_rows(record: VolumeRecord) -> list[dict[str, Any]]:
-    """Rows of a volume: one, or one for each of several specimens if it is located.
+    """Rows of a volume: one, or one per specimen if it is located and has several.
 
-    A row of a specimen has `specimen` from 1 and its own boxes, certainty, crop and
-    `bytes_written`; all else is of the volume.
+    A specimen's row has its number from 1 in `specimen`, and its own boxes, confidence, crop and
+    `bytes_written`. All other values belong to the volume.
     """
     if record.status != "located" or not record.specimens:
         return [_row(record)]
@@ -101,7 +101,7 @@ def table_rows(record: VolumeRecord) -> list[dict[str, Any]]:
 
 
 def box_columns(sample: Box | None, crop: Box | None) -> dict[str, int | None]:
-    """Columns of the sample's box and of the crop's."""
+    """Columns of the sample's box and of the crop's box."""
     return {
         **_columns("{}", FACES, sample.faces if sample else None),
         **_columns("crop_{}", FACES, crop.faces if crop else None),

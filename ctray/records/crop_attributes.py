@@ -1,7 +1,7 @@
-"""The ``ctray`` attributes of a crop: what its volume's `VolumeRecord` says of it, and back.
+"""The ``ctray`` attributes of a crop: conversion from the `VolumeRecord` of its volume, and back.
 
-Names and units are in docs/data-contract.md. `ctray.crops.cutting.write_crop` adds what only the
-cutting knows: `crop_box`, `asked_box`, checksum, and what `ctray restore` needs.
+Names and units are in docs/data-contract.md. `ctray.crops.cutting.write_crop` adds values that are
+known only after cutting: `crop_box`, `asked_box`, the checksum, and data for `ctray restore`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OF_VOLUME = (
 def crop_attributes(record: VolumeRecord, specimen: int = 0) -> dict[str, Any]:
     """JSON values for the crop of a volume, or of one of its specimens, counted from 1.
 
-    Of a volume that belongs to no run, `write_crop` names the source.
+    If the volume does not belong to a run, `write_crop` adds the source.
     """
     part = record.parts[specimen]
     attributes = {name: getattr(record, name) for name in _OF_VOLUME}
@@ -63,5 +63,5 @@ def crop_fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def promise_fields(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a `VolumeRecord` with what the attributes of its crop promise."""
+    """Fields of a `VolumeRecord` with the promise in the attributes of its crop."""
     return {name: attributes.get(name) for name in ("promise", "max_loss", "coverage")}

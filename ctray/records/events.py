@@ -21,9 +21,9 @@ class Event:
     done, total
         Number of volumes or steps.
     text
-        One short line: the work that was just done, or what the stage waits for.
+        One short line: the work that was just done, or the reason why the stage waits.
     bytes_done, bytes_total
-        Bytes of the volumes that are done, and of all; 0 if unknown.
+        Bytes of the finished volumes, and of all volumes; 0 if unknown.
     volume_id, status
         Volume that was just done, and its status; empty if the event is not about a volume.
     bytes_read, bytes_written
@@ -31,7 +31,7 @@ class Event:
     metrics
         Row of metrics of a training step.
     stays
-        Whether `text` is a line that people must read, and not a passing state.
+        Whether `text` must stay visible, instead of being a passing state.
     """
 
     stage: str
@@ -65,7 +65,7 @@ def training_event(stage: str, row: Mapping[str, float], steps: int) -> Event:
     return Event(stage=stage, done=int(row["step"]), total=steps, text=text, metrics=row)
 
 
-# How the progress line shows the metrics of a row.
+# Format of each metric in the progress line.
 _METRICS = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:.0%}",
@@ -111,7 +111,7 @@ class Volumes:
         self._on_event(event)
 
     def wait(self, text: str) -> None:
-        """Send an event with a line about what the stage waits for."""
+        """Send an event with a line that says why the stage waits."""
         self._on_event(self._event(text))
 
     def _event(self, text: str) -> Event:

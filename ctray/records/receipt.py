@@ -1,4 +1,4 @@
-"""The receipt of a volume: its `VolumeRecord` as a JSON object, and the way back with all checks.
+"""The receipt of a volume: its `VolumeRecord` as a JSON object, and reading it back with checks.
 
 Names and units are in docs/data-contract.md.
 """
@@ -23,7 +23,7 @@ _FACES = ("face_confidence", "scales", "margins")
 
 
 def to_receipt(record: VolumeRecord) -> dict[str, Any]:
-    """VolumeRecord of a volume: plain JSON values, boxes as [start, stop) pairs, faces as lists."""
+    """Receipt of a volume as plain JSON values; boxes as [start, stop] pairs, faces as lists."""
     receipt = _plain(record)
     if record.specimens is not None:
         receipt["specimens"] = [_plain(specimen) for specimen in record.specimens]
@@ -31,12 +31,12 @@ def to_receipt(record: VolumeRecord) -> dict[str, Any]:
 
 
 def from_receipt(receipt: Any, volume_id: str) -> VolumeRecord:
-    """Record of the volume `volume_id` from its receipt; unknown keys are left out.
+    """Record of the volume `volume_id` from its receipt; unknown keys are ignored.
 
     Raises
     ------
     CtrayError
-        If it is no receipt, is of another volume, or holds values that none can have.
+        If `receipt` is not a receipt, belongs to another volume, or has invalid values.
     """
     try:
         values = _values(VolumeRecord, receipt)
@@ -62,7 +62,7 @@ def _plain_value(value: Any) -> Any:
 
 
 def _values(kind: type[Any], told: dict[str, Any]) -> dict[str, Any]:
-    """Values of the fields of `kind`, with boxes and faces made of their lists."""
+    """Values of the fields of `kind`, with boxes and faces converted from lists."""
     known = {f.name for f in fields(kind)}
     values = {name: value for name, value in told.items() if name in known}
     for name in known.intersection(_BOXES):
@@ -75,7 +75,7 @@ def _values(kind: type[Any], told: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(record: VolumeRecord, volume_id: str) -> None:
-    """Raise `CtrayError` for a record of another volume, or with values that none can have."""
+    """Raise `CtrayError` if a record belongs to another volume or has invalid values."""
     parts: list[VolumeRecord | SpecimenRecord] = [record, *(record.specimens or [])]
     for part in parts:
         _check_types(part)
@@ -94,7 +94,7 @@ def _check(record: VolumeRecord, volume_id: str) -> None:
 
 
 def _check_types(part: VolumeRecord | SpecimenRecord) -> None:
-    """Raise `CtrayError` if a field has another type than it declares."""
+    """Raise `CtrayError` if a value does not have the declared type of its field."""
     values = {f.name: getattr(part, f.name) for f in fields(part)}
     kind: Any = type(part)
     try:

@@ -1,4 +1,4 @@
-"""The receipts of a run as a sequence of records that are read when they are asked for."""
+"""The receipts of a run as a sequence of records that are read on demand."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from ctray.core.parallel import bounded_map
 from ctray.records.run_folder import RunFolder
 from ctray.records.volume_record import VolumeRecord
 
-# A receipt is one small object: what counts is how many wait for the store at once.
+# A receipt is one small object, so the number of simultaneous requests decides the speed.
 RECEIPTS_AT_ONCE = 16
 RECEIPT_BYTES = 2**20
 
 
 class ReceiptList(Sequence[VolumeRecord]):
-    """Records of volumes that have a receipt, in a given order; only their ids are held in memory.
+    """Records of volumes that have a receipt, in a given order; only their ids are in memory.
 
-    Ten thousand receipts with their profiles are hundreds of megabytes. A caller that needs several
-    things of them takes them in one pass.
+    Ten thousand receipts with their profiles take hundreds of megabytes. A caller that needs
+    several values should collect them in one pass.
     """
 
     def __init__(self, run: RunFolder, volume_ids: Iterable[str]) -> None:
@@ -34,7 +34,7 @@ class ReceiptList(Sequence[VolumeRecord]):
     @overload
     def __getitem__(self, index: slice) -> ReceiptList: ...
     def __getitem__(self, index: int | slice) -> VolumeRecord | ReceiptList:
-        """One record, or a list of some."""
+        """One record, or the list of a slice."""
         if isinstance(index, slice):
             return ReceiptList(self._run, self._ids[index])
         volume_id = self._ids[index]
@@ -50,8 +50,8 @@ def iter_receipts(
 ) -> Iterator[tuple[str, VolumeRecord | None]]:
     """Ids in their order, each with the record in its receipt, or None if there is no receipt.
 
-    A bounded number is read and held at once. A damaged receipt gives a `failed` record that says
-    so; the receipt stays, and the other volumes go on.
+    A limited number of receipts is in memory at a time. A damaged receipt gives a `failed` record
+    with that reason; the receipt is kept, and the other volumes continue.
     """
 
     def read(volume_id: str) -> tuple[str, VolumeRecord | None]:

@@ -1,4 +1,4 @@
-"""Queries over the receipts of a run: one small row each, a few receipts in memory at a time."""
+"""Queries over the receipts of a run: one small row per receipt, few receipts in memory at once."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ FIELDS = (
     "checksum",
     "ctray_version",
 )
-# Computed from the others: number of crops, URL of the first crop, voxels of the volume, fraction
-# of them in the crops, box of the sample, box of the first crop.
+# Columns computed from other fields: number of crops, URL of the first crop, voxels of the volume,
+# fraction of these voxels in the crops, box of the sample, box of the first crop.
 DERIVED = ("crops", "crop_url", "voxels", "kept_fraction", *FACES, *CROP_FACES)
 
 
 class RowFilter:
     """Conditions on rows in the expression language of SQLite, such as ``confidence < 0.5``.
 
-    SQLite evaluates them on one row at a time, in memory. The columns are `FIELDS` and `DERIVED`.
+    SQLite evaluates them in memory, on one row at a time. The columns are `FIELDS` and `DERIVED`.
 
     Parameters
     ----------
     conditions
-        A row must meet all of them.
+        Conditions that a row must all meet.
 
     Raises
     ------
     ConfigError
-        If one is not an expression of SQLite, or names an unknown column.
+        If a condition is not an SQLite expression or names an unknown column.
     """
 
     def __init__(self, conditions: Sequence[str] = ()) -> None:
-        # Nothing but this one row exists in the database, and every statement is one SELECT.
+        # The database contains only this one row, and every statement is one SELECT.
         self._database = sqlite3.connect(":memory:", check_same_thread=False)
         row = ", ".join(f":{name} AS {name}" for name in (*FIELDS, *DERIVED))
         self._select = f"SELECT 1 FROM (SELECT {row}) WHERE "  # noqa: S608
@@ -98,7 +98,7 @@ def all_receipts(run: RunFolder) -> Iterator[tuple[str, VolumeRecord | CtrayErro
     Raises
     ------
     NotFoundError
-        If `run` is no run.
+        If `run` is not a run.
     """
     try:
         ids = run.receipt_ids()
@@ -127,8 +127,8 @@ def query_receipts(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of receipts that meet all conditions, sorted by volume id.
 
-    A row has the fields `FIELDS` of a receipt and `DERIVED`. A receipt that cannot be read has the
-    status `unreadable` and the reason. For `where` see `RowFilter`.
+    A row has the fields `FIELDS` of a receipt and the fields `DERIVED`. The row of a receipt that
+    cannot be read has the status `unreadable` and the reason. For `where` see `RowFilter`.
     """
     with closing(RowFilter(where)) as chosen:
         for volume_id, receipt in all_receipts(run):

@@ -1,7 +1,7 @@
-"""The folder of a run: the place of each file, and its receipts and previews.
+"""The folder of a run: the location of each file, and the receipts and previews.
 
-It holds run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/, receipts/,
-previews/, maps/, localizations.parquet, crops/ and report/index.html.
+The folder contains run.json, catalog.parquet, imported/, pyramids/, working/, checkpoint/,
+receipts/, previews/, maps/, localizations.parquet, crops/ and report/index.html.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from ctray.records.volume_record import VolumeRecord
 from ctray.storage import store
 from ctray.storage.urls import is_inside
 
-# Name of the file that names the process that writes into a run; see `ctray.records.run_lock`.
+# Name of the lock file, which identifies the process that writes into a run; see
+# `ctray.records.run_lock`.
 LOCK = "lock.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFolder:
-    """Places in the folder of a run.
+    """Locations in the folder of a run.
 
     Parameters
     ----------
     url
-        The folder: a path or a URL.
+        Path or URL of the folder.
     """
 
     url: str
 
     def at(self, *parts: str) -> str:
-        """URL of something in the folder."""
+        """URL of a file or folder in the run folder."""
         return store.join(self.url, *parts)
 
     @property
@@ -99,11 +100,11 @@ class RunFolder:
         return self.at("working", f"{volume_id}.npz")
 
     def crop(self, volume_id: str, specimen: int = 0) -> str:
-        """URL of a crop: of the volume, or of one of its specimens, counted from 1."""
+        """URL of the crop of a volume, or of one of its specimens, counted from 1."""
         return self.at("crops", f"{volume_id}-{specimen}.zarr" if specimen else f"{volume_id}.zarr")
 
     def pyramid(self, volume_id: str) -> str:
-        """URL of the coarse levels of a volume that has none."""
+        """URL of the coarse levels that the run keeps for a volume without its own."""
         return self.at("pyramids", f"{volume_id}.zarr")
 
     def map(self, volume_id: str) -> str:
@@ -119,7 +120,7 @@ class RunFolder:
         return self.at("previews", f"{volume_id}.npz")
 
     def write_receipt(self, record: VolumeRecord) -> None:
-        """Write the receipt of a volume; it is the last thing that is written for it."""
+        """Write the receipt of a volume. All other files of the volume must be written before."""
         store.write_json(self.receipt(record.volume_id), to_receipt(record))
 
     def read_receipt(self, volume_id: str) -> VolumeRecord | None:
@@ -128,7 +129,7 @@ class RunFolder:
         Raises
         ------
         CtrayError
-            If what is there is no receipt of this volume.
+            If the file is not a receipt of this volume.
         """
         url, remedy = self.receipt(volume_id), "delete it to do the volume anew"
         try:
@@ -145,7 +146,7 @@ class RunFolder:
             raise CtrayError(f"{url} is no receipt ({one_line(error)}); {remedy}") from error
 
     def receipt_or_failure(self, volume_id: str) -> VolumeRecord | None:
-        """As `read_receipt`, but a `failed` record with the reason if the receipt is damaged."""
+        """Like `read_receipt`, but a damaged receipt gives a `failed` record with the reason."""
         try:
             return self.read_receipt(volume_id)
         except StoreUnavailableError:
@@ -155,7 +156,7 @@ class RunFolder:
             return VolumeRecord(volume_id=volume_id, source_url="", status="failed", reason=reason)
 
     def receipt_ids(self) -> list[str]:
-        """Ids of the volumes that have a receipt, sorted; `NotFoundError` before the first."""
+        """Ids of the volumes that have a receipt, sorted; `NotFoundError` if there are none."""
         entries = store.list_dir(self.at("receipts"))
         return sorted(e.name[: -len(".json")] for e in entries if e.name.endswith(".json"))
 
@@ -171,7 +172,7 @@ class RunFolder:
     def write_preview(self, volume_id: str, pictures: dict[str, npt.NDArray[np.uint8]]) -> None:
         """Write preview pictures, 2D uint8 arrays by name."""
         buffer = io.BytesIO()
-        # The stub takes every keyword for numpy's own.
+        # The type stub mistakes every keyword for one of NumPy's own.
         np.savez_compressed(buffer, **pictures)  # type: ignore[arg-type]
         store.write_bytes(self.preview(volume_id), buffer.getvalue())
 
@@ -180,7 +181,7 @@ class RunFolder:
         store.delete_file(self.preview(volume_id))
 
     def read_preview(self, volume_id: str) -> dict[str, npt.NDArray[np.uint8]]:
-        """Preview pictures by name (`slice-z`, `projection-z`, ...), empty where there are none."""
+        """Preview pictures by name (`slice-z`, `projection-z`, ...); empty if there are none."""
         try:
             data = store.read_bytes(self.preview(volume_id))
         except NotFoundError:
@@ -193,17 +194,17 @@ class RunFolder:
 
 
 def check_output(archive_url: str, out_url: str) -> None:
-    """Refuse an output that would harm the archive, or files that are there already.
+    """Refuse an output that would harm the archive or existing files.
 
     Raises
     ------
     NotFoundError
-        If nothing is at `archive_url`.
+        If `archive_url` does not exist.
     OutputExistsError
         If `out_url` is the archive, is inside it, or is a folder with other files.
     """
     archive, out = store.normalize(archive_url), store.normalize(out_url)
-    # A pattern such as scan_*.tif names files of a folder.
+    # A pattern such as scan_*.tif matches files of a folder, so it does not exist itself.
     if "*" not in archive.rpartition("/")[2] and not store.exists(archive):
         raise NotFoundError(f"{archive_url}: nothing is there; give a folder with volumes")
     if is_inside(out, archive):
@@ -214,7 +215,7 @@ def check_output(archive_url: str, out_url: str) -> None:
     if store.exists(RunFolder(url=out).manifest) or not store.exists(out):
         return
     try:
-        # A run that has just begun holds nothing but its lock.
+        # A run that has just begun contains only its lock.
         found = [entry for entry in store.list_dir(out) if entry.name != LOCK]
     except NotADirectoryError:
         found = []

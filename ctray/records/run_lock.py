@@ -2,9 +2,9 @@
 
 `RUN/lock.json` names its owner. It is created only if absent (`ctray.storage.exclusive`), renewed
 every few seconds, and removed at the end. If the owner is gone, the next process takes the lock
-over. On the same machine an owner is gone if its process has ended. On another machine it is gone
-if it stops renewing. Clocks of two machines may differ, so an old lock is watched for a while
-before it counts as dead.
+over. An owner on the same machine is gone if its process has ended. An owner on another machine is
+gone if it stops renewing. Clocks of two machines may differ, so an old lock is watched for a while
+before it counts as abandoned.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ctray.storage import store
 RENEW_S = 20.0
 # An owner on another machine is gone if it did not renew its lock for this long.
 STALE_S = 180.0
-# While the lock is this fresh, another process is refused at once.
+# If the lock was renewed within this time, another process is refused at once.
 _FRESH_S = 3 * RENEW_S
 _LOOK_S = 1.0
 _ATTEMPTS = 5
@@ -43,11 +43,11 @@ class Owner:
     process
         The process that writes, or that starts and ends the writing processes.
     job
-        Id of its cluster job; empty if it is none.
+        Id of its cluster job; empty if it has none.
     since, renewed
-        Seconds since 1970 by its own clock.
+        Start and last renewal, in seconds since 1970 by the owner's clock.
     token
-        Random text that no other owner has.
+        Random text that identifies this owner.
     """
 
     process: Process
@@ -62,7 +62,7 @@ class Owner:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Owner | None:
-        """Owner that a lock names; None if the lock is damaged, for example by a full disk."""
+        """Owner in the content of a lock; None if it is damaged, for example by a full disk."""
         try:
             told = json.loads(data)
             process = Process(**told.pop("process"))
@@ -87,21 +87,22 @@ def hold_run(
     renew_s: float = RENEW_S,
     stale_s: float = STALE_S,
 ) -> Iterator[None]:
-    """Be the only process that writes into a run while the block runs.
+    """Hold the lock of a run while the block runs.
 
-    A block within another block of the same thread changes nothing. If another process takes the
-    lock over meanwhile, because it found no sign of life, the main thread is interrupted.
+    A nested block of the same thread has no effect. If another process takes the lock over
+    meanwhile, because it found no sign of life, the main thread is interrupted.
 
     Parameters
     ----------
     run_url
         Folder of the run. It is created if necessary, and removed again if it stays empty.
     job
-        Id of the cluster job of this process; None takes CTRAY_JOB_ID.
+        Id of the cluster job of this process; None uses CTRAY_JOB_ID.
     on_wait
         Called with a line when an old lock of another machine is watched.
     renew_s, stale_s
-        Seconds between renewals, and without a renewal until an owner on another machine is gone.
+        Seconds between renewals, and seconds without a renewal after which an owner on another
+        machine counts as gone.
 
     Raises
     ------
@@ -171,7 +172,8 @@ def _refuse_alive(
     if owner is not None:
         alive = is_alive(owner.process)
         age = abs(time.time() - owner.renewed)
-        # A cluster restarts a job seconds after the node of its first try was lost.
+        # A cluster may restart a job seconds after it lost the node of the first attempt, so a job
+        # waits even if the lock is fresh.
         if alive or (alive is None and age < min(_FRESH_S, stale_s) and not patient):
             raise _in_use(url, owner, stale_s)
         if alive is False:
@@ -230,7 +232,7 @@ class _Renewals:
             try:
                 renewed = store.replace(self._lock.url, self._lock.data, data)
             except CtrayError:
-                # A store that fails does so for all processes; the next renewal tries again.
+                # A failing store fails for all processes. The next renewal tries again.
                 continue
             if renewed:
                 self._lock.owner, self._lock.data = owner, data
@@ -241,7 +243,7 @@ class _Renewals:
                 return
 
     def _owned_by_another(self) -> bool:
-        """Whether the lock is gone or another's; False if only the answer of the store was lost."""
+        """Whether the lock is gone or another's; False if only the reply of the store was lost."""
         try:
             found = store.read_bytes(self._lock.url)
         except NotFoundError:
@@ -268,7 +270,7 @@ class _Renewals:
 
 
 def _interrupt_main_thread() -> None:
-    """Raise a `KeyboardInterrupt` in it, also if SIGINT is ignored, as in the background."""
+    """Raise `KeyboardInterrupt` in the main thread, even if SIGINT is ignored (background jobs)."""
     main = threading.main_thread().ident
     handled = [n for n in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(n))]
     if main is not None and handled:
@@ -276,9 +278,9 @@ def _interrupt_main_thread() -> None:
 
 
 def _clear_partials(url: str) -> None:
-    """Remove unfinished small files of a killed process; the holder of the lock writes none yet.
+    """Remove unfinished small files of a killed process, before this process writes any.
 
-    Object stores have no such files, and unfinished volumes carry a note of their own.
+    Object stores have no such files, and unfinished volumes have their own marker.
     """
     if not store.is_local(url):
         return

@@ -23,7 +23,8 @@ class RunManifest:
     config
         Settings of the run.
     coverage
-        How much of the archive the run covers, as its catalog counted it; None before that.
+        Counts from the catalog that show how much of the archive the run covers; None before the
+        catalog exists.
     """
 
     archive: str
@@ -48,7 +49,7 @@ def read_manifest(run: RunFolder) -> RunManifest | None:
     Raises
     ------
     CtrayError
-        If it is damaged; the message names it.
+        If the file is damaged; the message names it.
     """
     try:
         data = store.read_json(run.manifest)

@@ -1,6 +1,6 @@
-"""What is known of one volume, made once and handed on.
+"""The record of one volume, with everything that is known about it.
 
-Three places show it: the receipt (`ctray.records.receipt`), the table of boxes
+Three places contain it: the receipt (`ctray.records.receipt`), the table of boxes
 (`ctray.records.box_table`) and the attributes of the crop (`ctray.records.crop_attributes`).
 """
 
@@ -22,7 +22,7 @@ _STATES_NO_RATE: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpecimenRecord:
-    """What is known of one of several specimens in a volume; fields as those of `VolumeRecord`."""
+    """Record of one of several specimens in a volume. Fields are as in `VolumeRecord`."""
 
     sample_box: Box
     face_confidence: AxisFaces[float]
@@ -37,70 +37,71 @@ class SpecimenRecord:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class VolumeRecord:
-    """What is known of one volume.
+    """Record of one volume.
 
-    Boxes are at level 0, and values of the six faces are in the order z0, z1, y0, y1, x0, x1.
+    Boxes are at level 0. Values of the six faces are in the order z0, z1, y0, y1, x0, x1.
 
     Parameters
     ----------
     volume_id, source_url
-        `volume_id` names the volume within its run; it is empty for a volume of no run.
-        `source_url` is the archive's own file or folder.
+        `volume_id` names the volume within its run; it is empty outside a run. `source_url` is the
+        archive's own file or folder.
     imported_url
-        The Zarr that was made of the source. None if the source is a Zarr and was read itself.
+        Zarr that was made from the source. None if the source is a Zarr and was read directly.
     status, reason
         `located`; or `empty`, `uncertain` or `failed` with the reason in one line. See
         `ctray.localization.decide`.
     notes
-        Oddities of the source that are no failure, such as missing slice numbers.
+        Irregularities of the source that are not failures, such as missing slice numbers.
     method, model_digest, box_settings_digest
         Pretext task, digest of the networks' weights, and digest of the settings that move a box
         (`ctray.config.box_settings`).
     sample_box
-        Box of the sample without margins: around all specimens if there are several, a guess if
-        the volume is uncertain. On real scans it cuts a few percent of the sample.
+        Box of the sample without margins. It encloses all specimens if there are several, and is a
+        guess if the volume is uncertain. On real scans it cuts a few percent of the sample.
     asked_box, crop_box
-        Box to cut, which is `sample_box` with its margins; and the box that the crop holds, which
-        grew outward to what is stored. Where nothing was written yet, both are None in a run, and
-        both are the box to cut in what `ctray.localize` returns.
+        `asked_box` is `sample_box` with its margins. `crop_box` is the box of the crop, which grew
+        outward to fit stored voxels and chunks. Before a crop is written, both are None in a run,
+        and `ctray.localize` returns `sample_box` with its margins for both.
     confidence, face_confidence
-        Certainty in [0, 1] of the least certain face, and of each face.
+        Confidence in [0, 1] of the least certain face, and of each face.
     scales, margins
-        Level-0 voxels of each face: how open it is (None without self-training), and the margin.
+        Scale (how open the face is; None without self-training) and margin of each face, level-0
+        voxels.
     promise
-        `calibrated`, `not calibrated` or `fixed margin`; None if nothing is to be cropped.
+        `calibrated`, `not calibrated` or `fixed margin`; None if there is nothing to crop.
     max_loss, coverage
         A `calibrated` crop loses at most the fraction `max_loss` of the sample's voxels, in at
         least the fraction `coverage` of volumes. None if no rate is stated.
     shape, dtype, voxel_size_um
-        Of level 0, (z, y, x); voxel edges in micrometres.
+        Shape and dtype of level 0, and its voxel edges in micrometres, (z, y, x).
     plain_scale
         Voxel size in words if the metadata give numbers without a unit of length.
     bytes_total, bytes_read, bytes_written
-        Bytes of level 0 without compression; fetched for localizing and cropping; stored in the
-        crop.
+        Bytes of level 0 without compression, bytes fetched for localizing and cropping, and bytes
+        stored in the crop.
     seconds
         Wall time of localizing and cropping.
     crop_url, checksum
-        The crop and its checksum.
+        URL and checksum of the crop.
     specimens
-        Several specimens, the largest first, each with a crop of its own instead of the volume's.
-        Empty if there is one; None if nobody looked.
+        Several specimens, the largest first. Each has its own crop, and the volume has none. Empty
+        if there is only one; None if specimens were not searched for.
     map_url
-        Uncertainty map of the sorting task.
+        URL of the uncertainty map of the sorting task.
     profiles, stretches
-        By axis: certainty of each slice of the working level (for the sorting task its largest
-        relative variance); and range, threshold and background found in it.
+        By axis: certainty of each slice of the working level (for the sorting task, its largest
+        relative variance), and the range, threshold and background found from it.
     refined
-        What self-training says: probability of sample in each slice, and faces.
+        Result of self-training: probability of sample in each slice, and faces.
     working
         Shape, factors, grey value window and field of view of the working level.
     source
-        What was kept of the source: a `ctray.archive.source_record.SourceRecord`.
+        State of the source: a `ctray.archive.source_record.SourceRecord`.
     crop_settings
-        Digest of the settings that the crop was cut with.
+        Digest of the settings of the crop.
     ctray_version
-        Version that wrote it.
+        Version of ctray that wrote the record.
     """
 
     volume_id: str
@@ -144,17 +145,17 @@ class VolumeRecord:
 
     @property
     def cut_url(self) -> str | None:
-        """URL of the Zarr whose voxels were read; None if none could be."""
+        """URL of the Zarr whose voxels were read; None if the volume failed."""
         return None if self.status == "failed" else self.imported_url or self.source_url
 
     @property
     def parts(self) -> dict[int, VolumeRecord | SpecimenRecord]:
-        """What has its own crop: the volume as number 0, or each of several specimens from 1."""
+        """Records with their own crop: the volume as 0, or each of several specimens from 1."""
         return dict(enumerate(self.specimens, start=1)) if self.specimens else {0: self}
 
     @property
     def crops(self) -> list[str | None]:
-        """URLs of the crops that a located volume is to have; None for each that is missing."""
+        """URLs of all crops that a located volume should have; None for each missing crop."""
         if self.status != "located":
             return []
         return [part.crop_url for part in self.parts.values()]
@@ -167,13 +168,13 @@ class VolumeRecord:
 
     @property
     def promise_text(self) -> str:
-        """What is promised of the crop, in one line; empty if nothing is to be cropped."""
+        """Promise of the crop in one line; empty if there is nothing to crop."""
         if self.promise == "calibrated" and self.max_loss is not None and self.coverage is not None:
             return f"at most {self.max_loss:.2%} lost, stated for {self.coverage:.0%} of volumes"
         return _STATES_NO_RATE.get(self.promise or "", "")
 
     def __repr__(self) -> str:
-        """One line: status and reason, boxes, certainty, promise."""
+        """One line: status and reason, boxes, confidence, promise."""
         parts = [self.status if self.reason is None else f"{self.status}: {self.reason}"]
         parts += [
             f"{name} {_ranges(box)}"

@@ -1,4 +1,4 @@
-"""A level averaged to a coarser one in a single pass, tile by tile."""
+"""Averaging a level to a coarser one in a single pass, tile by tile."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -
     volume, level
         Level to read.
     halvings
-        How often each axis is halved; odd extents round up.
+        Number of times that each axis is halved; odd extents round up.
     max_bytes
-        Bound of the voxel bytes in memory.
+        Limit on voxel bytes in memory.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -
     info, cell = volume.levels[level], 2**halvings
     shape = as_triple([-(-n // cell) for n in info.shape], "shape")
     out = np.empty(shape, volume.dtype)
-    # The tile, the chunks that it is decoded from, and the sums of its first mean.
+    # Memory holds the tile, the chunks that it is decoded from, and the sums of its first mean.
     held = 3 * volume.dtype.itemsize
     tile = tile_of(info, cell, max_bytes // held)
 
@@ -62,7 +62,10 @@ def reduce_level(volume: Volume, level: int, halvings: int, *, max_bytes: int) -
 
 
 def tile_of(level: Level, multiple: int, max_voxels: int) -> Triple:
-    """Tile of whole shards, or else chunks, and of whole cells of `multiple`, in `max_voxels`."""
+    """Tile of whole cells of `multiple` with at most `max_voxels`, if that is possible.
+
+    The tile consists of whole shards or chunks, unless a single chunk is too large.
+    """
     limit = [-(-n // multiple) * multiple for n in level.shape]
     for unit in (level.shard, level.chunk):
         tile = [min(math.lcm(u, multiple), n) for u, n in zip(unit, limit, strict=True)]

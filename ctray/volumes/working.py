@@ -1,7 +1,7 @@
 """The working level: a volume at the size that the networks use, and the next finer level.
 
-A stored pyramid gives both for the cost of their own voxels. Otherwise, one streaming pass over the
-volume averages them.
+If there is a stored pyramid, only the voxels of these levels are read. Otherwise, one streaming
+pass over the volume averages them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def read_working_level(
     working_size
         Longest side, voxels.
     max_bytes
-        Bound of the voxel bytes in memory.
+        Limit on voxel bytes in memory.
     finer
         Whether to return the next finer level too.
 
@@ -130,7 +130,7 @@ def read_reduced(
 
 
 def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
-    """Level and number of halvings that come nearest to `working_size`; least work on a tie."""
+    """Level and number of halvings nearest to `working_size`; a tie takes the least work."""
     if working_size < 1:
         raise GeometryError(f"working size {working_size} must be at least 1 voxel")
     found, wanted = [], longest_side(volume.shape, working_size)
@@ -144,10 +144,10 @@ def _nearest(volume: Volume, working_size: int) -> tuple[int, int]:
 
 
 def _mean_of_finer(volume: Volume, level: int, *, wanted: bool) -> WorkingLevel | None:
-    """Level as the float mean of the next finer one; None if that one is large.
+    """Level as the float mean of the next finer level; None if the finer level is not usable.
 
-    Stored integer levels are rounded. That loses differences below half a grey value, such as the
-    thin wall of a tube in clipped air.
+    Stored integer levels are rounded. Rounding loses differences below half a grey value, such as
+    the thin wall of a tube in clipped air.
     """
     if level == 0 or (volume.dtype.kind == "f" and not wanted):
         return None
@@ -185,7 +185,7 @@ def _is_small(volume: Volume, level: int, halvings: int) -> bool:
 
 
 def _is_little(volume: Volume, level: Level) -> bool:
-    """Whether reading a level costs little compared to level 0."""
+    """Whether reading a level costs little compared with level 0."""
     return math.prod(level.shape) <= _LITTLE_FRACTION * math.prod(volume.shape)
 
 

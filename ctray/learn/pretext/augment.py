@@ -31,9 +31,9 @@ def apply_views(
     views
         Fields of `Views` by name, each (B, ...), on the device of the slices.
     names
-        Augmentations in use; the others cost nothing.
+        Augmentations to apply; the others cost nothing.
     rng
-        Draws the noise; needed where `names` holds "noise".
+        Random generator for the noise, needed if `names` contains "noise".
     """
     if names & {"flip", "turn", "shift", "rescale"}:
         grid = functional.affine_grid(
@@ -53,7 +53,7 @@ def apply_views(
 
 
 def _blurred(x_BHW: Tensor, sigma_B: Tensor) -> Tensor:
-    """Each slice smoothed by its own Gaussian, the edge repeated outwards."""
+    """Each slice smoothed by its own Gaussian; edge values are repeated outward."""
     taps = torch.arange(-_BLUR_TAPS, _BLUR_TAPS + 1, device=x_BHW.device)
     kernel = torch.exp(-0.5 * (taps / sigma_B.clamp(min=1e-3)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True))[:, None]

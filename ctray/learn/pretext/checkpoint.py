@@ -1,7 +1,7 @@
 """Checkpoints: weights and optimizer as safetensors, everything else as JSON, never pickle.
 
-`checkpoint.json` names the files that belong together and is written last. So an interrupted write
-leaves the checkpoint before it.
+`checkpoint.json` names the files that belong together and is written last. So after an interrupted
+write, the previous checkpoint remains valid.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class TrainedModel:
     Parameters
     ----------
     model
-        In evaluation mode, on the CPU.
+        Model in evaluation mode, on the CPU.
     config
-        Configuration that it was trained with.
+        Configuration of its training.
     side
         Side of the square canvas, pixels.
     step
         Optimizer steps done.
     digest
-        SHA-256 of the weights; the same seed gives the same digest on one machine's CPU.
+        SHA-256 of the weights. The same seed gives the same digest on the same machine's CPU.
     url
         Folder of the checkpoint.
     method_version
-        `METHOD_VERSION` of the code that trained it.
+        `METHOD_VERSION` of the code that trained the model.
     """
 
     model: PretextModel
@@ -66,7 +66,7 @@ class TrainedModel:
 
 
 def weights_digest(weights: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes of all weights, in the order of their names."""
+    """SHA-256 of the names, shapes, dtypes and bytes of all weights, ordered by name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
@@ -97,7 +97,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
         "digest": digest,
         "files": names,
         "config": trainer.config.model_dump(mode="json"),
-        # Training that an earlier version of the method began keeps that version.
+        # Training that began with an earlier version of the method keeps that version.
         "method_version": METHOD_VERSION if before is None else before["method_version"],
         "ctray_version": __version__,
         "torch_version": torch.__version__,
@@ -110,7 +110,7 @@ def save_checkpoint(url: str, trainer: Trainer) -> str:
 
 
 def restore(trainer: Trainer, url: str) -> bool:
-    """Continue from the checkpoint at `url`; False where there is none.
+    """Load the state of the checkpoint at `url` into the trainer; False if there is none.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def restore(trainer: Trainer, url: str) -> bool:
 
 
 def check_resumable(url: str, config: RunConfig, side: int) -> None:
-    """Raise `CheckpointError` if `url` holds a checkpoint that training cannot go on from."""
+    """Raise `CheckpointError` if training cannot continue from an existing checkpoint at `url`."""
     manifest = _read_manifest(url)
     if manifest is not None:
         _check_fits(url, manifest, config, side)
@@ -141,7 +141,7 @@ def load_model(url: str) -> TrainedModel:
     Raises
     ------
     CheckpointError
-        If there is none, or it is damaged.
+        If the checkpoint is missing or damaged.
     """
     manifest = _read_manifest(url)
     if manifest is None:
@@ -162,13 +162,13 @@ def load_model(url: str) -> TrainedModel:
 
 
 def checkpoint_step(url: str) -> int | None:
-    """Step of the checkpoint at `url`, None where there is none."""
+    """Step of the checkpoint at `url`, or None if there is none."""
     manifest = _read_manifest(url)
     return None if manifest is None else int(manifest["step"])
 
 
 def read_metrics(url: str) -> list[dict[str, float]]:
-    """Rows of training metrics up to the checkpoint at `url`; empty where there is none."""
+    """Rows of training metrics up to the checkpoint at `url`; empty if there is none."""
     manifest = _read_manifest(url)
     if manifest is None:
         return []
@@ -224,7 +224,7 @@ def _load_optimizer(trainer: Trainer, url: str) -> None:
         index, _, name = key.partition(".")
         state.setdefault(int(index) if index.isdigit() else -1, {})[name] = value
     shapes = [p.shape for group in trainer.optimizer.param_groups for p in group["params"]]
-    # torch loads any state; only the next step would fail.
+    # torch loads any state, and only the next step would fail.
     fits = state.keys() == set(range(len(shapes))) and all(
         value.dim() == 0 or value.shape == shapes[index]
         for index, part in state.items()
@@ -238,7 +238,7 @@ def _load_optimizer(trainer: Trainer, url: str) -> None:
 
 
 def read_tensors(url: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; `CheckpointError` where it is missing or damaged."""
+    """Tensors of a safetensors file; raises `CheckpointError` if it is missing or damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(store.read_bytes(url))
     except (SafetensorError, NotFoundError) as error:
@@ -247,7 +247,7 @@ def read_tensors(url: str) -> dict[str, Tensor]:
 
 
 def portable(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, laid out plainly, as they are written."""
+    """Contiguous tensors on the CPU, ready to write."""
     return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
 
@@ -260,7 +260,8 @@ def _optimizer_tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _write_metrics(url: str, rows: list[dict[str, float]]) -> None:
     buffer = io.BytesIO()
-    # All names in the order of their first use: validation adds columns to some rows only.
+    # Collect all names in the order of first use, because validation adds columns to some rows
+    # only.
     names = dict.fromkeys(name for row in rows for name in row) or {"step": None}
     schema = pa.schema([(name, pa.float64()) for name in names])
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)

@@ -21,15 +21,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def on_device(network: Network, device: torch.device) -> Network:
-    """Network moved to `device`, its weights laid out channels last, as convolutions like it."""
+    """Network moved to `device`, with weights in channels-last layout for fast convolutions."""
     return network.to(device).to(memory_format=torch.channels_last)
 
 
 class SpatialDropout(nn.Module):
     """Drops whole channels with probability `p`, drawing from its own generator.
 
-    torch's own dropout draws from the global generator, so that a resumed run, or a second one in
-    the same process, would see other masks.
+    torch's dropout draws from the global generator, so that a resumed run, or a second run in the
+    same process, would get other masks.
     """
 
     def __init__(self, p: float) -> None:
@@ -49,7 +49,7 @@ class SpatialDropout(nn.Module):
         self._masks = None
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Same shape, some channels 0 while training; `samples` times the rows where it grows."""
+        """Same shape, with some channels 0 in training. `samples` times the rows if `expands`."""
         if self.samples:
             return self._sample(x_BCHW)
         if not self.training or self.p == 0:
@@ -57,7 +57,7 @@ class SpatialDropout(nn.Module):
         return self._drop(x_BCHW, self._draw(x_BCHW, x_BCHW.shape[0]))
 
     def _sample(self, x_BCHW: Tensor) -> Tensor:
-        """Every input under the same `samples` masks, which stand until the next `reseed`."""
+        """Apply the same `samples` masks to every input. They stay until the next `reseed`."""
         if self.expands:
             x_BCHW = x_BCHW.repeat_interleave(self.samples, dim=0)
         if self._masks is None:
@@ -78,7 +78,7 @@ class SpatialDropout(nn.Module):
 
 
 def reseed_dropout(model: nn.Module, seed: int) -> None:
-    """Make every dropout mask from here on a function of `seed`."""
+    """Make all further dropout masks a function of `seed`."""
     for place, module in enumerate(m for m in model.modules() if isinstance(m, SpatialDropout)):
         # torch takes seeds of 64 bits.
         module.reseed((seed * 1009 + place) % 2**63)
@@ -86,11 +86,11 @@ def reseed_dropout(model: nn.Module, seed: int) -> None:
 
 @contextmanager
 def monte_carlo(model: nn.Module, samples: int, seed: int) -> Iterator[None]:
-    """Send every input through `samples` dropout masks; all other layers as in evaluation.
+    """Apply `samples` dropout masks to every input; all other layers work as in evaluation.
 
-    The batch grows at the first dropout, so that the work before it is done once: the output has
-    `samples` consecutive rows for each input. The masks are a function of `seed` alone, the same
-    for every input.
+    The batch grows at the first dropout, so that earlier layers run once per input. The output has
+    `samples` consecutive rows for each input. The masks depend only on `seed` and are the same for
+    every input.
     """
     dropouts = [m for m in model.modules() if isinstance(m, SpatialDropout)]
     model.eval()
@@ -127,7 +127,7 @@ class _ResidualBlock(nn.Module):
 
 
 class NarrowBackbone(nn.Module):
-    """A few narrow residual stages: enough for slices of 64 to 256 pixels, quick on a CPU."""
+    """A few narrow residual stages, enough for slices of 64 to 256 pixels and fast on a CPU."""
 
     def __init__(self, widths: tuple[int, ...], output_stride: int, dropout: float) -> None:
         super().__init__()
@@ -199,8 +199,8 @@ class LibraryBackbone(nn.Module):
 class SliceEncoder(nn.Module):
     """Embeds one slice.
 
-    The pooled map keeps `pool_grid` x `pool_grid` cells, since pooling everything away hides the
-    orientation that the rotation head has to compare.
+    The pooled map keeps `pool_grid` x `pool_grid` cells, because pooling to a single cell would
+    hide the orientation that the rotation head has to compare.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -216,15 +216,15 @@ class SliceEncoder(nn.Module):
         self.project = nn.Linear(self.backbone.out_channels * cells, config.embedding_dim)
 
     def superpixels(self, x_BCHW: Tensor, stride: int | None = None) -> Tensor:
-        """Feature map (B, C, H / stride, W / stride); the last one, with stride None.
+        """Feature map (B, C, H / stride, W / stride); with stride None, the last one.
 
-        Superpixel i sees a field around pixel i x stride: every halving of the encoders is
-        centred on the even pixels.
+        The field of superpixel i is centred on pixel i x stride, because every halving of the
+        encoders is centred on the even pixels.
         """
         return cast(Tensor, self.backbone(x_BCHW, stride))
 
     def pyramid(self, x_BCHW: Tensor, strides: Sequence[int]) -> list[Tensor]:
-        """Feature maps (B, C, H / stride, W / stride) of several strides, rising."""
+        """Feature maps (B, C, H / stride, W / stride) of several strides in ascending order."""
         return self.backbone.pyramid(x_BCHW, strides)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -245,11 +245,11 @@ class RotationModel(nn.Module):
         )
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
-        """Embedding (B, D) of one view each."""
+        """Embedding (B, D) of B views."""
         return cast(Tensor, self.encoder(x_BCHW))
 
     def compare(self, a_BD: Tensor, b_BD: Tensor) -> Tensor:
-        """Logits (B, K) of the relative angle of b against a."""
+        """Logits (B, K) of the angle of b relative to a."""
         return cast(Tensor, self.head(torch.cat([a_BD, b_BD], dim=1)))
 
     def forward(self, a_BCHW: Tensor, b_BCHW: Tensor) -> Tensor:
@@ -260,7 +260,7 @@ class RotationModel(nn.Module):
 
 
 class SortingModel(nn.Module):
-    """Encoder and one scalar per slice, which orders the slices of a volume (paper 2.1)."""
+    """Encoder and a head that gives one score per slice, to order the slices (paper 2.1)."""
 
     def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()

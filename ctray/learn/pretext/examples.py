@@ -1,8 +1,8 @@
-"""Which slices an example is made of: a pure function of (seed, n).
+"""The choice of slices for an example, as a pure function of (seed, n).
 
-Examples are numbered without epochs. `run_length` consecutive examples form a run, which shares
-one volume, so that a reader loads that volume once. `interleave` runs form a round; training
-batches are cut across the runs of a round, so that every batch mixes volumes:
+Examples are numbered without epochs. `run_length` consecutive examples form a run. A run uses one
+volume, so that a reader loads that volume once. `interleave` runs form a round. Each training batch
+takes examples from all runs of a round, so that every batch mixes volumes:
 
     round of 8 runs x 32 examples = 256 examples = 8 batches of 32, 4 from each run
 """
@@ -21,10 +21,10 @@ from ctray.core.errors import TrainingError
 from ctray.core.geometry import AXES, Triple
 from ctray.learn.pretext.views import Views, draw_views
 
-# Columns of examples, as readers make them and training takes them.
+# Columns of examples, which readers produce and training consumes.
 Rows = dict[str, npt.NDArray[Any]]
 
-# Purposes keep the streams of one seed apart.
+# Purposes that separate the random streams of one seed.
 PERMUTATION, EXAMPLE = 1, 2
 
 
@@ -37,7 +37,7 @@ class RotationExample:
     axis
         Slicing axis: 0, 1, 2 for z, y, x.
     index, twin
-        The two slices along it.
+        The two slices along the axis.
     orientation_deg
         Common orientation of both views, degrees.
     label
@@ -53,16 +53,16 @@ class RotationExample:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SortingExample:
-    """A bag of slices of one volume.
+    """A bag of slices of one volume: the slices to sort.
 
     Parameters
     ----------
     axis
         Slicing axis: 0, 1, 2 for z, y, x.
     indices
-        The slices along it, distinct where the axis has enough, in random order.
+        The slices along the axis, in random order. They are distinct if the axis has enough slices.
     views
-        Augmentation of each of them, see `ctray.learn.pretext.views`.
+        Augmentation of each slice, see `ctray.learn.pretext.views`.
     """
 
     axis: int
@@ -71,12 +71,12 @@ class SortingExample:
 
 
 def generator(seed: int, *index: int) -> np.random.Generator:
-    """Random generator that belongs to (seed, index) alone."""
+    """Random generator that depends only on (seed, index)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *index])))
 
 
 def volume_of_run(seed: int, run: int, num_volumes: int) -> int:
-    """Position of the volume that run number `run` reads; every volume once before any twice."""
+    """Index of the volume that run number `run` reads; every volume is read once per cycle."""
     if num_volumes < 1:
         raise TrainingError("there is no volume to train on; check the catalog for failed volumes")
     cycle, place = divmod(run, num_volumes)
@@ -97,8 +97,8 @@ def rotation_example(seed: int, n: int, shape: Triple, config: RotationConfig) -
     reach = max(1, round(config.twin_range * extent))
     index = int(rng.integers(extent))
     low, high = max(0, index - reach), min(extent - 1, index + reach)
-    # The twin is never the slice itself: two copies share their noise, which would tell the angle
-    # 0.
+    # The twin is never the slice itself: two copies share their noise, from which the network could
+    # infer the angle 0.
     twin = int(rng.integers(low, high))
     twin += twin >= index
     return RotationExample(
@@ -116,21 +116,21 @@ def examples_of_run(run: int, train: TrainConfig) -> range:
 
 
 def steps_per_round(train: TrainConfig) -> int:
-    """Optimizer steps that one round of runs feeds."""
+    """Number of optimizer steps per round."""
     return train.run_length * train.interleave // train.batch_size
 
 
 def runs_of_round(train: TrainConfig, round_index: int, rank: int = 0) -> list[int]:
     """Runs that worker `rank` of `train.num_workers` reads for round `round_index`.
 
-    The workers share every batch evenly. So their number does not change the examples of a step.
+    The workers share every batch evenly, so their number does not change the examples of a step.
     """
     first = round_index * train.interleave
     return list(range(first + rank, first + train.interleave, train.num_workers))
 
 
 def batch_rows(train: TrainConfig, step_in_round: int, num_runs: int) -> Sequence[int]:
-    """Rows of a round (runs one after the other, `num_runs` of them) that form one batch."""
+    """Rows that form one batch, in a round of `num_runs` consecutive runs."""
     stride = steps_per_round(train)
     return range(step_in_round, num_runs * train.run_length, stride)
 
@@ -143,15 +143,16 @@ def sorting_axes(shape: Triple, config: SortingConfig) -> list[int]:
 
 
 def slice_weights(extent: int, config: SortingConfig) -> npt.NDArray[np.float64]:
-    """Probability (extent,) of each slice to be drawn first.
+    """Probability (extent,) that each slice is drawn first.
 
-    Uniform, or exp(-|x / scale| ** shape), the generalized Gaussian, with x from -0.5 to 0.5
-    along the axis.
+    The weights are uniform or a generalized Gaussian, exp(-|x / scale| ** shape), with x from -0.5
+    to 0.5 along the axis.
     """
     if config.sampling == "uniform":
         return np.full(extent, 1 / extent)
     x = (np.arange(extent) + 0.5) / extent - 0.5
-    # At least what double precision can draw: with few slices, all of them may be needed.
+    # Keep every weight above the limit of double precision: if there are few slices, all may be
+    # needed.
     weight = np.exp(-np.minimum(np.abs(x / config.gaussian_scale) ** config.gaussian_shape, 600))
     result: npt.NDArray[np.float64] = weight / weight.sum()
     return result
@@ -165,7 +166,7 @@ def sorting_example(seed: int, n: int, shape: Triple, config: SortingConfig) -> 
         raise TrainingError(f"working shape {shape} has fewer than two slices to put in order")
     axis = int(rng.choice(usable))
     weights = slice_weights(shape[axis], config)
-    # Two copies of one slice have no order, so none is drawn twice where there are enough.
+    # Two copies of one slice have no order, so no slice is drawn twice if there are enough.
     enough = int((weights > 0).sum()) >= config.num_slices
     indices = rng.choice(shape[axis], config.num_slices, replace=not enough, p=weights)
     views = draw_views(rng, config.num_slices, config.augmentations)
@@ -173,5 +174,5 @@ def sorting_example(seed: int, n: int, shape: Triple, config: SortingConfig) -> 
 
 
 def num_rounds(config: RunConfig) -> int:
-    """Rounds that the whole training reads."""
+    """Number of rounds in the whole training."""
     return -(-config.train.steps // steps_per_round(config.train))

@@ -1,4 +1,4 @@
-"""The rotation task: views of slices, made on the worker's device, and the loss (paper 2.1).
+"""The rotation task: its views, computed on the worker's device, and its loss (paper 2.1).
 
 Legend of tensor names: B pairs of slices, H = W pixels of the square canvas, K classes.
 """
@@ -30,8 +30,8 @@ def zero_class(config: RotationConfig) -> int:
 def circular_mask(side: int, device: torch.device | None = None) -> Tensor:
     """Mask (side, side), float32: 1 inside the circle of maximal diameter, 0 outside.
 
-    Rotation by other angles than multiples of 90 degrees leaves artefacts in the corners, which
-    would tell the angle (paper 2.1).
+    Rotation by an angle that is not a multiple of 90 degrees leaves artefacts in the corners, which
+    would reveal the angle (paper 2.1).
     """
     axis = torch.arange(side, device=device) - (side - 1) / 2
     distance = torch.hypot(axis[:, None], axis[None, :])
@@ -41,8 +41,8 @@ def circular_mask(side: int, device: torch.device | None = None) -> Tensor:
 def rotate(x_BHW: Tensor, angle_deg_B: Tensor) -> Tensor:
     """Slices rotated about their centre, bilinear, same shape and dtype.
 
-    Positive angles turn counter-clockwise as one looks at a slice with row 0 at the top: 90
-    degrees are `numpy.rot90`.
+    Positive angles turn a slice counter-clockwise if row 0 is at the top. 90 degrees equals
+    `numpy.rot90`.
     """
     angle = angle_deg_B.to(x_BHW.dtype) * (math.pi / 180)
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
@@ -82,9 +82,9 @@ class RotationTask:
     def views(
         self, batch: dict[str, Tensor], rng: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Views (B, 1, H, W) of slices and twins, the second turned by its class's angle.
+        """Views (B, 1, H, W) of slices and twins. The twin is turned by the angle of its class.
 
-        With `rng`, each has a drift of its own added to it.
+        With `rng`, each view gets its own added drift.
         """
         first = standardise(batch["slice"], batch["mean"], batch["std"])
         second = standardise(batch["twin"], batch["mean"], batch["std"])

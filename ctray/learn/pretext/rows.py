@@ -1,4 +1,4 @@
-"""Rows of examples, cut from prepared volumes; NumPy alone, so that readers start without torch."""
+"""Rows of examples, cut from prepared volumes. Uses no torch, so that readers start quickly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rotation_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int],
 
 
 def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], side: int) -> Rows:
-    """Examples of one volume, by their numbers: one row is one complete bag.
+    """Examples of one volume, by their numbers. A row is one complete set of slices to sort.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def sorting_rows(prepared: Prepared, config: RunConfig, numbers: Iterable[int], 
 
 
 def canvas_side(shape: Triple, config: RunConfig) -> int:
-    """Side of the square that holds every slice of a working level of `shape` (z, y, x)."""
+    """Side of the square canvas that fits every slice of a working level of `shape` (z, y, x)."""
     match config.task:
         case "rotation":
             return max(shape)

@@ -1,4 +1,4 @@
-"""Slices of a prepared volume as the networks of both tasks see them.
+"""Slices of a prepared volume as input to the networks of both tasks.
 
 Legend of tensor names: B slices, H = W pixels of the square canvas.
 """
@@ -15,7 +15,7 @@ from ctray.preprocess.prepare import Prepared
 
 
 def standardise(x_BHW: Tensor, mean_B: Tensor, std_B: Tensor) -> Tensor:
-    """Float32 slices with their volume's mean 0 and standard deviation 1."""
+    """Float32 slices, scaled so that their volume has mean 0 and standard deviation 1."""
     return (x_BHW.float() - mean_B[:, None, None]) / std_B[:, None, None]
 
 
@@ -30,7 +30,7 @@ def standardised_slices(
 ) -> Tensor:
     """Slices `index` across `axis` (0, 1, 2 for z, y, x), (B, side, side) float32, on `device`.
 
-    `added_noise` False leaves out the noise that was added for the pretext tasks.
+    With `added_noise` False, slices are without the noise that was added for the pretext tasks.
     """
     planes = np.stack([prepared.slice(axis, i, side, i, added_noise=added_noise) for i in index])
     mean = torch.full((len(planes),), prepared.mean, device=device)

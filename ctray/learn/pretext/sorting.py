@@ -1,4 +1,4 @@
-"""The sorting task: slices of one volume, put in order (paper 2.1).
+"""The sorting task: putting slices of one volume in order (paper 2.1).
 
 Legend of tensor names: B examples (bags), K slices of a bag, H = W pixels of the square canvas.
 """
@@ -21,7 +21,7 @@ def ranking_loss(score_BK: Tensor, position_BK: Tensor, margin: float) -> Tensor
     """Pairwise margin ranking loss, a scalar: the mean over all pairs of all bags (paper 2.1).
 
     For every pair of slices with position i above position j, score i must exceed score j by
-    `margin`. The loss of the pair is how much it falls short. Pairs of equal position do not count.
+    `margin`. The loss of the pair is the shortfall. Pairs of equal position do not count.
 
     Parameters
     ----------
@@ -30,21 +30,21 @@ def ranking_loss(score_BK: Tensor, position_BK: Tensor, margin: float) -> Tensor
     position_BK
         Position along the axis, in any unit.
     margin
-        In the unit of the scores (paper: 0.2).
+        Margin in the unit of the scores (paper: 0.2).
     """
     score_BK = score_BK.float()
-    # Row i, column j of each bag's matrix: i less j.
+    # Row i, column j of each bag's matrix is score i minus score j.
     gap_BKK = score_BK[:, :, None] - score_BK[:, None, :]
     above_BKK = (position_BK[:, :, None] > position_BK[:, None, :]).float()
     return (functional.relu(margin - gap_BKK) * above_BKK).sum() / above_BKK.sum().clamp(min=1)
 
 
 def mean_displacement(score_BK: Tensor, position_BK: Tensor) -> Tensor:
-    """Mean displacement (B,) as the paper prints it (2.1): |argsort - argsort|, averaged.
+    """Mean displacement (B,) as defined in the paper (2.1): mean of |argsort - argsort|.
 
-    Argsort lists the slice that comes first, second and so on. Two neighbours that change places
-    count by their distance in the bag; the rank version counts them as 1 each. A random order gives
-    (K**2 - 1) / (3 K) by both: 3.97 for K = 12.
+    Argsort lists the index of the first slice, the second slice and so on. If two neighbours change
+    places, each counts by their distance in the bag; in `rank_displacement` each counts as 1. A
+    random order gives (K**2 - 1) / (3 K) in both definitions: 3.97 for K = 12.
     """
     first = position_BK.argsort(dim=1, stable=True)
     second = score_BK.argsort(dim=1, stable=True)
@@ -73,7 +73,7 @@ class SortingTask:
     def loss(
         self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Loss, and mean displacement as printed and by rank as (2,)."""
+        """Loss, and the mean displacement and rank displacement as (2,)."""
         position_BK = batch["position"]
         bags, count = position_BK.shape
         slices = batch["slices"].flatten(0, 1)

@@ -14,24 +14,24 @@ from ctray.learn.pretext.sorting import SortingTask
 
 
 class Task(Protocol):
-    """A pretext task as the training loop uses it."""
+    """Interface of a pretext task for the training loop."""
 
     metrics: tuple[str, ...]
-    """Names of the values that `loss` returns beside the loss."""
+    """Names of the values that `loss` returns in addition to the loss."""
     slices_per_example: int
-    """Slices that the network sees for one example."""
+    """Number of slices that the network sees per example."""
 
     def loss(
         self, module: nn.Module, batch: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch, a scalar, and the values (M,) that `metrics` names.
 
-        `rng` draws the randomness that the examples do not fix.
+        `rng` is the source of all randomness that the examples do not determine.
         """
 
 
 def make_task(config: RunConfig, side: int, device: torch.device, *, augment: bool = True) -> Task:
-    """Task of `config` for square slices of `side` pixels; `augment` False: as in validation."""
+    """Task of `config` for square slices of `side` pixels; `augment` is False for validation."""
     match config.task:
         case "rotation":
             return RotationTask(config, side, device, augment=augment)
@@ -40,7 +40,7 @@ def make_task(config: RunConfig, side: int, device: torch.device, *, augment: bo
 
 
 def build_model(config: RunConfig) -> PretextModel:
-    """Model with initial weights that `config.train.seed` alone decides."""
+    """Model with initial weights that depend only on `config.train.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         match config.task:

@@ -1,4 +1,4 @@
-"""The training loop itself: a step, its learning rate, its metrics. Knows nothing of Ray."""
+"""The training loop: steps, learning rate and metrics. Independent of Ray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ctray.learn.pretext.rows import example_rows
 from ctray.learn.pretext.tasks import build_model, make_task
 from ctray.preprocess.prepare import Prepared
 
-# Numbers of validation examples lie beyond those of any training.
+# Number of the first validation example, beyond all training examples.
 _VALIDATION_FIRST = 2**40
 _VALIDATION_EXAMPLES = 256
 _VALIDATION_BYTES = 2**28
@@ -27,7 +27,7 @@ _VALIDATION_VOLUMES = 16
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -38,7 +38,7 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def schedule(step: int, steps: int, warmup_fraction: float) -> float:
-    """Fraction of the peak learning rate: linear warm-up, then half a cosine down to 0."""
+    """Fraction of the peak learning rate: linear warm-up, then half a cosine to 0."""
     warmup = warmup_fraction * steps
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -49,16 +49,17 @@ def schedule(step: int, steps: int, warmup_fraction: float) -> float:
 def validation_rows(
     load: Callable[[int], Prepared], num_volumes: int, config: RunConfig, side: int
 ) -> Rows | None:
-    """Examples of volumes to validate with while training; None without any volume.
+    """Examples for validation during training; None if there is no volume.
 
     Parameters
     ----------
     load
-        Gives volume 0 to `num_volumes` - 1; called once for each, so that one is in memory.
+        Returns a volume by its number, 0 to `num_volumes` - 1. It is called at most once per
+        volume, so that only one volume is in memory.
     num_volumes
-        Volumes at hand; the examples are spread over the first of them.
+        Number of available volumes. The examples come from the first of them.
     config, side
-        As in training, without augmentation.
+        The same as in training.
     """
     if num_volumes == 0:
         return None
@@ -78,7 +79,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
 
 
 def local_rounds(volumes: list[Prepared], config: RunConfig, side: int) -> Callable[[int], Rows]:
-    """Rounds of examples from volumes in memory, for notebooks and tests."""
+    """Function that makes rounds of examples from volumes in memory, for notebooks and tests."""
 
     def load(round_index: int) -> Rows:
         parts = []
@@ -101,9 +102,9 @@ class Trainer:
     side
         Side of the square canvas, pixels.
     device
-        Where the views are made and the model runs.
+        Device for the views and the model.
     rank
-        Number of this worker, so that workers draw different dropout masks.
+        Number of this worker. Workers with different ranks draw different dropout masks.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Trainer:
         self.device = device or best_device()
         self.model = on_device(build_model(config), self.device)
         self.step = 0
-        # A row every `log_every` steps.
+        # One row every `log_every` steps.
         self.metrics: list[dict[str, float]] = []
         # The model itself, or its data-parallel wrapper.
         self._module: nn.Module = wrap(self.model) if wrap else self.model
@@ -138,7 +139,7 @@ class Trainer:
 
     @property
     def slices_per_example(self) -> int:
-        """Slices that the network sees for one example."""
+        """Number of slices that the network sees per example."""
         return self._task.slices_per_example
 
     def train_step(self, rows: Rows) -> None:
@@ -162,7 +163,7 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, rows: Rows) -> dict[str, float]:
-        """Loss and metrics, by name, on rows without augmentation; the model does not learn."""
+        """Loss and metrics, by name, on rows without augmentation. Does not change the model."""
         self.model.eval()
         count, size = len(rows["mean"]), self.config.train.batch_size
         rng = torch.Generator(self.device).manual_seed(0)
@@ -211,22 +212,22 @@ def train(
     on_step: Callable[[int], None] = lambda step: None,
     on_checkpoint: Callable[[Trainer], None] = lambda trainer: None,
 ) -> None:
-    """Train from the trainer's step to the configured last one.
+    """Train from the trainer's step to the last configured step.
 
     Parameters
     ----------
     trainer
-        Fresh, or restored from a checkpoint.
+        A new trainer, or one restored from a checkpoint.
     rounds
-        Rounds of examples, the first one being round `first_round(trainer)`.
+        Rounds of examples, starting with round `first_round(trainer)`.
     validation
-        Rows to validate with at every checkpoint, by the prefix of their metrics' names.
+        Rows for validation at every checkpoint, by the prefix of their metrics' names.
     on_log
         Called with every new row of metrics.
     on_step
-        Called after every step with the number of steps that are done.
+        Called after every step with the number of completed steps.
     on_checkpoint
-        Called every `checkpoint_every` steps and after the last.
+        Called every `checkpoint_every` steps and after the last step.
 
     Raises
     ------
@@ -256,7 +257,7 @@ def train(
 
 
 def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
-    """Add the metrics of `validation` to those of this step."""
+    """Add the metrics of `validation` to the row of this step."""
     found = {
         f"{prefix}_{name}": value
         for prefix, rows in validation.items()
@@ -272,7 +273,7 @@ def _validate(trainer: Trainer, validation: Mapping[str, Rows | None]) -> None:
 
 
 def first_round(trainer: Trainer) -> int:
-    """Round that the trainer's next step takes its examples from."""
+    """Round that contains the examples of the trainer's next step."""
     return trainer.step // examples.steps_per_round(trainer.config.train)
 
 

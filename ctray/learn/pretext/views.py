@@ -1,4 +1,4 @@
-"""Augmentations of slices, drawn with their example; NumPy alone, since readers draw them."""
+"""Augmentations of slices, drawn with their example. Uses no torch, because readers draw them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Views:
     Parameters
     ----------
     matrix
-        From the output's to the input's coordinates, both -1 to 1 over the canvas,
-        (K, 2, 3) float32, as `torch.nn.functional.affine_grid` takes it.
+        Matrix from the output's to the input's coordinates, both -1 to 1 over the canvas,
+        (K, 2, 3) float32, for `torch.nn.functional.affine_grid`.
     gain, bias
         Grey values, in standard deviations of the volume, become gain x value + bias; (K,).
     blur_px
-        Standard deviation of the Gaussian that is applied, pixels, (K,).
+        Standard deviation of the Gaussian blur, pixels, (K,).
     noise
         Standard deviation of the added noise, in standard deviations of the volume, (K,).
     """
@@ -47,10 +47,10 @@ class Views:
 def draw_views(rng: np.random.Generator, count: int, names: Set[Augmentation]) -> Views:
     """Views of the `count` slices of one example.
 
-    Properties of a scan (size, grey values, sharpness) are drawn once for all slices. Changes that
-    tell nothing about the order (flip, turn, shift) are drawn for each.
+    Properties of a scan (size, grey values, sharpness, noise) are drawn once for all slices.
+    Changes without information about the order (flip, turn, shift) are drawn for each slice.
     """
-    # All are drawn, used or not, so that no augmentation changes the draws of another one.
+    # Draw all augmentations, even unused ones, so that none changes the draws of another.
     flip = np.where(rng.random((count, 2)) < 0.5, -1.0, 1.0)
     turn = rng.uniform(0, 2 * np.pi, count)
     shift = rng.uniform(-_SHIFT, _SHIFT, (count, 2)) * 2

@@ -1,4 +1,4 @@
-"""The training of a run's encoder, as the process that does it gets it; knows nothing of Ray."""
+"""The training of a run's encoder, as passed to the process that trains; independent of Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctray.learn.pretext.checkpoint import check_resumable, checkpoint_step
 from ctray.learn.pretext.examples import Rows
 from ctray.learn.pretext.training import validation_rows
 
-# Errors that a second attempt would meet again.
+# Errors that a retry would not fix.
 LASTING_ERRORS = (CheckpointError, InvalidVolumeError, TrainingError)
 
 
@@ -27,9 +27,9 @@ class EncoderTraining:
     side
         Side of the square canvas, pixels.
     checkpoint_url
-        Folder of the checkpoint, writable from where training runs.
+        Folder of the checkpoint. The training process must be able to write to it.
     training_urls, validation_urls
-        Prepared working levels of volumes to learn from, and of held-out volumes.
+        Prepared working levels of training volumes and of held-out volumes.
     """
 
     config: RunConfig
@@ -39,7 +39,7 @@ class EncoderTraining:
     validation_urls: Sequence[str] = ()
 
     def is_needed(self) -> bool:
-        """Whether steps are left to do.
+        """Whether training steps remain.
 
         Raises
         ------
@@ -56,7 +56,7 @@ class EncoderTraining:
         return True
 
     def validation(self) -> dict[str, Rows | None]:
-        """Rows of held-out volumes, and of as many training volumes to compare them with."""
+        """Rows of held-out volumes, and of training volumes to compare them with."""
         if not self.validation_urls:
             return {}
         return {

@@ -1,4 +1,4 @@
-"""The self-trained network on storage: weights as safetensors, the rest as JSON, written last."""
+"""The self-trained network in storage: weights as safetensors, then the rest as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ctray.storage import store
 
 MANIFEST = "self-trained.json"
 _WEIGHTS = "self-trained.safetensors"
-# Settings of self-training that count while it learns; the others count when faces are found.
+# Settings of self-training that affect training. The others affect how faces are found.
 _LEARNED_WITH = ("steps", "slabs", "neighbours", "cues", "learning_rate", "near_fraction")
 
 
@@ -30,11 +30,11 @@ class SelfTrainedModel:
     network
         The network, in evaluation mode.
     digest
-        SHA-256 of its weights.
+        SHA-256 of the network's weights.
     learned_with
-        Settings of `self_train` that it was trained with.
+        Settings of `self_train` during training.
     method_version
-        `METHOD_VERSION` of the code that trained it.
+        `METHOD_VERSION` of the code that trained the network.
     """
 
     network: SelfTrainedNetwork
@@ -48,15 +48,15 @@ def digest_of_boxes(
 ) -> str:
     """`box_settings_digest` of the boxes that these networks find.
 
-    Settings that counted in training come from the networks, whatever `config` says now: a
-    checkpoint of 100 of 1,500 steps counts as one of 100 steps.
+    Settings that affected training come from the networks, not from `config`. For example, a
+    checkpoint after 100 of 1,500 steps counts as 100 steps.
 
     Parameters
     ----------
     config
-        Settings that faces are found with.
+        Settings for finding faces.
     trained, self_trained
-        The networks that find them.
+        Networks that find the faces.
     """
     train = trained.config.train.model_copy(update={"steps": trained.step})
     learned = {} if self_trained is None else self_trained.learned_with
@@ -73,7 +73,7 @@ def digest_of_boxes(
 def save_self_trained(
     url: str, network: SelfTrainedNetwork, config: RunConfig, encoder_digest: str
 ) -> str:
-    """Write the network beside the encoder's checkpoint at `url`; returns its digest."""
+    """Write the network to the folder `url` of the encoder's checkpoint; returns its digest."""
     weights = portable(network.state_dict())
     digest = weights_digest(weights)
     store.write_bytes(store.join(url, _WEIGHTS), safetensors.torch.save(weights))
@@ -91,17 +91,17 @@ def save_self_trained(
 
 
 def has_self_trained(url: str) -> bool:
-    """Whether a finished self-trained network lies at `url`."""
+    """Whether the folder `url` contains a finished self-trained network."""
     return store.exists(store.join(url, MANIFEST))
 
 
 def load_self_trained(url: str, trained: TrainedModel) -> SelfTrainedModel | None:
-    """Self-trained network beside the checkpoint of `trained`; None where there is none.
+    """Self-trained network in the checkpoint folder of `trained`, or None if there is none.
 
     Raises
     ------
     CheckpointError
-        If it is damaged, or belongs to another encoder.
+        If the network is damaged or belongs to another encoder.
     """
     try:
         manifest: dict[str, Any] = store.read_json(store.join(url, MANIFEST))

@@ -1,8 +1,8 @@
-"""Cues: two maps that classical pipelines threshold, which the self-trained network also sees.
+"""Cues: two maps from classical thresholding as further input to the self-trained network.
 
-The local deviation gathers texture from all three directions; a slab shows little of the third.
-The difference from the median along z takes out containers, rings and cupping. Neither needs a
-threshold here: the network learns what they are worth for an archive.
+The local deviation measures texture in all three directions; a slab shows little of the third. The
+difference from the median along z removes containers, rings and cupping. Neither needs a threshold
+here: the network learns their value for an archive.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ BoolArray = npt.NDArray[np.bool_]
 NUM_CUES = 2
 _SIGMA = 1.0
 _RADIUS = 2
-# Grey steps of 256 that are added to a local deviation: far below them, differences mean nothing.
+# Grey steps (of 256) added to a local deviation. Differences far below this level are meaningless.
 _LEAST = 0.3
-# Cues lie between these, in deviations from the middle of the volume, in steps of a sixteenth.
+# Range of cues, in deviations from the middle of the volume, and steps per deviation.
 _LOW, _HIGH = -6.0, 9.9375
 _STEPS = 16.0
-# Percentage of the values that lies within one deviation of the middle, in a normal distribution.
+# Percentage of a normal distribution within one deviation of the middle.
 _WITHIN = 68.27
 
 
@@ -38,9 +38,9 @@ class SlabSource:
     Parameters
     ----------
     prepared
-        Working level.
+        Prepared working level.
     cues
-        (`NUM_CUES`, z, y, x), uint8, see `cue_values`; None for a network that sees none.
+        Cues, (`NUM_CUES`, z, y, x), uint8, see `cue_values`; None for a network without cues.
     """
 
     prepared: Prepared
@@ -48,7 +48,7 @@ class SlabSource:
 
     @classmethod
     def of(cls, prepared: Prepared, *, cues: bool) -> SlabSource:
-        """Source with cues or without, of a working level."""
+        """Source of a working level, with or without cues."""
         return cls(prepared=prepared, cues=find_cues(prepared) if cues else None)
 
     @property
@@ -60,8 +60,9 @@ class SlabSource:
 def find_cues(prepared: Prepared) -> npt.NDArray[np.uint8]:
     """Cues of a working level: (`NUM_CUES`, z, y, x), uint8.
 
-    The logarithm of the local standard deviation (5 voxels wide, of the slightly smoothed grey
-    values), and the smoothed grey value less its median along z.
+    The first cue is the logarithm of the local standard deviation of the slightly smoothed grey
+    values, in a window 5 voxels wide. The second is the smoothed grey value minus its median along
+    z.
     """
     inside = prepared.field_of_view.mask(prepared.shape)
     deviation = local_deviation(prepared.voxels, None, sigma=_SIGMA, radius=_RADIUS)
@@ -79,7 +80,7 @@ def cue_values(cues: npt.NDArray[np.uint8]) -> FloatArray:
 def _quantised(values: FloatArray, inside: BoolArray) -> npt.NDArray[np.uint8]:
     within = values[inside]
     middle = np.median(within)
-    # Of the middle two thirds: a bright sample does not widen what counts as usual.
+    # Use the middle two thirds, so that a bright sample does not increase the deviation.
     deviation = np.percentile(np.abs(within - middle), _WITHIN) + 1e-6
     steps = (np.clip((values - middle) / deviation, _LOW, _HIGH) - _LOW) * _STEPS
     quantised: npt.NDArray[np.uint8] = np.rint(steps).astype(np.uint8)

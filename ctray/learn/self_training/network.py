@@ -1,7 +1,7 @@
-"""The network that self-training teaches: whether the middle slice of a slab holds sample.
+"""The self-trained network: it decides whether the middle slice of a slab holds sample.
 
-Its map over a slice is blurred within the slice, but it is of that slice alone. So faces that are
-found across their own axis are as sharp as a slice is thick.
+Its map of a slice is blurred within the slice but describes that slice alone. So faces along the
+slicing axis are sharp to one slice.
 
 Legend of tensor names: B slabs, K grey values and cues, S slices of a slab, C channels, H, W pixels
 or cells, N slices.
@@ -28,7 +28,8 @@ FloatArray = npt.NDArray[np.float64]
 MapArray = npt.NDArray[np.float32]
 AxisMaps = tuple[MapArray, MapArray, MapArray]
 
-# Cells of the map, pixels: fine enough for a tail, and what the stage below it adds context to.
+# Pixels per cell of the map, which is fine enough for a tail, and of the coarser map that adds
+# context.
 CELL = 4
 _CONTEXT = 8
 _WIDTH = 48
@@ -38,20 +39,20 @@ _BATCH = 64
 
 
 class SelfTrainedNetwork(nn.Module):
-    """Log-odds that the middle slice of a slab holds sample, over an encoder's first stages.
+    """Log-odds that the middle slice of a slab holds sample, from an encoder's first stages.
 
-    Every cell of the slice is judged by itself. The slice is as sure as its surest cells (a
-    log-sum-exp), since a slice holds sample if any cell of it does. Training tells nothing about
-    which cells do.
+    Every cell of the slice gets its own evidence. A slice holds sample if any of its cells does, so
+    the log-odds of the slice are a log-sum-exp over cells, which its surest cells dominate.
+    Training has no labels for cells.
 
     Parameters
     ----------
     encoder
-        Trained on the pretext task; copied, so that it stays as it is.
+        Encoder trained on the pretext task. It is copied and not changed.
     neighbours
-        Slices on either side of the middle one.
+        Number of slices on each side of the middle slice.
     cues
-        Whether it also sees cues (`ctray.learn.self_training.cues`).
+        Whether the network also gets cues (`ctray.learn.self_training.cues`).
     """
 
     def __init__(self, encoder: SliceEncoder, neighbours: int, *, cues: bool = True) -> None:
@@ -73,11 +74,11 @@ class SelfTrainedNetwork(nn.Module):
             nn.ReLU(),
             nn.Conv2d(_WIDTH, 1, 1),
         )
-        # Most slices near a face and all beyond it are empty.
+        # Negative, because most slices near a face and all slices beyond it are empty.
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
     def maps(self, x_BKSHW: Tensor) -> Tensor:
-        """Evidence of every cell, (B, H / 4, W / 4), of slabs from `slab_tensor`."""
+        """Evidence of every cell, (B, H / 4, W / 4), for slabs from `slab_tensor`."""
         x_BSHW = x_BKSHW[:, 0].contiguous(memory_format=torch.channels_last)
         fine, coarse = self.encoder.pyramid(x_BSHW, (CELL, _CONTEXT))
         coarse = functional.interpolate(
@@ -90,9 +91,9 @@ class SelfTrainedNetwork(nn.Module):
         return cast(Tensor, self.join(joined))[:, 0]
 
     def pool(self, map_BHW: Tensor) -> Tensor:
-        """Log-odds (B,) of slices, of the evidence of their cells."""
+        """Log-odds (B,) of slices from the evidence of their cells."""
         cells = map_BHW.flatten(1)
-        # Half the logarithm of the number of cells: neither their mean nor their largest alone.
+        # Half the logarithm of the number of cells is a compromise between mean and maximum.
         return torch.logsumexp(cells, dim=1) - 0.5 * math.log(cells.shape[1]) + self.bias
 
     def forward(self, x_BKSHW: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class SelfTrainedNetwork(nn.Module):
 
 
 def network_canvas(side: int) -> int:
-    """Side of the next larger square canvas that the network's strides divide, pixels."""
+    """Smallest side in pixels that is at least `side` and that the network's strides divide."""
     return -(-side // (2 * _CONTEXT)) * (2 * _CONTEXT)
 
 
@@ -109,7 +110,7 @@ def network_canvas(side: int) -> int:
 def evidence_map(network: SelfTrainedNetwork, source: SlabSource, axis: int, side: int) -> MapArray:
     """Evidence of every cell of every slice across `axis`, (N, side / 4, side / 4), float32.
 
-    Mean over four turns of the slices.
+    The evidence is the mean over four turns of the slices.
     """
     network.eval()
     device = network.bias.device
@@ -129,7 +130,7 @@ def evidence_map(network: SelfTrainedNetwork, source: SlabSource, axis: int, sid
 def evidence_maps(network: SelfTrainedNetwork, source: SlabSource, side: int) -> AxisMaps:
     """Evidence along all three axes, see `evidence_map`.
 
-    `side` is that of the canvas, pixels; the next larger one that the strides divide is taken.
+    `side` is the side of the canvas in pixels. It is rounded up to a multiple of the strides.
     """
     side = network_canvas(side)
     z, y, x = (evidence_map(network, source, axis, side) for axis in range(3))
@@ -138,7 +139,7 @@ def evidence_maps(network: SelfTrainedNetwork, source: SlabSource, side: int) ->
 
 @torch.inference_mode()
 def pooled_profiles(network: SelfTrainedNetwork, maps: AxisMaps) -> dict[str, FloatArray]:
-    """Log-odds that a slice holds sample, (extent,) float64, by the names of all three axes."""
+    """Log-odds that a slice holds sample, (extent,) float64, by the name of the axis."""
     profiles = {}
     for name, axis_maps in zip(AXES, maps, strict=True):
         cells = torch.from_numpy(axis_maps).to(network.bias.device)
@@ -147,7 +148,7 @@ def pooled_profiles(network: SelfTrainedNetwork, maps: AxisMaps) -> dict[str, Fl
 
 
 def _cue_layers(channels: int) -> nn.Sequential:
-    """From cues of `channels` slices to what is added to the fine map of a slab's slice."""
+    """Layers from cues of `channels` slices to features that are added to the fine map."""
     return nn.Sequential(
         nn.Conv2d(channels, _CUE_WIDTH, CELL, stride=CELL, bias=False),
         nn.BatchNorm2d(_CUE_WIDTH),
@@ -157,7 +158,7 @@ def _cue_layers(channels: int) -> nn.Sequential:
 
 
 def _widen_first_convolution(encoder: nn.Module, neighbours: int) -> None:
-    """Let the encoder's first convolution see a slab, beginning near what it knows of a slice."""
+    """Widen the encoder's first convolution to a slab, with initial weights from a single slice."""
     name, first = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
     wide = nn.Conv2d(
         2 * neighbours + 1,
@@ -177,5 +178,5 @@ def _widen_first_convolution(encoder: nn.Module, neighbours: int) -> None:
 
 
 def _share(distance: int) -> float:
-    """Weight that a slice of the slab begins with."""
+    """Initial weight of a slice of the slab."""
     return 0.6 if distance == 0 else 0.2 / abs(distance)

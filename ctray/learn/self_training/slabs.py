@@ -1,4 +1,4 @@
-"""Slabs: slices with their neighbours on either side, as the self-trained network sees them.
+"""Slabs: slices with their neighbours on both sides, as input to the self-trained network.
 
 Legend of tensor names: B slabs, K grey values and cues, S slices of a slab, H, W pixels, N slices.
 """
@@ -28,8 +28,8 @@ def slab_tensor(
 ) -> Tensor:
     """Slabs around the slices `middles` across `axis`, (B, K, S, side, side), float32.
 
-    Standardised grey values first, then the cues that the source has. Beyond the ends of the volume
-    its slices are mirrored.
+    Channel 0 holds standardised grey values; the cues of the source follow, if any. Beyond the ends
+    of the volume, slices are mirrored.
     """
     extent = source.shape[axis]
     wanted = np.asarray(middles)[:, None] + np.arange(-neighbours, neighbours + 1)[None]

@@ -1,9 +1,9 @@
-"""Self-training: the boxes of many volumes teach one network what sample looks like.
+"""Self-training: one network learns the appearance of sample from the boxes of many volumes.
 
-Boxes that the pretext task found are off by some slices: one cuts a tail, another keeps an empty
-stretch. Over the archive these errors favour neither side: their median is 0. A network that learns
-from all boxes at once follows what they agree on. So it finds the tail that the box of a single
-volume missed. No label is read.
+The boxes of the pretext task are off by some slices: one cuts a tail, another keeps an empty
+stretch. Over the archive these errors have a median of 0. A network that learns from all boxes at
+once follows the majority of them. So it can find a tail that the box of a single volume missed. No
+labels are used.
 """
 
 from __future__ import annotations
@@ -28,39 +28,40 @@ from ctray.learn.self_training.network import SelfTrainedNetwork, network_canvas
 from ctray.learn.self_training.slabs import slab_tensor
 from ctray.preprocess.prepare import Prepared
 
-# Half-open range of slices at the working level for z, y, x; None: the volume holds no sample.
+# Half-open range of slices at the working level for z, y, x; None if the volume has no sample.
 Ranges = tuple[tuple[float, float], tuple[float, float], tuple[float, float]] | None
 
 _VOLUMES_A_STEP = 6
-# Volumes in memory, and the steps for which they stay.
+# Largest number of volumes in memory, and the number of steps for which they stay.
 _RESIDENT = 12
 _BLOCK_STEPS = 40
 _RESIDENT_BYTES = 2**29
-# Grey values, those with added noise, and cues.
+# One byte each for grey values, grey values with added noise, and every cue.
 _BYTES_A_VOXEL = 2 + NUM_CUES
 _SHIFT = 3
 _GAIN = 0.05
 _WARMUP = 0.15
-# Sets these draws apart from those of the pretext task, which take the same seed.
+# Separates these draws from the draws of the pretext task, which use the same seed.
 _STREAM = 7001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SlabExamples:
-    """Examples of one volume for one step: pure numbers, drawn from (seed, step) alone.
+    """Examples of one volume for one step, as plain numbers that depend only on (seed, step).
 
     Parameters
     ----------
     volume
-        Place among the training volumes.
+        Index of the training volume.
     axis
-        0, 1, 2 for z, y, x.
+        Slicing axis: 0, 1, 2 for z, y, x.
     middles
-        Slices, (B,).
+        Middle slices of the slabs, (B,).
     holds
-        Whether the box says that they hold sample, (B,).
+        Whether each middle slice lies in the box, (B,).
     turn, flips, shift, gain
-        Quarter turns, mirrorings of slab, rows and columns, pixels, factor of the grey values.
+        Number of quarter turns, flips of the slab and of its columns, shift of rows and columns in
+        pixels, and factor on the grey values.
     """
 
     volume: int
@@ -74,7 +75,7 @@ class SlabExamples:
 
 
 def resident_volumes(seed: int, step: int, num_volumes: int, volume_bytes: int) -> list[int]:
-    """Volumes that are in memory at `step`: all of a few, a seeded choice of many."""
+    """Volumes in memory at `step`: all if they are few, otherwise a seeded choice."""
     most = max(2, min(_RESIDENT, _RESIDENT_BYTES // max(1, volume_bytes)))
     if num_volumes <= most:
         return list(range(num_volumes))
@@ -89,18 +90,18 @@ def draw_slabs(
     ranges: Sequence[Ranges],
     shapes: Sequence[tuple[int, int, int]],
 ) -> list[SlabExamples]:
-    """SlabExamples of one step.
+    """Examples of one step.
 
     Parameters
     ----------
     config
-        Its `self_train` section and the seed of `train`.
+        Configuration. Only the `self_train` section and the seed of `train` are used.
     step
         Number of the step.
     resident
         Volumes to draw from.
     ranges, shapes
-        Of all training volumes, at the working level.
+        Boxes and shapes of all training volumes, at the working level.
     """
     rng = np.random.default_rng([config.train.seed, _STREAM, 2, step])
     drawn = []
@@ -143,18 +144,18 @@ def _middles(
 
 
 class SelfTrainer:
-    """Teaches the self-trained network from the boxes of an archive, step by step: `advance`.
+    """Trains the self-trained network on the boxes of an archive; `advance` runs some steps.
 
     Parameters
     ----------
     encoder
-        Encoder of the pretext task; copied.
+        Encoder of the pretext task; it is copied.
     load
-        Gives a training volume by its place; kept while it is in use.
+        Returns a training volume by its index. The volume is kept while it is in use.
     ranges, shapes
-        Box and shape of each at the working level.
+        Box and shape of each training volume at the working level.
     config, side, device
-        Settings, side of the square canvas in pixels, and where it runs.
+        Settings, side of the square canvas in pixels, and device.
     """
 
     def __init__(
@@ -189,14 +190,14 @@ class SelfTrainer:
         return self.step >= self._config.self_train.steps
 
     def advance(self, steps: int, longest_s: float = math.inf) -> dict[str, float]:
-        """Do some more steps; step, mean loss and slices a second.
+        """Run some steps; returns step number, mean loss and slices per second.
 
         Parameters
         ----------
         steps
-            How many at most.
+            Maximum number of steps.
         longest_s
-            Seconds after which no further step is begun.
+            Seconds after which no further step starts.
 
         Raises
         ------
@@ -266,5 +267,5 @@ class SelfTrainer:
         flipped = [d for d, wanted in zip((2, 4), slabs.flips, strict=True) if wanted]
         x_BKSHW = x_BKSHW.flip(flipped) if flipped else x_BKSHW
         x_BKSHW = torch.roll(x_BKSHW, slabs.shift, (3, 4))
-        # Cues are already in units of their own volume's deviation.
+        # Cues get no gain: their unit is already the deviation of their volume.
         return torch.cat([x_BKSHW[:, :1] * slabs.gain, x_BKSHW[:, 1:]], dim=1)

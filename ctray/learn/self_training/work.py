@@ -1,4 +1,4 @@
-"""Self-training of a run, as the process that does it holds it."""
+"""Self-training of a run, as held by the process that trains."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ctray.learn.self_training.checkpoint import save_self_trained
 from ctray.learn.self_training.training import SelfTrainer
 from ctray.records.run_folder import RunFolder
 
-# A training volume, and its box once it is found.
+# A training volume, with its box as soon as it is found.
 Record = dict[str, Any]
-# Steps, or seconds, after which training reports its progress.
+# Numbers of steps and of seconds after which training reports its progress.
 _CHUNK, _CHUNK_S = 20, 10.0
 
 
@@ -26,11 +26,11 @@ class SelfTraining:
     Parameters
     ----------
     run, config
-        Run with a finished checkpoint, and its settings.
+        Run with a finished checkpoint of the encoder, and its settings.
     records
         Training volumes with their boxes.
     threads
-        Threads to compute with.
+        Number of threads for computing.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class SelfTraining:
         )
 
     def advance(self) -> tuple[dict[str, float], bool]:
-        """Do some more steps; returns their row of metrics, and whether they were the last."""
+        """Run some steps; returns their row of metrics, and whether training is finished."""
         return self._trainer.advance(_CHUNK, _CHUNK_S), self._trainer.finished
 
     def save(self) -> None:
-        """Write the network beside the encoder's checkpoint."""
+        """Write the network to the folder of the encoder's checkpoint."""
         save_self_trained(self._run.checkpoint, self._trainer.network, self._config, self._digest)
