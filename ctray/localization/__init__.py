@@ -1,1 +1,1 @@
-"""From what the networks and grey values say of a volume to its box."""
+"""Finds the box of a sample from the evidence of networks and grey values."""

@@ -1,1 +1,1 @@
-"""Grey value window and field of view: what a volume needs before the learning sees it."""
+"""Prepares volumes for the networks: grey value window, field of view, removal of artefacts."""
