@@ -173,7 +173,7 @@ def check_what_is_told(cluster: Cluster, site: Site, submission_id: str) -> None
     status = ctray("jobs", "status", RUN, "--json")
     told = json.loads(status.stdout)
     assert (told["id"], told["status"], told["exit_code"]) == (submission_id, "SUCCEEDED", 0)
-    assert told["progress"].startswith("localize ")
+    assert told["progress"].startswith("report "), "the last stage"
     listed = json.loads(ctray("jobs", "list", "--json").stdout)
     assert [job["id"] for job in listed] == [job_id(RUN, n) for n in (4, 3, 2, 1)]
     assert [job["status"] for job in listed] == ["SUCCEEDED", "STOPPED", "FAILED", "FAILED"]
