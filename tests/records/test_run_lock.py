@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,15 @@ def test_lock_is_renewed(base_url: str) -> None:
     assert not store.exists(lock)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts this process, whatever a shell or an earlier Ray session made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_lock_that_was_taken_over_ends_its_owner(tmp_path: Path) -> None:
     thief = elsewhere().to_bytes()
 
