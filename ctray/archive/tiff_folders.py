@@ -19,7 +19,6 @@ from ctray.archive.raw_scans import (
     scan_of,
 )
 from ctray.core.errors import CtrayError
-from ctray.formats.file_access import open_binary
 from ctray.formats.slices.stacks import NumberedStack
 from ctray.formats.tiff.descriptions import find_layout
 from ctray.formats.tiff.directory import PageForm, read_directory
@@ -225,7 +224,7 @@ def _peeks(folder: TiffFolder, stack: NumberedStack) -> list[_Peek]:
 
 def _peek(url: str) -> _Peek | None:
     try:
-        with open_binary(url) as file, tiff_damage(url):
+        with store.open_binary(url) as file, tiff_damage(url):
             directory = read_directory(url, file, limit=_PEEK_PAGES)
             if is_ome(directory.description(file, directory.pages[0])):
                 # Only the whole directory tells which planes other files hold.
@@ -246,7 +245,7 @@ def _measured(folder: TiffFolder, stack: NumberedStack, group: ImageGroup) -> Im
     url = store.join(folder.url, stack.names[0])
     alone = len(stack.names) == 1
     try:
-        with open_binary(url) as file, tiff_damage(url):
+        with store.open_binary(url) as file, tiff_damage(url):
             pages = read_directory(url, file, limit=None if alone else 1).pages
     except CtrayError:
         return group

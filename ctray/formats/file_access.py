@@ -13,16 +13,6 @@ from ctray.storage import store
 
 
 @contextlib.contextmanager
-def open_binary(url: str, *, dense: bool = False) -> Iterator[IO[bytes]]:
-    """Open a local file or a URL for reading at any position, in bounded memory.
-
-    Set `dense` if small reads will lie close together. It affects remote files only.
-    """
-    with store.open_binary(url, dense=dense) as file:
-        yield file
-
-
-@contextlib.contextmanager
 def damage_as_error(url: str, what: str) -> Iterator[None]:
     """Turn any error that a file library raises on damaged data into `InvalidVolumeError`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ctray.core.errors import InvalidVolumeError, NotFoundError, NoVolumeError
-from ctray.formats.file_access import open_binary
 from ctray.formats.registry import (
     TIFF,
     Format,
@@ -82,7 +81,7 @@ def detect_kind(url: str) -> str:
         return known.file.kind
     if known is not None and known.slices is not None:
         raise NoVolumeError(f"{url}: one slice; give its folder, or a pattern such as s_*.png")
-    with open_binary(url) as file:
+    with store.open_binary(url) as file:
         by_content = format_by_content(file.read(_HEAD_BYTES))
     if by_content is not None and by_content.file is not None:
         return by_content.file.kind

@@ -11,10 +11,11 @@ from ctray.archive.catalog import build_catalog, read_catalog, write_catalog
 from ctray.archive.importing import import_volume
 from ctray.core.errors import InvalidVolumeError
 from ctray.formats import registry
-from ctray.formats.file_access import damaged, open_binary
+from ctray.formats.file_access import damaged
 from ctray.formats.opening import open_source
 from ctray.formats.registry import FORMATS, Format, format_of, reader_of, register, split_suffix
 from ctray.formats.source import VolumeSource, check_shape
+from ctray.storage import store
 from ctray.volumes.volume import open_volume
 
 
@@ -25,7 +26,7 @@ class VoxSource(VolumeSource):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        with open_binary(url) as file:
+        with store.open_binary(url) as file:
             head = file.read(12)
         if len(head) != 12:
             raise damaged(url, "VOX", "truncated header")
@@ -34,7 +35,7 @@ class VoxSource(VolumeSource):
 
     def _read(self, start: int, stop: int) -> np.ndarray:
         plane = self.shape[1] * self.shape[2]
-        with open_binary(self.url) as file:
+        with store.open_binary(self.url) as file:
             file.seek(12 + 2 * start * plane)
             data = file.read(2 * (stop - start) * plane)
         if len(data) != 2 * (stop - start) * plane:

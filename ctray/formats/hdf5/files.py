@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 
 from ctray.core.errors import AccessError, InvalidVolumeError, NotFoundError, StorageError
-from ctray.formats.file_access import damage_as_error, empty_file, file_size, open_binary
+from ctray.formats.file_access import damage_as_error, empty_file, file_size
 from ctray.storage import store
 from ctray.storage.local_backend import special_kind
 
@@ -72,7 +72,9 @@ class Hdf5Files:
         stack = contextlib.ExitStack()
         try:
             # Reads are close together within a chunk or an object header, and far apart otherwise.
-            binary = stack.enter_context(open_binary(url)) if not store.is_local(url) else None
+            binary = (
+                stack.enter_context(store.open_binary(url)) if not store.is_local(url) else None
+            )
             if binary is not None:
                 file_size(url, binary)
             else:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.file_access import damage_as_error, damaged, open_binary
+from ctray.formats.file_access import damage_as_error, damaged
 from ctray.formats.hdf5.chunks import (
     Pipeline,
     check_claim,
@@ -177,7 +177,7 @@ class Raw(Voxels):
         for first, last, url, offset in self._parts:
             a, b = max(first, start), min(last, stop)
             if a < b:
-                with damage_as_error(url, "raw data"), open_binary(url) as file:
+                with damage_as_error(url, "raw data"), store.open_binary(url) as file:
                     file.seek(offset + a - first)
                     part = file.read(b - a)
                 if len(part) != b - a:
@@ -243,7 +243,7 @@ def _spans(ranges: list[tuple[int, int]]) -> str:
 def _num_bytes(url: str) -> int:
     if store.is_local(url):
         require_regular(url)
-    with open_binary(url) as file:
+    with store.open_binary(url) as file:
         return file.seek(0, 2)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from ctray.core.errors import GeometryError, InvalidVolumeError
 from ctray.core.geometry import Triple, VoxelSize
-from ctray.formats.file_access import open_binary
 from ctray.formats.source import check_shape
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
@@ -51,7 +50,7 @@ class RawLayout:
 
 def read_header(url: str) -> bytes:
     """First bytes of a file, up to the longest header that is read."""
-    with open_binary(url) as file:
+    with store.open_binary(url) as file:
         return file.read(HEADER_BYTES)
 
 

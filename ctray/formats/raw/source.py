@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.file_access import damage_as_error, damaged, open_binary
+from ctray.formats.file_access import damage_as_error, damaged
 from ctray.formats.raw.headers import info_layout, metaimage_layout, vgi_layout
 from ctray.formats.raw.layout import RawLayout
 from ctray.formats.raw.nrrd import nrrd_layout
@@ -141,7 +141,7 @@ class _PackedVoxels:
 
     def _begin(self) -> None:
         self._stack.close()
-        self._file = self._stack.enter_context(open_binary(self._layout.data_url))
+        self._file = self._stack.enter_context(store.open_binary(self._layout.data_url))
         self._file.seek(self._layout.offset or 0)
         self._stream = zlib.decompressobj(_ANY_WRAPPER)
         self._place = 0

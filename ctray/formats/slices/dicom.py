@@ -13,7 +13,7 @@ import numpy as np
 
 from ctray.core.errors import GeometryError, InvalidVolumeError, NotFoundError, NoVolumeError
 from ctray.core.geometry import VoxelSize
-from ctray.formats.file_access import damage_as_error, extra_package, file_size, open_binary
+from ctray.formats.file_access import damage_as_error, extra_package, file_size
 from ctray.formats.slices.folder import READERS, SliceFolderSource, SliceHeader
 from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
@@ -97,7 +97,7 @@ class DicomSource(SliceFolderSource):
 @contextlib.contextmanager
 def _opened(url: str, *, voxels: bool) -> Iterator[Any]:
     pydicom = extra_package("pydicom", url, "DICOM")
-    with open_binary(url) as file, damage_as_error(url, "DICOM"):
+    with store.open_binary(url) as file, damage_as_error(url, "DICOM"):
         file_size(url, file)
         yield pydicom.dcmread(file, stop_before_pixels=not voxels)
 

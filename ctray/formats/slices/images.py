@@ -8,8 +8,9 @@ import imagecodecs
 import numpy as np
 
 from ctray.core.errors import NoVolumeError
-from ctray.formats.file_access import damage_as_error, damaged, file_size, open_binary
+from ctray.formats.file_access import damage_as_error, damaged, file_size
 from ctray.formats.slices.folder import SliceFolderSource, SliceHeader
+from ctray.storage import store
 
 PNG_SUFFIXES = (".png",)
 JPEG2000_SUFFIXES = (".jp2", ".j2k", ".jpf", ".jpx", ".j2c")
@@ -37,7 +38,7 @@ class ImageFolderSource(SliceFolderSource):
     suffixes = (*PNG_SUFFIXES, *JPEG2000_SUFFIXES)
 
     def _header(self, url: str) -> SliceHeader:
-        with open_binary(url) as file:
+        with store.open_binary(url) as file:
             size = file_size(url, file)
             head = file.read(_HEADER_BYTES)
         if not _is_png(url):
@@ -49,7 +50,7 @@ class ImageFolderSource(SliceFolderSource):
 
     def _plane(self, url: str) -> tuple[np.ndarray, int]:
         decode = imagecodecs.png_decode if _is_png(url) else imagecodecs.jpeg2k_decode
-        with open_binary(url) as file:
+        with store.open_binary(url) as file:
             data = file.read()
         with damage_as_error(url, "image"):
             return np.asarray(decode(data)), len(data)

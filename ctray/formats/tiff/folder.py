@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.file_access import open_binary
 from ctray.formats.slices.folder import READERS, FolderSource, choose_stack
 from ctray.formats.source import check_dtype, check_shape
 from ctray.formats.tiff.layout import Layout
 from ctray.formats.tiff.pages import form_notes, tiff_damage
 from ctray.formats.tiff.source import TiffSlices
+from ctray.storage import store
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
 # Files that are opened before any is read: all would take minutes on a network disk.
@@ -57,7 +57,7 @@ class TiffFolderSource(FolderSource):
     def _open(self, name: str) -> Iterator[TiffSlices]:
         url = self._file(name)
         with (
-            open_binary(url) as file,
+            store.open_binary(url) as file,
             tiff_damage(url),
             TiffSlices(url, file, in_stack=True) as slices,
         ):

@@ -11,9 +11,10 @@ from typing import IO, Any
 import tifffile
 
 from ctray.core.errors import InvalidVolumeError, NoVolumeError
-from ctray.formats.file_access import damage_as_error, damaged, open_binary
+from ctray.formats.file_access import damage_as_error, damaged
 from ctray.formats.tiff.directory import PageForm, read_directory
 from ctray.formats.tiff.ome_xml import is_ome, ome_dict
+from ctray.storage import store
 from ctray.volumes import voxel_metadata
 from ctray.volumes.voxel_metadata import FoundVoxelSize
 
@@ -32,7 +33,7 @@ def tiff_file(file: IO[bytes], url: str) -> tifffile.TiffFile:
 
 def has_dense_pages(url: str) -> bool:
     """Whether the directory entries of a TIFF lie within a few kilobytes of each other."""
-    with open_binary(url) as file, tiff_damage(url):
+    with store.open_binary(url) as file, tiff_damage(url):
         # Not the first two: voxels in one piece would lie between them.
         pages = read_directory(url, file, limit=3).pages
         return len(pages) == 3 and abs(pages[2].offset - pages[1].offset) < _DENSE_BYTES

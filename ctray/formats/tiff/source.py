@@ -11,7 +11,6 @@ from typing import IO
 import numpy as np
 
 from ctray.core.errors import InvalidVolumeError
-from ctray.formats.file_access import open_binary
 from ctray.formats.source import VolumeSource, check_dtype, check_shape
 from ctray.formats.tiff.decoding import PageReader, check_page
 from ctray.formats.tiff.descriptions import find_layout
@@ -54,7 +53,7 @@ class TiffSource(VolumeSource):
         self._stack = contextlib.ExitStack()
         try:
             dense = not store.is_local(url) and has_dense_pages(url)
-            file = self._stack.enter_context(open_binary(url, dense=dense))
+            file = self._stack.enter_context(store.open_binary(url, dense=dense))
             with tiff_damage(url):
                 self._slices = self._stack.enter_context(TiffSlices(url, file))
                 self._describe()
